@@ -1,0 +1,379 @@
+//! Consuming: deliveries in, acknowledgements out, and never a consumer that is left behind.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use amiquip::{Channel, ConsumerMessage, ConsumerOptions, Delivery};
+use crossbeam_channel::{Receiver, at, never, select};
+
+use super::Session;
+use super::flow::Flow;
+use super::topology;
+use crate::error::Error;
+use crate::message::Message;
+use crate::values::QueueName;
+
+/// The most messages that are held for a slow reader when the broker does not wait for
+/// acknowledgements and so sends as fast as it can.
+const AUTO_ACK_BACKLOG: u16 = 10_000;
+
+/// The most bytes that are held so.
+const BACKLOG_BYTES: usize = 4 << 20;
+
+/// How long the broker may take for the last acknowledgements when nobody is in a hurry.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How to consume.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many messages to take; `None` for any number.
+    pub count: Option<u64>,
+    /// How many messages the broker may send ahead of their acknowledgement.
+    pub prefetch: u16,
+    /// Let the broker forget each message as soon as it has sent it.
+    pub auto_ack: bool,
+}
+
+/// What a [`Consumer`] was waiting for.
+#[derive(Debug)]
+pub enum Event {
+    /// Messages came.
+    Taken,
+    /// The oldest batch that was handed over is written and flushed, or could not be.
+    Written(io::Result<()>),
+    /// The user wants to stop.
+    Interrupted,
+    /// The moment that was waited for at most has come.
+    Late,
+}
+
+/// The messages of a `receive`, from the broker to the reader, across connections.
+#[derive(Debug)]
+pub struct Inflow {
+    flow: Flow<Message, Delivery>,
+    prefetch: u16,
+    no_ack: bool,
+}
+
+impl Inflow {
+    /// The messages that are to come.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        // To take exactly so many messages, each must be acknowledged: without that the broker
+        // sends more, and what it has sent is gone.
+        let no_ack = options.auto_ack && options.count.is_none();
+        // Half of what the broker may send ahead, so that acknowledgements keep the rest coming.
+        let batch_max = if no_ack {
+            AUTO_ACK_BACKLOG
+        } else {
+            options.prefetch.div_ceil(2)
+        };
+        Self {
+            flow: Flow::new(options.count, usize::from(batch_max), BACKLOG_BYTES),
+            prefetch: options.prefetch,
+            no_ack,
+        }
+    }
+
+    /// How many messages are written, and acknowledged.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.flow.done()
+    }
+
+    /// How many messages the broker may send ahead: none that would not be taken.
+    fn prefetch(&self) -> u16 {
+        match self.flow.left() {
+            Some(left) => self.prefetch.min(u16::try_from(left).unwrap_or(u16::MAX)),
+            None => self.prefetch,
+        }
+    }
+}
+
+/// A running consumer.
+pub struct Consumer<'c> {
+    session: &'c mut Session,
+    channel: &'c Channel,
+    queue: &'c QueueName,
+    /// `None` while paused, and when stopped.
+    subscription: Option<Subscription<'c>>,
+    inflow: &'c mut Inflow,
+    stopped: bool,
+}
+
+/// Consumes from a queue for as long as `work` does. Whatever `work` returns, the consumer is then
+/// cancelled and the channel closed, which gives what is not acknowledged back to the queue.
+///
+/// # Errors
+/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with.
+pub fn consume(
+    session: &mut Session,
+    queue: &QueueName,
+    inflow: &mut Inflow,
+    work: impl FnOnce(&mut Consumer) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let channel = session.channel()?;
+    let result = {
+        let mut consumer = Consumer {
+            session: &mut *session,
+            channel: &channel,
+            queue,
+            subscription: None,
+            inflow: &mut *inflow,
+            stopped: false,
+        };
+        let result = consumer.start().and_then(|()| work(&mut consumer));
+        if !matches!(result, Err(Error::Cancelled { .. })) {
+            // All that is left is to say goodbye, and not for ever.
+            consumer.session.start_closing(CLOSING);
+        }
+        result
+    };
+    let closed = channel.close();
+    // What is not acknowledged by now is back in the queue, and its receipts are void.
+    if !inflow.no_ack {
+        inflow.flow.lose_receipts();
+    }
+    result?;
+    if let Err(error) = closed {
+        // There is nothing left to do again: what was written is written.
+        let error = session.error("close a channel", error);
+        if inflow.done() > 0 && error.is_transient() {
+            session.connector.talk.note(&format!(
+                "{error}; the messages that were written last may be delivered again"
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Consumer<'_> {
+    fn start(&mut self) -> Result<(), Error> {
+        if !self.inflow.no_ack {
+            let prefetch = self.inflow.prefetch();
+            self.channel
+                .qos(0, prefetch, false)
+                .map_err(|error| self.error(error))?;
+        }
+        self.subscribe()
+    }
+
+    /// Whether every message that was taken is written and acknowledged, and no more are to come.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        (self.stopped || self.inflow.flow.is_complete()) && self.inflow.flow.is_empty()
+    }
+
+    /// The messages to be written next. What becomes of them must be reported to [`Consumer::wait`].
+    pub fn next_batch(&mut self) -> Option<Vec<Message>> {
+        self.inflow.flow.hand_over()
+    }
+
+    /// Waits for whatever comes first: messages, word of the oldest batch in `written`, the user's
+    /// interrupt (until [`Consumer::stop`]), or the moment `at_most`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
+    pub fn wait(
+        &mut self,
+        written: &Receiver<io::Result<()>>,
+        at_most: Option<Instant>,
+    ) -> Result<Event, Error> {
+        self.pause_or_resume()?;
+        let deliveries = match &self.subscription {
+            Some(subscription) if self.inflow.flow.has_room() => subscription.deliveries().clone(),
+            _ => never(),
+        };
+        let interrupt = if self.stopped {
+            never()
+        } else {
+            self.session.connector.interrupt.receiver().clone()
+        };
+        let late = at_most.map_or_else(never, at);
+        select! {
+            recv(deliveries) -> delivery => {
+                self.take(delivery.map_err(|_| amiquip::Error::EventLoopDropped))?;
+                while self.inflow.flow.has_room() {
+                    match deliveries.try_recv() {
+                        Ok(delivery) => self.take(Ok(delivery))?,
+                        Err(_) => break,
+                    }
+                }
+                if self.inflow.flow.is_complete() {
+                    self.subscription = None;
+                }
+                Ok(Event::Taken)
+            }
+            recv(written) -> result => Ok(Event::Written(
+                result.unwrap_or_else(|_| Err(io::Error::other("the writing thread died"))),
+            )),
+            recv(interrupt) -> _ => Ok(Event::Interrupted),
+            recv(late) -> _ => Ok(Event::Late),
+        }
+    }
+
+    /// Acknowledges the oldest batch that was handed over: it is written and flushed.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn acknowledge(&mut self) -> Result<(), Error> {
+        match self.inflow.flow.written() {
+            Some(receipt) if !self.inflow.no_ack => receipt
+                .ack_multiple(self.channel)
+                .map_err(|error| self.error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes no more messages. Those that are not yet handed over go back to the queue; where the
+    /// broker has forgotten them already (auto-ack), they are still to be written.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        self.stopped = true;
+        self.unsubscribe()?;
+        if !self.inflow.no_ack {
+            self.inflow.flow.forget_batch();
+        }
+        Ok(())
+    }
+
+    /// Whether nothing that was taken is still to be written or acknowledged.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.inflow.flow.is_empty()
+    }
+
+    /// Takes no more messages if the queue has none, and says whether that is so.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn stop_if_empty(&mut self) -> Result<bool, Error> {
+        if topology::look_up(self.session, self.queue)?.messages > 0 {
+            return Ok(false);
+        }
+        // What is not ready any more may be on its way to us. To a consumer that is cancelled
+        // nothing is.
+        let Some(subscription) = self.subscription.take() else {
+            return Ok(false);
+        };
+        let arrived = subscription.end();
+        drop(subscription);
+        self.stopped = arrived.is_empty();
+        for delivery in arrived {
+            // More than were asked for go back to the queue when the channel is closed.
+            if !self.inflow.flow.is_complete() {
+                self.take(Ok(ConsumerMessage::Delivery(delivery)))?;
+            }
+        }
+        if !self.stopped && !self.inflow.flow.is_complete() {
+            self.subscribe()?;
+        }
+        Ok(self.stopped)
+    }
+
+    /// Without acknowledgements only a cancelled consumer keeps the broker from sending.
+    fn pause_or_resume(&mut self) -> Result<(), Error> {
+        if !self.inflow.no_ack || self.stopped {
+            return Ok(());
+        }
+        match (&self.subscription, self.inflow.flow.has_room()) {
+            (Some(_), false) => self.unsubscribe(),
+            (None, true) => self.subscribe(),
+            _ => Ok(()),
+        }
+    }
+
+    fn subscribe(&mut self) -> Result<(), Error> {
+        let options = ConsumerOptions {
+            no_ack: self.inflow.no_ack,
+            ..ConsumerOptions::default()
+        };
+        let consumer = self
+            .channel
+            .basic_consume(self.queue.as_str(), options)
+            .map_err(|error| self.error(error))?;
+        self.subscription = Some(Subscription { consumer });
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self) -> Result<(), Error> {
+        if let Some(subscription) = self.subscription.take() {
+            for delivery in subscription.end() {
+                // With acknowledgements they go back to the queue; without, they are only here.
+                if self.inflow.no_ack {
+                    self.take(Ok(ConsumerMessage::Delivery(delivery)))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: Result<ConsumerMessage, amiquip::Error>) -> Result<(), Error> {
+        match message {
+            Ok(ConsumerMessage::Delivery(mut delivery)) => {
+                let message = Message {
+                    body: std::mem::take(&mut delivery.body),
+                };
+                let bytes = message.body.len();
+                self.inflow.flow.take(message, bytes, delivery);
+                Ok(())
+            }
+            Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
+                broker: self.session.name.clone(),
+                queue: self.queue.to_string(),
+            }),
+            Ok(
+                ConsumerMessage::ServerClosedChannel(error)
+                | ConsumerMessage::ServerClosedConnection(error),
+            )
+            | Err(error) => Err(self.error(error)),
+            Ok(
+                ConsumerMessage::ClientCancelled
+                | ConsumerMessage::ClientClosedChannel
+                | ConsumerMessage::ClientClosedConnection,
+            ) => Err(Error::Bug("the consumer ended by itself".to_owned())),
+        }
+    }
+
+    fn error(&mut self, error: amiquip::Error) -> Error {
+        self.session
+            .error(&format!("consume from queue {}", self.queue), error)
+    }
+}
+
+/// A consumer that the broker knows of.
+///
+/// The library's I/O thread fails, and the connection with it, if it finds nobody who listens when
+/// the broker's answer to a cancellation comes in. So a consumer is always cancelled first, then
+/// listened to until it has ended, and only then dropped.
+struct Subscription<'c> {
+    consumer: amiquip::Consumer<'c>,
+}
+
+impl Subscription<'_> {
+    fn deliveries(&self) -> &Receiver<ConsumerMessage> {
+        self.consumer.receiver()
+    }
+
+    /// Cancels the consumer and returns what the broker had sent before it knew.
+    fn end(&self) -> Vec<Delivery> {
+        let _ = self.consumer.cancel();
+        self.consumer
+            .receiver()
+            .iter()
+            .map_while(|message| match message {
+                ConsumerMessage::Delivery(delivery) => Some(delivery),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+impl Drop for Subscription<'_> {
+    fn drop(&mut self) {
+        // Once ended, the library's sender is gone and this returns at once.
+        self.end();
+    }
+}

@@ -1,0 +1,234 @@
+//! What has been received and not yet acknowledged: the book-keeping that must never lose a message.
+//!
+//! A message goes through three hands: it is taken from the broker into the batch in the making;
+//! the batch is handed over to be written; and when it has been written and flushed, its last
+//! message's receipt acknowledges it and all before it.
+
+use std::collections::VecDeque;
+
+/// How many batches may be in the writer's hands: one that it writes, one that it finds when done.
+const HANDED_OVER: usize = 2;
+
+/// The messages `M` of one consumer and their receipts `R`, which are good for one connection only.
+#[derive(Debug)]
+pub struct Flow<M, R> {
+    /// How many messages may still be taken; `None` for any number.
+    left: Option<u64>,
+    /// How many messages are written, and acknowledged.
+    done: u64,
+    /// The most messages of a batch.
+    batch_max: usize,
+    /// The size at which a batch takes no more messages.
+    bytes_max: usize,
+    batch: Vec<M>,
+    /// Bytes of the batch.
+    bytes: usize,
+    last: Option<R>,
+    /// The batches that are being written, oldest first.
+    handed_over: VecDeque<HandedOver<R>>,
+}
+
+#[derive(Debug)]
+struct HandedOver<R> {
+    messages: u64,
+    /// The last message's receipt; `None` once the connection that it was good for is lost.
+    receipt: Option<R>,
+}
+
+impl<M, R> Flow<M, R> {
+    /// A flow that ends after `count` messages, with so many messages in a batch at most, and no
+    /// more once it has so many bytes.
+    pub fn new(count: Option<u64>, batch_max: usize, bytes_max: usize) -> Self {
+        Self {
+            left: count,
+            done: 0,
+            batch_max,
+            bytes_max,
+            batch: Vec::new(),
+            bytes: 0,
+            last: None,
+            handed_over: VecDeque::new(),
+        }
+    }
+
+    /// How many messages may still be taken; `None` for any number.
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    /// How many messages are written, and acknowledged.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Whether one more message may be taken now.
+    pub fn has_room(&self) -> bool {
+        self.batch.len() < self.batch_max && self.bytes < self.bytes_max && !self.is_complete()
+    }
+
+    /// Whether all the messages that were asked for have been taken.
+    pub fn is_complete(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    /// Whether nothing waits to be written or acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.handed_over.is_empty()
+    }
+
+    /// Takes a message of so many bytes that the broker delivered.
+    pub fn take(&mut self, message: M, bytes: usize, receipt: R) {
+        self.batch.push(message);
+        self.bytes += bytes;
+        self.last = Some(receipt);
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// The batch to be written next, if there is one and a hand is free.
+    pub fn hand_over(&mut self) -> Option<Vec<M>> {
+        if self.handed_over.len() >= HANDED_OVER || self.batch.is_empty() {
+            return None;
+        }
+        let messages = self.batch.len() as u64;
+        self.handed_over.push_back(HandedOver {
+            messages,
+            receipt: self.last.take(),
+        });
+        self.bytes = 0;
+        Some(std::mem::take(&mut self.batch))
+    }
+
+    /// The receipt that acknowledges the oldest batch in the writer's hands, which has just been
+    /// written and flushed, and with it all messages before; none if the broker will deliver that
+    /// batch again anyway.
+    pub fn written(&mut self) -> Option<R> {
+        let batch = self.handed_over.pop_front()?;
+        if batch.receipt.is_some() {
+            self.done += batch.messages;
+        }
+        batch.receipt
+    }
+
+    /// Forgets the batch in the making: its messages go back to the queue.
+    pub fn forget_batch(&mut self) {
+        self.put_back(self.batch.len() as u64);
+        self.batch.clear();
+        self.bytes = 0;
+        self.last = None;
+    }
+
+    /// Forgets every receipt: the connection is gone, and all that was not acknowledged is back in
+    /// the queue, that in the writer's hands included.
+    pub fn lose_receipts(&mut self) {
+        self.forget_batch();
+        let messages = self
+            .handed_over
+            .iter_mut()
+            .filter_map(|batch| batch.receipt.take().map(|_| batch.messages))
+            .sum();
+        self.put_back(messages);
+    }
+
+    fn put_back(&mut self, messages: u64) {
+        if let Some(left) = &mut self.left {
+            *left += messages;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_comes_out_only_for_what_was_written() {
+        let mut flow = Flow::new(None, 2, 100);
+        assert_eq!(
+            (flow.hand_over(), flow.written()),
+            (None::<Vec<&str>>, None)
+        );
+        flow.take("a", 1, 1);
+        flow.take("b", 1, 2);
+        assert!(!flow.has_room());
+        assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
+        assert!(flow.has_room() && !flow.is_empty());
+        flow.take("c", 1, 3);
+        assert_eq!(flow.written(), Some(2));
+        assert_eq!(flow.hand_over(), Some(vec!["c"]));
+        assert_eq!(flow.written(), Some(3));
+        assert!(flow.is_empty());
+        assert_eq!(flow.written(), None);
+    }
+
+    #[test]
+    fn at_most_two_batches_are_handed_over() {
+        let mut flow = Flow::new(None, 1, 100);
+        for n in 1..=2 {
+            flow.take(n, 1, n);
+            assert_eq!(flow.hand_over(), Some(vec![n]));
+        }
+        flow.take(3, 1, 3);
+        assert_eq!(flow.hand_over(), None);
+        assert_eq!(flow.written(), Some(1));
+        assert_eq!(flow.hand_over(), Some(vec![3]));
+    }
+
+    #[test]
+    fn exactly_the_asked_for_number_is_taken() {
+        let mut flow = Flow::new(Some(2), 100, 100);
+        flow.take(1, 1, 1);
+        assert!(flow.has_room() && !flow.is_complete());
+        flow.take(2, 1, 2);
+        assert!(!flow.has_room() && flow.is_complete());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_never_acknowledged() {
+        let mut flow = Flow::new(None, 8, 100);
+        flow.take(1, 1, 1);
+        flow.hand_over();
+        flow.take(2, 1, 2);
+        flow.forget_batch();
+        assert_eq!(
+            (
+                flow.hand_over(),
+                flow.written(),
+                flow.hand_over(),
+                flow.written()
+            ),
+            (None, Some(1), None, None)
+        );
+        assert!(flow.is_empty());
+    }
+
+    #[test]
+    fn a_receipt_is_not_used_on_another_connection() {
+        let mut flow = Flow::new(Some(4), 8, 100);
+        flow.take("a", 1, 1);
+        flow.hand_over();
+        flow.take("b", 1, 2);
+        flow.lose_receipts();
+        assert_eq!(flow.left(), Some(4));
+        // The new connection delivers both again while the first is still being written.
+        flow.take("a", 1, 1);
+        flow.take("b", 1, 2);
+        assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
+        assert_eq!((flow.written(), flow.done()), (None, 0));
+        assert_eq!((flow.written(), flow.done()), (Some(2), 2));
+        assert!(flow.is_empty());
+        assert_eq!(flow.left(), Some(2));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_too() {
+        let mut flow = Flow::new(None, 100, 10);
+        flow.take("a", 9, 1);
+        assert!(flow.has_room());
+        flow.take("b", 9, 2);
+        assert!(!flow.has_room());
+        flow.hand_over();
+        assert!(flow.has_room());
+    }
+}

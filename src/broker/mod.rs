@@ -1,0 +1,182 @@
+//! The broker: the only room that knows the client library and its sockets.
+//!
+//! A [`Session`] is one connection that can always be closed. On it, [`topology`] declares queues,
+//! a [`publisher`] sends messages and a [`consumer`] receives them.
+
+mod connect;
+mod connector;
+pub mod consumer;
+mod flow;
+mod guard;
+mod handshake;
+pub mod publisher;
+mod retry;
+mod stream;
+pub mod topology;
+mod window;
+
+use std::convert::Infallible;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use amiquip::{Channel, Connection};
+use crossbeam_channel::Sender;
+use log::debug;
+
+pub use connector::Connector;
+pub use retry::Backoff;
+
+use guard::GRACE;
+
+use crate::error::{self, Error};
+use crate::text;
+
+/// One open connection to the broker.
+///
+/// Every operation of the client library waits for the broker without bound. A guard thread
+/// therefore shuts the socket down when the user's interrupt (or [`Session::close`]) is not
+/// followed by the end of the session within a moment: then each wait ends with an error.
+pub struct Session {
+    connection: Option<Connection>,
+    /// The broker's URL without the password.
+    name: String,
+    socket: TcpStream,
+    connector: Connector,
+    /// How many bytes have been written to the socket since the login.
+    written: Arc<AtomicU64>,
+    /// Tells the guard that the session is being closed, and how long that may take.
+    closing: Sender<Duration>,
+    // Nothing is ever sent: that it is gone tells the guard that the session is closed.
+    _open: Sender<Infallible>,
+}
+
+impl Session {
+    /// Opens a new connection in place of this one, which the broker has closed.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub(crate) fn reopen(&mut self) -> Result<(), Error> {
+        *self = self.connector.open_again()?;
+        Ok(())
+    }
+
+    /// Says goodbye to the broker, within a second. Channels must be closed before.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection had failed.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.start_closing(GRACE);
+        match self.connection.take().map(Connection::close) {
+            None | Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(self.translate("close it", error)),
+        }
+    }
+
+    /// From here on the broker has so much time for its last words. The first call counts.
+    fn start_closing(&self, within: Duration) {
+        let _ = self.closing.try_send(within);
+    }
+
+    /// Gives the connection up without a word, so that nothing waits for it any more.
+    fn abandon(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// A new channel. An operation that may be refused deserves one of its own: the broker answers
+    /// a refusal by closing the channel.
+    fn channel(&mut self) -> Result<Channel, Error> {
+        let opened = match &mut self.connection {
+            Some(connection) => connection.open_channel(None),
+            None => Err(amiquip::Error::EventLoopDropped),
+        };
+        opened.map_err(|error| self.error("open a channel", error))
+    }
+
+    /// The user's words for what the library says of a failed `operation` ("declare queue
+    /// 'hello'"). The library gives a connection's cause of death only when it is closed.
+    fn error(&mut self, operation: &str, error: amiquip::Error) -> Error {
+        let cause = match error {
+            amiquip::Error::EventLoopDropped
+            | amiquip::Error::EventLoopClientDropped
+            | amiquip::Error::ClientClosedConnection => {
+                match self.connection.take().map(Connection::close) {
+                    Some(Err(cause)) => cause,
+                    None | Some(Ok(())) => error,
+                }
+            }
+            cause => cause,
+        };
+        self.translate(operation, cause)
+    }
+
+    fn translate(&self, operation: &str, error: amiquip::Error) -> Error {
+        debug!("{operation}: {error}");
+        let broker = self.name.clone();
+        if self.connector.interrupt.happened() {
+            return Error::Interrupted(format!(
+                "before {broker} answered the request to {operation}"
+            ));
+        }
+        if self.connector.is_late() {
+            return Error::TimeIsUp;
+        }
+        let lost = |reason: String| Error::Lost {
+            broker: broker.clone(),
+            operation: operation.to_owned(),
+            reason,
+        };
+        match error {
+            amiquip::Error::ServerClosedConnection { code, message }
+                if is_farewell(code, &message) =>
+            {
+                lost(text::one_line(&message))
+            }
+            amiquip::Error::ServerClosedChannel { code, message, .. }
+            | amiquip::Error::ServerClosedConnection { code, message } => Error::Refused {
+                broker: broker.clone(),
+                operation: operation.to_owned(),
+                code,
+                said: text::one_line(&message),
+            },
+            amiquip::Error::IoErrorReadingSocket { source }
+            | amiquip::Error::IoErrorWritingSocket { source } => lost(error::reason(&source)),
+            amiquip::Error::UnexpectedSocketClose
+            | amiquip::Error::EventLoopDropped
+            | amiquip::Error::EventLoopClientDropped
+            // The library's thread does not survive every moment at which a connection can end.
+            | amiquip::Error::IoThreadPanic => {
+                lost("the broker closed it without a word".to_owned())
+            }
+            amiquip::Error::MissedServerHeartbeats => lost(format!(
+                "nothing came from the broker for {}s (two heartbeats)",
+                2 * u32::from(self.connector.broker.heartbeat.value.seconds())
+            )),
+            amiquip::Error::MalformedFrame | amiquip::Error::FrameUnexpected => {
+                lost("what came is not AMQP".to_owned())
+            }
+            other => Error::Bug(format!(
+                "the client library: {}",
+                text::one_line(&other.to_string())
+            )),
+        }
+    }
+}
+
+impl Drop for Session {
+    /// A session that was not closed in good order must not wait for the broker.
+    fn drop(&mut self) {
+        if self.connection.is_some() {
+            self.abandon();
+        }
+    }
+}
+
+/// Whether the broker closed the connection for reasons of its own (shutdown, an operator) and not
+/// because of what was asked of it.
+fn is_farewell(code: u16, message: &str) -> bool {
+    const CONNECTION_FORCED: u16 = 320;
+    const INTERNAL_ERROR: u16 = 541;
+    code == CONNECTION_FORCED || code == INTERNAL_ERROR && !error::is_transient_refusal(message)
+}

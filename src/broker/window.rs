@@ -1,0 +1,280 @@
+//! The messages that are published and not yet confirmed, by the tags that the broker counts.
+//!
+//! The broker numbers the messages of a channel in confirm mode from 1, and acknowledges or refuses
+//! them in any order, one by one or all up to a tag (<https://www.rabbitmq.com/docs/confirms>).
+
+use std::collections::VecDeque;
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The broker has it, in a queue.
+    Confirmed,
+    /// No queue took it, in the broker's words.
+    Returned(String),
+    /// The broker could not take it.
+    Refused,
+}
+
+/// The published messages of one channel, oldest first, up to the first whose fate is not known.
+#[derive(Debug)]
+pub struct Window<T> {
+    /// The tag of the first entry.
+    first_tag: u64,
+    entries: VecDeque<Entry<T>>,
+    /// How many entries wait for the broker.
+    waiting: usize,
+    /// Bytes of all entries.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    item: T,
+    bytes: usize,
+    /// The broker's words, if it came back; the acknowledgement still follows.
+    returned: Option<String>,
+    settled: Option<Settled>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    Acknowledged,
+    Refused,
+}
+
+impl<T> Default for Window<T> {
+    fn default() -> Self {
+        Self {
+            first_tag: 1,
+            entries: VecDeque::new(),
+            waiting: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<T> Window<T> {
+    /// Adds a message of so many bytes that has just been published.
+    pub fn push(&mut self, item: T, bytes: usize) {
+        self.entries.push_back(Entry {
+            item,
+            bytes,
+            returned: None,
+            settled: None,
+        });
+        self.waiting += 1;
+        self.bytes += bytes;
+    }
+
+    /// How many messages wait for the broker.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// How many messages are here, those included that only wait for an older one's fate.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many bytes these messages have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Notes that the broker acknowledged the message with this tag, or all up to it.
+    pub fn acknowledge(&mut self, tag: u64, multiple: bool) {
+        self.settle(tag, multiple, Settled::Acknowledged);
+    }
+
+    /// Notes that the broker refused the message with this tag, or all up to it.
+    pub fn refuse(&mut self, tag: u64, multiple: bool) {
+        self.settle(tag, multiple, Settled::Refused);
+    }
+
+    fn settle(&mut self, tag: u64, multiple: bool, how: Settled) {
+        let Some(index) = tag
+            .checked_sub(self.first_tag)
+            .and_then(|index| usize::try_from(index).ok())
+        else {
+            return;
+        };
+        let end = index.saturating_add(1).min(self.entries.len());
+        let start = if multiple { 0 } else { index.min(end) };
+        for entry in self.entries.range_mut(start..end) {
+            if entry.settled.is_none() {
+                entry.settled = Some(how);
+                self.waiting -= 1;
+            }
+        }
+    }
+
+    /// Notes that a message came back. A return carries no tag, but it comes before its message's
+    /// acknowledgement and in the order of publication: it is the oldest that `is_it` and that has
+    /// not come back already.
+    pub fn give_back(&mut self, said: &str, is_it: impl Fn(&T) -> bool) {
+        let entry = self.entries.iter_mut().find(|entry| {
+            entry.settled.is_none() && entry.returned.is_none() && is_it(&entry.item)
+        });
+        if let Some(entry) = entry {
+            entry.returned = Some(said.to_owned());
+        }
+    }
+
+    /// Takes everything out: the messages whose fate is known, with it, and those that wait for
+    /// the broker, both in order.
+    pub fn take_apart(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        while let Some(entry) = self.entries.pop_front() {
+            match entry.settled {
+                Some(settled) => known.push((entry.item, fate(settled, entry.returned))),
+                None => unknown.push(entry.item),
+            }
+        }
+        (known, unknown)
+    }
+
+    /// Takes the oldest message out if its fate is known.
+    pub fn pop(&mut self) -> Option<(T, Fate)> {
+        let settled = self.entries.front()?.settled?;
+        let entry = self.entries.pop_front()?;
+        self.first_tag += 1;
+        self.bytes -= entry.bytes;
+        Some((entry.item, fate(settled, entry.returned)))
+    }
+}
+
+fn fate(settled: Settled, returned: Option<String>) -> Fate {
+    match (settled, returned) {
+        (Settled::Refused, _) => Fate::Refused,
+        (Settled::Acknowledged, Some(said)) => Fate::Returned(said),
+        (Settled::Acknowledged, None) => Fate::Confirmed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(items: std::ops::RangeInclusive<u64>) -> Window<u64> {
+        let mut window = Window::default();
+        for item in items {
+            window.push(item, 10);
+        }
+        window
+    }
+
+    fn fates(window: &mut Window<u64>) -> Vec<(u64, Fate)> {
+        std::iter::from_fn(|| window.pop()).collect()
+    }
+
+    #[test]
+    fn messages_leave_in_order_whatever_the_order_of_acknowledgements() {
+        let mut window = window(1..=3);
+        window.acknowledge(2, false);
+        assert_eq!(
+            (
+                fates(&mut window),
+                window.waiting(),
+                window.len(),
+                window.bytes()
+            ),
+            (vec![], 2, 3, 30)
+        );
+        window.acknowledge(1, false);
+        assert_eq!(
+            fates(&mut window),
+            [(1, Fate::Confirmed), (2, Fate::Confirmed)]
+        );
+        window.acknowledge(3, false);
+        assert_eq!(
+            (
+                fates(&mut window),
+                window.waiting(),
+                window.len(),
+                window.bytes()
+            ),
+            (vec![(3, Fate::Confirmed)], 0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn a_multiple_acknowledgement_does_not_change_what_was_refused_before() {
+        let mut window = window(1..=5);
+        window.refuse(3, false);
+        window.acknowledge(5, true);
+        let fates = fates(&mut window);
+        assert_eq!(
+            fates
+                .iter()
+                .filter(|(_, fate)| *fate == Fate::Refused)
+                .count(),
+            1
+        );
+        assert_eq!(fates[2], (3, Fate::Refused));
+    }
+
+    #[test]
+    fn a_multiple_refusal_refuses_all_that_wait() {
+        let mut window = window(1..=3);
+        window.acknowledge(1, false);
+        window.refuse(2, true);
+        assert_eq!(
+            fates(&mut window),
+            [(1, Fate::Confirmed), (2, Fate::Refused)]
+        );
+    }
+
+    #[test]
+    fn tags_go_on_when_messages_have_left() {
+        let mut window = window(1..=2);
+        window.acknowledge(2, true);
+        fates(&mut window);
+        window.push(3, 10);
+        window.acknowledge(2, true);
+        assert_eq!(window.waiting(), 1);
+        window.acknowledge(3, false);
+        assert_eq!(fates(&mut window), [(3, Fate::Confirmed)]);
+    }
+
+    #[test]
+    fn tags_that_can_not_be_are_ignored() {
+        let mut window = window(1..=1);
+        window.acknowledge(0, false);
+        window.acknowledge(0, true);
+        window.acknowledge(7, false);
+        assert_eq!(window.waiting(), 1);
+        window.acknowledge(u64::MAX, true);
+        assert_eq!(fates(&mut window), [(1, Fate::Confirmed)]);
+    }
+
+    #[test]
+    fn what_waits_is_what_must_be_sent_again() {
+        let mut window = window(1..=5);
+        window.acknowledge(2, false);
+        window.refuse(4, false);
+        let (known, unknown) = window.take_apart();
+        assert_eq!(known, [(2, Fate::Confirmed), (4, Fate::Refused)]);
+        assert_eq!(unknown, [1, 3, 5]);
+    }
+
+    #[test]
+    fn each_return_belongs_to_one_message() {
+        let mut window = window(1..=4);
+        let is_even = |item: &u64| item % 2 == 0;
+        window.give_back("NO_ROUTE", is_even);
+        window.give_back("NO_ROUTE", is_even);
+        window.give_back("NO_ROUTE", is_even);
+        window.acknowledge(4, true);
+        let returned = Fate::Returned("NO_ROUTE".to_owned());
+        assert_eq!(
+            fates(&mut window),
+            [
+                (1, Fate::Confirmed),
+                (2, returned.clone()),
+                (3, Fate::Confirmed),
+                (4, returned)
+            ]
+        );
+    }
+}

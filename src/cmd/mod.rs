@@ -1,0 +1,60 @@
+//! The verbs: each wires input to the broker, or the broker to output.
+
+pub mod declare;
+pub mod receive;
+pub mod send;
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use crate::broker::Connector;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::settings::Settings;
+use crate::talk::Talk;
+
+/// What every verb is given.
+pub struct Context {
+    /// Every setting, resolved.
+    pub settings: Settings,
+    /// The user's wish to stop.
+    pub interrupt: Interrupt,
+    /// How to tell the user something.
+    pub talk: Talk,
+}
+
+impl Context {
+    /// A way to the broker; at the moment `until` everything ends.
+    fn connector(&self, verb: &str, until: Option<Instant>) -> Connector {
+        Connector::new(
+            &self.settings.broker,
+            verb,
+            &self.interrupt,
+            until,
+            self.talk,
+        )
+    }
+
+    /// Writes a line of result to standard output, unless the user wants data only. A reader that
+    /// is gone is no failure: what the line tells is done.
+    fn print(&self, line: &str) -> Result<(), Error> {
+        if self.talk.is_quiet() {
+            return Ok(());
+        }
+        match io::stdout().write_all(format!("{line}\n").as_bytes()) {
+            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
+                source,
+                consequence: format!("it was to say:{line}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `1 message`, `2 messages`.
+fn counted(number: u64, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}

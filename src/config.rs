@@ -1,0 +1,353 @@
+//! The configuration file: where it is, what it may hold, and what is wrong with it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::error::Error;
+use crate::text;
+use crate::values::{
+    BrokerUrl, ConnectTimeout, Heartbeat, Host, QueueName, Secret, Span, VirtualHost,
+};
+
+/// What a configuration file may hold. `config.example.toml` documents each key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub url: Option<Spanned<BrokerUrl>>,
+    pub host: Option<Spanned<Host>>,
+    pub hosts: Option<Spanned<Vec<Host>>>,
+    pub port: Option<Spanned<NonZeroU16>>,
+    pub vhost: Option<Spanned<VirtualHost>>,
+    pub username: Option<Spanned<String>>,
+    pub password: Option<Spanned<Secret>>,
+    pub connect_timeout: Option<Spanned<ConnectTimeout>>,
+    pub wait: Option<Spanned<Span>>,
+    pub heartbeat: Option<Spanned<Heartbeat>>,
+    pub queue: Option<Spanned<QueueName>>,
+    #[serde(default)]
+    pub send: SendTable,
+    #[serde(default)]
+    pub receive: ReceiveTable,
+}
+
+/// Defaults of `send`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[allow(missing_docs)]
+pub struct SendTable {
+    pub confirm_timeout: Option<Spanned<Span>>,
+    pub no_declare: Option<Spanned<bool>>,
+    pub persistent: Option<Spanned<bool>>,
+    pub retry_for: Option<Spanned<Span>>,
+}
+
+/// Defaults of `receive`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[allow(missing_docs)]
+pub struct ReceiveTable {
+    pub auto_ack: Option<Spanned<bool>>,
+    pub idle_timeout: Option<Spanned<Span>>,
+    pub no_declare: Option<Spanned<bool>>,
+    pub no_reconnect: Option<Spanned<bool>>,
+    pub prefetch: Option<Spanned<NonZeroU16>>,
+    pub timeout: Option<Spanned<Span>>,
+}
+
+/// A configuration file that was read.
+#[derive(Debug)]
+pub struct File {
+    /// Where it was found.
+    pub path: PathBuf,
+    /// Its text, in which the spans of `config` point.
+    pub text: String,
+    /// What it says.
+    pub config: Config,
+}
+
+/// Where to look for the file.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The user named this file, so it must be there.
+    Named(PathBuf),
+    /// The first of these that is there, if any.
+    Standard(Vec<PathBuf>),
+}
+
+/// Finds the place of the configuration file: `--config`, else `$HELLO_MQ_CONFIG`, else
+/// `hello-mq/config.toml` in `$XDG_CONFIG_HOME` (or `~/.config`), else in `/etc`.
+///
+/// `variable` gives an environment variable's value; an empty one counts as not set, and a relative
+/// `$XDG_CONFIG_HOME` is ignored (XDG Base Directory Specification).
+pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Place {
+    let variable = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(path) = flag
+        .map(Path::to_owned)
+        .or_else(|| variable("HELLO_MQ_CONFIG"))
+    {
+        return Place::Named(path);
+    }
+    let home = variable("XDG_CONFIG_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| variable("HOME").map(|home| home.join(".config")));
+    Place::Standard(
+        home.into_iter()
+            .chain([PathBuf::from("/etc")])
+            .map(|directory| directory.join("hello-mq/config.toml"))
+            .collect(),
+    )
+}
+
+/// Reads the configuration file, if there is one.
+///
+/// # Errors
+/// [`Error::File`] if it can't be read or a named one is missing, [`Error::Config`] with file, line
+/// and key if it says something that hello-mq does not know.
+pub fn read(place: Place) -> Result<Option<File>, Error> {
+    let (paths, named) = match place {
+        Place::Named(path) => (vec![path], true),
+        Place::Standard(paths) => (paths, false),
+    };
+    for path in paths {
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let config = parse(&path, &text)?;
+                return Ok(Some(File { path, text, config }));
+            }
+            Err(error) if !named && is_absent(&error) => {}
+            Err(source) => return Err(Error::File { path, source }),
+        }
+    }
+    Ok(None)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+    let config = parse_keys(path, text)?;
+    match (&config.host, &config.hosts) {
+        (Some(_), Some(hosts)) => Err(Error::Config {
+            place: at_line(path, line_of(text, hosts.span().start)),
+            problem: "hosts: there is a host, too; give one of them".to_owned(),
+        }),
+        (None, Some(hosts)) if hosts.get_ref().is_empty() => Err(Error::Config {
+            place: at_line(path, line_of(text, hosts.span().start)),
+            problem: "hosts: is empty".to_owned(),
+        }),
+        _ => Ok(config),
+    }
+}
+
+/// A line of a file, in a form that can't move the cursor.
+fn at_line(path: &Path, line: usize) -> String {
+    format!("{}:{line}", text::escape(&path.display().to_string()))
+}
+
+fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
+    // Only the error's message is used: its `Display` shows the line, which may hold a password.
+    toml::from_str(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let message = text::one_line(error.message()).replace("unknown field", "unknown key");
+        Error::Config {
+            place: at_line(path, line_of(text, offset)),
+            problem: match key_at(text, offset) {
+                Some(key) if !message.contains("unknown key") => format!("{key}: {message}"),
+                _ => message,
+            },
+        }
+    })
+}
+
+impl File {
+    /// The place of a span, as `FILE:LINE`.
+    #[must_use]
+    pub fn place_of<T>(&self, value: &Spanned<T>) -> String {
+        at_line(&self.path, line_of(&self.text, value.span().start))
+    }
+}
+
+/// The number, from 1, of the line that holds the byte at `offset`.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()[..offset.min(text.len())]
+        .iter()
+        .filter(|&&byte| byte == b'\n')
+        .count()
+        + 1
+}
+
+/// Every key that takes a value. Nothing else of a line is repeated in an error: it may be a part of
+/// a password.
+const KEYS: &[&str] = &[
+    "url",
+    "host",
+    "hosts",
+    "port",
+    "vhost",
+    "username",
+    "password",
+    "connect_timeout",
+    "wait",
+    "heartbeat",
+    "queue",
+    "send",
+    "receive",
+    "confirm_timeout",
+    "no_declare",
+    "persistent",
+    "retry_for",
+    "auto_ack",
+    "idle_timeout",
+    "no_reconnect",
+    "prefetch",
+    "timeout",
+];
+
+/// The key that the line with the byte at `offset` gives a value to, if it does.
+fn key_at(text: &str, offset: usize) -> Option<&str> {
+    let line = text.lines().nth(line_of(text, offset) - 1)?;
+    let key = line.split_once('=')?.0.trim();
+    KEYS.contains(&key).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        parse(Path::new("f.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_places_are_tried_in_the_stated_order() {
+        let of = |flag: Option<&str>, variables: &[(&str, &str)]| {
+            place(flag.map(Path::new), |name| {
+                variables
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, value)| value.into())
+            })
+        };
+        let standard = |paths: &[&str]| Place::Standard(paths.iter().map(PathBuf::from).collect());
+        let (xdg, etc) = ("/x/hello-mq/config.toml", "/etc/hello-mq/config.toml");
+        let home = "/h/.config/hello-mq/config.toml";
+
+        let all = [
+            ("HELLO_MQ_CONFIG", "e"),
+            ("XDG_CONFIG_HOME", "/x"),
+            ("HOME", "/h"),
+        ];
+        assert_eq!(of(Some("f"), &all), Place::Named("f".into()));
+        assert_eq!(of(None, &all), Place::Named("e".into()));
+        assert_eq!(of(None, &all[1..]), standard(&[xdg, etc]));
+        assert_eq!(of(None, &all[2..]), standard(&[home, etc]));
+        assert_eq!(of(None, &[]), standard(&[etc]));
+        assert_eq!(
+            of(None, &[("HELLO_MQ_CONFIG", ""), ("HOME", "/h")]),
+            standard(&[home, etc])
+        );
+        assert_eq!(
+            of(None, &[("XDG_CONFIG_HOME", "x"), ("HOME", "/h")]),
+            standard(&[home, etc])
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_file_and_line() {
+        let problem = problem("# one\nhost = 'a'\nhots = 'b'\n");
+        assert!(
+            problem.starts_with("f.toml:3: unknown key `hots`, expected one of `url`, `host`"),
+            "{problem}"
+        );
+        let problem = self::problem("[receive]\n\nprefecht = 1\n");
+        assert!(
+            problem.starts_with("f.toml:3: unknown key `prefecht`"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_file_line_and_key() {
+        for (text, start) in [
+            (
+                "\nport = 'x'",
+                "f.toml:2: port: invalid type: string \"x\", expected ",
+            ),
+            (
+                "port = 0",
+                "f.toml:1: port: invalid value: integer `0`, expected a nonzero u16",
+            ),
+            (
+                "queue = ''",
+                "f.toml:1: queue: a queue's name can't be empty",
+            ),
+            (
+                "connect_timeout = '5'",
+                "f.toml:1: connect_timeout: not a duration",
+            ),
+            (
+                "heartbeat = 10",
+                "f.toml:1: heartbeat: must be a string in quotes",
+            ),
+            ("url = 'http://h/'", "f.toml:1: url: the scheme is not amqp"),
+            (
+                "host = 'a'\nhosts = ['b']",
+                "f.toml:2: hosts: there is a host, too",
+            ),
+            ("hosts = []", "f.toml:1: hosts: is empty"),
+            (
+                "hosts = ['a', 'b:0']",
+                "f.toml:1: hosts: a port is a number",
+            ),
+            ("host = 'a'\nhost = 'b'", "f.toml:2: host: duplicate key"),
+            (
+                "[receive]\nauto_ack = 1",
+                "f.toml:2: auto_ack: invalid type: integer `1`, expected a boolean",
+            ),
+        ] {
+            let problem = problem(text);
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        for text in [
+            "password = s3cret",
+            "password = \"\"\"\ns3cret=abc",
+            "password = 's3cret",
+            "password = ['s3cret']",
+            "password = {s3cret = 1}",
+            "password = 's3cret' x",
+            "password = 5301",
+            "password = 53.01",
+            "password = true\npassword = 's3cret'",
+            "url = 'amqp://u:s3cret@host/a/b'",
+            "url = 'amqp://u:s3cret@host/?x=y'",
+            "url = ['amqp://u:s3cret@host/']",
+        ] {
+            let problem = problem(text);
+            assert!(
+                !problem.contains("s3cret")
+                    && !problem.contains("5301")
+                    && !problem.contains("53.01"),
+                "{problem}"
+            );
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! Everything that can go wrong, typed once: one sentence for a person, one hint, one exit status.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::text;
+
+/// A status that the process ends with.
+///
+/// The numbers are those of BSD's `sysexits.h`, as rabbitmqctl and rabbitmqadmin use them, and the
+/// shell's 130 for an interrupted command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done; for `receive` also: stopped by Ctrl+C, SIGTERM or a closed pipe.
+    Done = 0,
+    /// Ended short: fewer messages than asked for.
+    Short = 1,
+    /// The command line is wrong (`EX_USAGE`).
+    Usage = 64,
+    /// The input is malformed (`EX_DATAERR`).
+    BadInput = 65,
+    /// No such queue or exchange, or a message that no queue took.
+    NoSuchQueue = 67,
+    /// The broker can't be reached, or was lost (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// A bug in hello-mq (`EX_SOFTWARE`).
+    Bug = 70,
+    /// Output can't be written or input can't be read (`EX_IOERR`).
+    Io = 74,
+    /// Not confirmed by the broker: try again (`EX_TEMPFAIL`).
+    NotConfirmed = 75,
+    /// The broker refused the operation (`EX_PROTOCOL`).
+    Refused = 76,
+    /// Credentials, virtual host or permission refused (`EX_NOPERM`).
+    NoPermission = 77,
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+    /// Interrupted with work left undone.
+    Interrupted = 130,
+}
+
+impl Status {
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What could not be done, on which broker or file, and why.
+///
+/// `Display` is one line without control characters. A password is never part of it: a broker is
+/// named by its [`Display`](crate::settings::Broker), which leaves the password out.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The command line asks for something that can't be.
+    #[error("{0}")]
+    Usage(String),
+
+    /// A setting of the environment or of the configuration file is wrong.
+    #[error("{place}: {problem}")]
+    Config {
+        /// The file and line, or the environment variable.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// No connection could be opened.
+    #[error("cannot reach {broker}: {reason}")]
+    Unreachable {
+        /// The broker's URL without password.
+        broker: String,
+        /// What failed at each address that was tried.
+        reason: String,
+        /// Where the host was set.
+        origin: String,
+    },
+
+    /// The broker refused the login, the virtual host or the connection as a whole.
+    #[error("{broker} refused the connection: {said}")]
+    LoginRefused {
+        /// The broker's URL without password.
+        broker: String,
+        /// AMQP's reply code.
+        code: u16,
+        /// The broker's own words.
+        said: String,
+    },
+
+    /// An open connection broke, or the broker closed it.
+    #[error("lost the connection to {broker}: {reason}; it was to {operation}")]
+    Lost {
+        /// The broker's URL without password.
+        broker: String,
+        /// The operation and its object, such as `declare queue 'hello'`.
+        operation: String,
+        /// The reason, in the broker's words if it gave one.
+        reason: String,
+    },
+
+    /// A lost connection did not come back.
+    #[error("{lost}; it did not come back within {patience}: {last}")]
+    NotBack {
+        /// How it was lost.
+        lost: Box<Error>,
+        /// How long was tried.
+        patience: String,
+        /// What the last attempt failed of.
+        last: Box<Error>,
+    },
+
+    /// The broker confirmed nothing for too long.
+    #[error("{broker} has confirmed nothing for {patience}")]
+    NoConfirm {
+        /// The broker's URL without password.
+        broker: String,
+        /// How long it was waited for.
+        patience: String,
+    },
+
+    /// There were fewer messages than were asked for.
+    #[error("received {received} of {wanted}: {why}")]
+    Short {
+        /// How many messages there were.
+        received: u64,
+        /// How many were asked for.
+        wanted: u64,
+        /// What ended it.
+        why: &'static str,
+    },
+
+    /// The time that the user gave (`--timeout`) is over.
+    #[error("the time is up")]
+    TimeIsUp,
+
+    /// The broker refused one operation.
+    #[error("cannot {operation} on {broker}: {said}")]
+    Refused {
+        /// The broker's URL without password.
+        broker: String,
+        /// The operation and its object, such as `declare queue 'hello'`.
+        operation: String,
+        /// AMQP's reply code.
+        code: u16,
+        /// The broker's own words.
+        said: String,
+    },
+
+    /// The queue that was being consumed is gone.
+    #[error(
+        "{broker} ended the consumption of queue {queue}: the queue was deleted, or its node went down"
+    )]
+    Cancelled {
+        /// The broker's URL without password.
+        broker: String,
+        /// The queue's name, quoted.
+        queue: String,
+    },
+
+    /// The broker did not take every message.
+    #[error("{0}")]
+    NotTaken(NotTaken),
+
+    /// Standard input could not be read.
+    #[error("cannot read standard input: {}", reason(.0))]
+    Input(io::Error),
+
+    /// There was nothing to send.
+    #[error("standard input is empty: there is no message to send")]
+    EmptyInput,
+
+    /// A file could not be read.
+    #[error("cannot read {}: {}", text::escape(&path.display().to_string()), reason(source))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// Standard output could not be written.
+    #[error("cannot write to standard output: {}; {consequence}", reason(source))]
+    Output {
+        /// The system's reason.
+        source: io::Error,
+        /// What became of the messages.
+        consequence: String,
+    },
+
+    /// The user stopped the command before its work was done.
+    #[error("interrupted {0}")]
+    Interrupted(String),
+
+    /// Something that can't happen did.
+    #[error("a bug in hello-mq: {0}")]
+    Bug(String),
+}
+
+/// The messages of one `send` that were not confirmed, and how many were.
+#[derive(Debug, Default)]
+pub struct NotTaken {
+    /// The broker's URL without password.
+    pub broker: String,
+    /// How many messages the broker confirmed and routed to a queue.
+    pub confirmed: u64,
+    /// How many messages there were to send.
+    pub total: u64,
+    /// Each message that no queue took: which it was, and the broker's words.
+    pub returned: Vec<(String, String)>,
+    /// Each message that the broker refused with a nack.
+    pub refused: Vec<String>,
+    /// Each message of which the broker said nothing.
+    pub unconfirmed: Vec<String>,
+    /// What ended the sending early, if something did.
+    pub cause: Option<Box<Error>>,
+}
+
+/// How many messages an error names one by one.
+const NAMED: usize = 10;
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if let Some(cause) = &self.cause {
+            write!(f, "{cause}")?;
+            separator = "; ";
+        }
+        if !self.returned.is_empty() {
+            write!(f, "{separator}{} returned ", self.broker)?;
+            list(
+                f,
+                self.returned
+                    .iter()
+                    .map(|(which, said)| format!("{which} ({said})")),
+            )?;
+            separator = "; ";
+        }
+        if !self.refused.is_empty() {
+            write!(f, "{separator}{} refused (nack) ", self.broker)?;
+            list(f, self.refused.iter().cloned())?;
+            separator = "; ";
+        }
+        if !self.unconfirmed.is_empty() {
+            write!(f, "{separator}not confirmed: ")?;
+            list(f, self.unconfirmed.iter().cloned())?;
+        }
+        write!(f, "; {} of {} confirmed", self.confirmed, self.total)
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, items: impl ExactSizeIterator<Item = String>) -> fmt::Result {
+    let more = items.len().saturating_sub(NAMED);
+    for (index, item) in items.take(NAMED).enumerate() {
+        if index > 0 {
+            f.write_str(", ")?;
+        }
+        f.write_str(&item)?;
+    }
+    if more > 0 {
+        write!(f, " and {more} more")?;
+    }
+    Ok(())
+}
+
+impl Error {
+    /// The one place where an error becomes an exit status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Usage(_) => Status::Usage,
+            Self::EmptyInput => Status::BadInput,
+            Self::Config { .. } | Self::File { .. } => Status::Config,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
+                Status::Unavailable
+            }
+            Self::NoConfirm { .. } => Status::NotConfirmed,
+            Self::Short { .. } | Self::TimeIsUp => Status::Short,
+            Self::LoginRefused { code, .. } => match code {
+                403 | 530 => Status::NoPermission,
+                _ => Status::Unavailable,
+            },
+            Self::Refused { code, said, .. } => match code {
+                403 if is_exclusive_use(said) => Status::Refused,
+                403 | 530 => Status::NoPermission,
+                404 => Status::NoSuchQueue,
+                _ => Status::Refused,
+            },
+            Self::Cancelled { .. } => Status::NoSuchQueue,
+            Self::NotTaken(messages) => match &messages.cause {
+                Some(cause) => cause.status(),
+                None if messages.returned.is_empty() => Status::NotConfirmed,
+                None => Status::NoSuchQueue,
+            },
+            Self::Input(_) | Self::Output { .. } => Status::Io,
+            Self::Interrupted(_) => Status::Interrupted,
+            Self::Bug(_) => Status::Bug,
+        }
+    }
+
+    /// Whether the same may succeed a little later, on a new connection.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            // The queue exists, on a node of the cluster that does not.
+            Self::Refused {
+                code: 404, said, ..
+            } => said.contains("down or inaccessible"),
+            // A broker that starts or stops refuses for reasons of its own.
+            Self::LoginRefused { code, .. } => !matches!(code, 403 | 530),
+            _ => false,
+        }
+    }
+
+    /// What to do next, where there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Usage(_) => "'hello-mq --help' shows what can be typed".to_owned(),
+            Self::EmptyInput => "an empty message is sent with: hello-mq send ''".to_owned(),
+            Self::Config { .. } => "config.example.toml documents every key".to_owned(),
+            Self::Unreachable { origin, .. } => format!(
+                "is RabbitMQ running there, and is the address right ({origin})? --url, or --host and --port, name another"
+            ),
+            Self::LoginRefused { code: 403, .. } => "check --username and the password (in the URL, HELLO_MQ_PASSWORD or the \
+                 configuration file); the user guest may only log in from the broker's own host"
+                .to_owned(),
+            Self::LoginRefused { code: 530, said, .. } if said.contains("limit") => {
+                "'rabbitmqctl list_connections' shows who is connected".to_owned()
+            }
+            Self::LoginRefused { code: 530, .. } => {
+                "check --vhost and the user's right to it: 'rabbitmqctl list_vhosts' and \
+                 'rabbitmqctl list_user_permissions USER' show them"
+                    .to_owned()
+            }
+            Self::Refused { code: 403, said, .. } if is_exclusive_use(said) => {
+                "another consumer has the queue for itself; wait until it ends, or use another queue".to_owned()
+            }
+            Self::Refused { code: 403, said, .. } if said.contains("reserved prefix") => {
+                "names that begin with 'amq.' are the broker's own; use another".to_owned()
+            }
+            Self::Refused { code: 403, .. } => {
+                "'rabbitmqctl list_user_permissions USER' shows what the user may configure, write and read"
+                    .to_owned()
+            }
+            Self::Refused { code: 404, .. } => {
+                "'hello-mq declare QUEUE' makes a queue; 'rabbitmqctl list_queues' shows those that exist"
+                    .to_owned()
+            }
+            Self::Refused { code: 405, .. } => {
+                "another connection has the queue for itself; wait until it ends, or use another queue".to_owned()
+            }
+            Self::Refused { code: 406, operation, .. } if operation.starts_with("declare") => "the queue exists with other properties, which declare never changes; send and \
+                 receive use it as it is"
+                .to_owned(),
+            Self::Refused { said, .. } if is_transient_refusal(said) => {
+                "declare the queue with --durable".to_owned()
+            }
+            Self::Cancelled { .. } => "'hello-mq receive' declares the queue again".to_owned(),
+            Self::NotTaken(NotTaken { cause: Some(cause), .. }) => return cause.hint(),
+            Self::NotTaken(messages) if messages.returned.is_empty() => {
+                "the queue is full or its node is in trouble; try again later".to_owned()
+            }
+            Self::NotTaken(_) => {
+                "no queue has that name; 'hello-mq declare' makes it, and so does send without --no-declare".to_owned()
+            }
+            Self::Lost { .. } => "try again when the broker is back; what was not confirmed may have to be sent again, \
+                 and what was not acknowledged is back in its queue"
+                .to_owned(),
+            Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug".to_owned(),
+            Self::NotBack { last, .. } => return last.hint(),
+            Self::NoConfirm { .. } => {
+                "what is not confirmed may have arrived nevertheless; try again later".to_owned()
+            }
+            Self::LoginRefused { .. }
+            | Self::Short { .. }
+            | Self::TimeIsUp
+            | Self::Refused { .. }
+            | Self::Input(_)
+            | Self::File { .. }
+            | Self::Output { .. }
+            | Self::Interrupted(_) => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// The system's words for what failed, without the number that Rust adds.
+#[must_use]
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => text::one_line(&format!("{}{}", first.to_lowercase(), characters.as_str())),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// Whether the broker refused a consumer because another one has the queue for itself, for which it
+/// uses the code of a missing permission.
+fn is_exclusive_use(said: &str) -> bool {
+    said.contains("in exclusive use")
+}
+
+/// Whether the broker refused a queue because it is neither durable nor exclusive, which RabbitMQ
+/// 4.3 no longer permits and 4.0 to 4.2 can be told not to
+/// (<https://www.rabbitmq.com/docs/deprecated-features-list>).
+#[must_use]
+pub fn is_transient_refusal(said: &str) -> bool {
+    said.contains("transient_nonexcl_queues")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16) -> Error {
+        Error::Refused {
+            broker: "amqp://guest@localhost:5672/".to_owned(),
+            operation: "declare queue 'hello'".to_owned(),
+            code,
+            said: "WORDS".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_refusals_status_follows_from_the_brokers_code() {
+        for (code, status) in [(403, 77), (404, 67), (405, 76), (406, 76), (541, 76)] {
+            assert_eq!(refused(code).status().code(), status, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_returned_message_weighs_more_than_a_refused_one() {
+        let mut messages = NotTaken {
+            refused: vec!["argument 2".to_owned()],
+            ..NotTaken::default()
+        };
+        assert_eq!(Error::NotTaken(messages).status().code(), 75);
+        messages = NotTaken {
+            broker: "amqp://h/".to_owned(),
+            confirmed: 1,
+            total: 3,
+            returned: vec![("argument 1".to_owned(), "NO_ROUTE".to_owned())],
+            refused: vec!["argument 2".to_owned()],
+            ..NotTaken::default()
+        };
+        let error = Error::NotTaken(messages);
+        assert_eq!(error.status().code(), 67);
+        assert_eq!(
+            error.to_string(),
+            "amqp://h/ returned argument 1 (NO_ROUTE); amqp://h/ refused (nack) argument 2; 1 of 3 confirmed"
+        );
+    }
+
+    #[test]
+    fn a_long_list_of_messages_is_cut() {
+        let messages = NotTaken {
+            refused: (0..12).map(|n| n.to_string()).collect(),
+            ..NotTaken::default()
+        };
+        assert!(messages.to_string().contains("8, 9 and 2 more;"));
+    }
+}

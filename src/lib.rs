@@ -1,0 +1,71 @@
+//! `hello-mq`: declare, send and receive on RabbitMQ from the command line.
+//!
+//! The library is the program without its process: [`run`] does what was typed and returns the
+//! exit status. It is not meant as an interface for other programs.
+
+pub mod broker;
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod error;
+pub mod input;
+pub mod interrupt;
+pub mod logging;
+pub mod message;
+pub mod output;
+pub mod settings;
+pub mod talk;
+pub mod text;
+pub mod values;
+
+use std::env;
+use std::io::{self, Write};
+
+use cli::{Cli, Command, Instead};
+use cmd::Context;
+use error::{Error, Status};
+use interrupt::Interrupt;
+use talk::Talk;
+
+/// Prints what there is to print instead of doing something, and returns the status to end with.
+#[must_use]
+pub fn answer(instead: &Instead) -> Status {
+    if !instead.asked_for {
+        let _ = io::stderr().write_all(instead.text.as_bytes());
+        return Status::Usage;
+    }
+    match io::stdout().write_all(instead.text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Status::Io,
+        _ => Status::Done,
+    }
+}
+
+/// Does what was typed, says what went wrong, and returns the status to end with.
+#[must_use]
+pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
+    logging::start(cli.common.verbose);
+    let talk = Talk::new(cli.common.quiet);
+    match execute(cli, interrupt, talk) {
+        Ok(()) => Status::Done,
+        Err(error) => {
+            talk.error(&error);
+            error.status()
+        }
+    }
+}
+
+fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
+    let variable = |name: &str| env::var_os(name);
+    let file = config::read(config::place(cli.common.config.as_deref(), variable))?;
+    let settings = settings::resolve(&cli.common, &cli.command, variable, file.as_ref())?;
+    let context = Context {
+        settings,
+        interrupt,
+        talk,
+    };
+    match cli.command {
+        Command::Declare(arguments) => cmd::declare::run(&arguments, &context),
+        Command::Send(arguments) => cmd::send::run(arguments, &context),
+        Command::Receive(arguments) => cmd::receive::run(&arguments, &context),
+    }
+}

@@ -1,0 +1,203 @@
+//! How bytes from elsewhere are shown to a person: on one line, and unable to move the cursor.
+
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+
+/// A body as one line: valid UTF-8 as [`escape`]d text in single quotes, anything else as
+/// `b'…'` with `\xNN` for each byte that is not printable ASCII.
+#[must_use]
+pub fn quote(body: &[u8]) -> String {
+    match std::str::from_utf8(body) {
+        Ok(text) => format!("'{}'", escape(text)),
+        Err(_) => {
+            let mut line = String::with_capacity(body.len() + 3);
+            line.push_str("b'");
+            for &byte in body {
+                push_byte(&mut line, byte);
+            }
+            line.push('\'');
+            line
+        }
+    }
+}
+
+/// Writes what [`quote`] returns, piece by piece: the line of a long body is never in memory whole.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
+    match std::str::from_utf8(body) {
+        Ok(mut text) => {
+            out.write_all(b"'")?;
+            while !text.is_empty() {
+                let end = (0..=text.len().min(PIECE))
+                    .rev()
+                    .find(|&end| text.is_char_boundary(end));
+                let (piece, rest) = text.split_at(end.unwrap_or(text.len()));
+                out.write_all(escape(piece).as_bytes())?;
+                text = rest;
+            }
+        }
+        Err(_) => {
+            out.write_all(b"b'")?;
+            for piece in body.chunks(PIECE) {
+                let mut line = String::with_capacity(2 * PIECE);
+                for &byte in piece {
+                    push_byte(&mut line, byte);
+                }
+                out.write_all(line.as_bytes())?;
+            }
+        }
+    }
+    out.write_all(b"'")
+}
+
+/// How many bytes of a body are escaped at a time.
+const PIECE: usize = 8192;
+
+/// Text with `\`, `'`, newline, carriage return and tab as in Rust or Python, and with every other
+/// control, bidirectional, invisible or unassigned character as `\xNN` or `\u{NNNN}`. Of the blanks
+/// only the plain space stays as it is: the others can't be told from it.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii() {
+            push_byte(&mut line, character as u8);
+        } else if is_invisible(character) {
+            let _ = write!(line, "\\u{{{:x}}}", u32::from(character));
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// A broker's text as part of a sentence: line breaks and other runs of white space become one
+/// space, and what else can't be printed is escaped.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    escape(&words.join(" ")).replace("\\'", "'")
+}
+
+fn push_byte(line: &mut String, byte: u8) {
+    match byte {
+        b'\\' => line.push_str("\\\\"),
+        b'\'' => line.push_str("\\'"),
+        b'\n' => line.push_str("\\n"),
+        b'\r' => line.push_str("\\r"),
+        b'\t' => line.push_str("\\t"),
+        b' '..=b'~' => line.push(char::from(byte)),
+        _ => {
+            let _ = write!(line, "\\x{byte:02x}");
+        }
+    }
+}
+
+/// Whether a character leaves no mark of its own on the screen, or an unpredictable one.
+fn is_invisible(character: char) -> bool {
+    // Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties.txt) as far
+    // as it is not Cf, Cc or unassigned, which the standard library knows; and the blank of Braille.
+    matches!(character,
+        '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
+        | '\u{e0100}'..='\u{e01ef}')
+        || is_unprintable(character)
+}
+
+/// Whether the standard library would escape it when it shows text: the categories Cc, Cf, Cs, Co,
+/// Cn, Zl, Zp and Zs.
+///
+/// It gives that answer only as part of `str::escape_debug`, where the first character of a text is
+/// a special case (a combining mark there is escaped too): hence the letter in front.
+fn is_unprintable(character: char) -> bool {
+    let mut buffer = [b'a', 0, 0, 0, 0];
+    let length = character.encode_utf8(&mut buffer[1..]).len();
+    std::str::from_utf8(&buffer[..=length])
+        .is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'))
+}
+
+/// A duration as people say it: `3s`, `1m 12s`; below a second, `120ms`.
+#[must_use]
+pub fn rounded(duration: Duration) -> String {
+    let whole = match duration.as_secs() {
+        0 => Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or_default()),
+        seconds => Duration::from_secs(seconds),
+    };
+    humantime::format_duration(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_stays_as_it_is() {
+        assert_eq!(quote(b"Hello World!"), "'Hello World!'");
+        assert_eq!(quote(b""), "''");
+        assert_eq!(
+            quote("Grüße, 日本語, नमस्ते, 🐇 e\u{301}".as_bytes()),
+            "'Grüße, 日本語, नमस्ते, 🐇 e\u{301}'"
+        );
+    }
+
+    #[test]
+    fn what_delimits_or_moves_the_cursor_is_escaped() {
+        assert_eq!(quote(b"it's a \\ \n\r\t."), r"'it\'s a \\ \n\r\t.'");
+        assert_eq!(quote(b"\0\x1b[2J\x7f"), r"'\x00\x1b[2J\x7f'");
+        assert_eq!(quote("\u{85}\u{9b}".as_bytes()), r"'\u{85}\u{9b}'");
+    }
+
+    #[test]
+    fn bidirectional_and_invisible_characters_are_escaped() {
+        for character in "\u{202a}\u{202e}\u{2066}\u{2069}\u{200e}\u{61c}\u{200b}\u{200d}\u{ad}\u{feff}\u{2028}\u{2029}\
+            \u{a0}\u{2003}\u{3000}\u{34f}\u{3164}\u{fe0f}\u{e0041}\u{e0101}\u{e000}\u{fffe}\u{10ffff}\u{2800}"
+            .chars()
+        {
+            let shown = escape(&character.to_string());
+            assert_eq!(shown, format!("\\u{{{:x}}}", u32::from(character)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_shown_as_bytes() {
+        assert_eq!(quote(b"\xff\xc3\xa9 a'\\\n"), r"b'\xff\xc3\xa9 a\'\\\n'");
+    }
+
+    #[test]
+    fn a_line_written_in_pieces_is_the_same() {
+        let long = "aé\u{202e}日🐇'".repeat(5000);
+        let mut bytes = long.clone().into_bytes();
+        for _ in 0..4 {
+            for body in [long.as_bytes(), &bytes, b"", b"x"] {
+                let mut out = Vec::new();
+                write_quoted(&mut out, body).unwrap();
+                assert!(out == quote(body).as_bytes());
+            }
+            bytes.remove(0);
+            bytes.push(0xff);
+        }
+    }
+
+    #[test]
+    fn every_shown_line_is_printable_whatever_the_bytes() {
+        for high in 0..=255_u8 {
+            for low in 0..=255_u8 {
+                let shown = quote(&[high, low, b'x']);
+                assert!(shown.chars().all(|c| !c.is_control()), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_brokers_text_of_several_lines_becomes_one() {
+        assert_eq!(
+            one_line(
+                "INTERNAL_ERROR - Feature `x` is deprecated.\nIts use is  not 'permitted'\u{1b}"
+            ),
+            "INTERNAL_ERROR - Feature `x` is deprecated. Its use is not 'permitted'\\x1b"
+        );
+    }
+}
