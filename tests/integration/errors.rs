@@ -1,0 +1,260 @@
+use std::process::Command;
+use std::time::Instant;
+
+use crate::support::{broker_tool, hello, queue, shell, url};
+
+#[test]
+fn an_unreachable_broker_is_said_with_address_and_source() {
+    hello(["declare", "--port", "1"]).run().failed(
+        69,
+        &[
+            "cannot reach amqp://guest@127.0.0.1:1/: connection refused (127.0.0.1:1)",
+            "port from --port",
+            "hint: ",
+        ],
+    );
+    hello(["declare", "-u", "amqp://no-such-host.invalid"])
+        .run()
+        .failed(69, &["cannot reach amqp://guest@no-such-host.invalid:5672/: the host's name is not known", "host from --url"]);
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once_in_the_brokers_words() {
+    let start = Instant::now();
+    let outcome = hello(["send", "x"])
+        .env("HELLO_MQ_URL", url().replace("guest:guest", "guest:s3cret"))
+        .run();
+    assert!(start.elapsed().as_secs() < 2);
+    outcome.failed(
+        77,
+        &[
+            "refused the connection: ACCESS_REFUSED - Login was refused",
+            "HELLO_MQ_PASSWORD",
+        ],
+    );
+    assert!(!outcome.stderr.contains("s3cret"));
+}
+
+#[test]
+fn an_unknown_virtual_host_is_told_in_the_brokers_words() {
+    hello(["receive", "--vhost", "no/pe"]).run().failed(
+        77,
+        &[
+            "/no%2Fpe refused the connection: NOT_ALLOWED - vhost no/pe not found",
+            "--vhost",
+        ],
+    );
+}
+
+/// A user with few rights: each verb works with what it needs, and says what it lacks.
+#[test]
+fn rights_that_are_missing_are_told_and_rights_that_suffice_do() {
+    let user = queue("reader");
+    let theirs = queue("theirs");
+    hello(["declare", &theirs]).run();
+    broker_tool(&format!("rabbitmqctl -q add_user {user} s3cret"));
+    broker_tool(&format!(
+        "rabbitmqctl -q set_permissions {user} ^$ .* ^theirs.*"
+    ));
+    let as_user = |arguments: &[&str]| {
+        hello(arguments)
+            .env(
+                "HELLO_MQ_URL",
+                url().replace("guest:guest", &format!("{user}:s3cret")),
+            )
+            .run()
+    };
+    as_user(&["declare", "forbidden"]).failed(
+        77,
+        &[
+            "cannot declare queue 'forbidden'",
+            "ACCESS_REFUSED",
+            "rabbitmqctl list_user_permissions",
+        ],
+    );
+    as_user(&["send", "-q", "forbidden", "x"])
+        .failed(77, &["cannot declare queue 'forbidden'", "ACCESS_REFUSED"]);
+    as_user(&["send", "-q", &theirs, "x"]).printed(" [x] Sent 'x'\n");
+    as_user(&["receive", "--quiet", &theirs, "-c1"]).printed(" [x] Received 'x'\n");
+    hello(["declare", "hers"]).run();
+    as_user(&["receive", "hers"])
+        .failed(77, &["cannot consume from queue 'hers'", "ACCESS_REFUSED"]);
+    // Reserved names can't be declared by anybody, but used if they exist.
+    hello(["send", "-q", "amq.x", "x"])
+        .run()
+        .failed(77, &["contains reserved prefix 'amq.*'"]);
+}
+
+#[test]
+fn bad_usage_is_64() {
+    for (arguments, part) in [
+        (vec!["sned"], "similar subcommand exists: 'send'"),
+        (vec!["send", "--qeue", "x"], "--queue"),
+        (vec!["receive", "-c", "0"], "--count"),
+        (vec!["receive", "-c", "x"], "--count"),
+        (vec!["receive", "--prefetch", "65536"], "--prefetch"),
+        (vec!["receive", "a", "b"], "unexpected argument 'b'"),
+        (
+            vec!["send", "--connect-timeout", "5", "x"],
+            "not a duration",
+        ),
+        (vec!["declare", ""], "a queue's name can't be empty"),
+        (
+            vec!["declare", "a", "-q", "b"],
+            "QUEUE is 'a' and --queue is 'b'",
+        ),
+        (vec!["declare", "-v", "--quiet"], "cannot be used with"),
+    ] {
+        hello(arguments).run().failed(64, &[part]);
+    }
+    let outcome = hello(["declare", "-u", "amqp://u:s3cret@h/?x=y"]).run();
+    outcome.failed(64, &["--url: hello-mq takes no parameters in a URL"]);
+    assert!(!outcome.stderr.contains("s3cret"));
+    let outcome = hello::<&str>([]).run();
+    assert_eq!((outcome.status(), outcome.stdout.as_str()), (64, ""));
+    assert!(outcome.stderr.contains("Usage: hello-mq"));
+}
+
+#[test]
+fn help_and_version_are_data() {
+    for arguments in [["--help"], ["-h"], ["--version"]] {
+        let outcome = hello(arguments).run();
+        assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+        assert!(outcome.stdout.contains("hello-mq"));
+    }
+    assert_eq!(
+        hello(["--version"]).run().stdout,
+        concat!("hello-mq ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+    assert_eq!(shell("$H --help >/dev/full").run().status(), 74);
+}
+
+/// The library logs its login at level debug; whatever is asked for, no password is to be seen.
+#[test]
+fn no_log_level_shows_the_password() {
+    let user = queue("logged");
+    broker_tool(&format!("rabbitmqctl -q add_user {user} s3cret"));
+    broker_tool(&format!("rabbitmqctl -q set_permissions {user} .* .* .*"));
+    let url = url().replace("guest:guest", &format!("{user}:s3cret"));
+    let levels = [
+        "trace",
+        "debug",
+        "amiquip::io_loop::handshake_state=trace",
+        "hello_mq=trace,amiquip=trace",
+    ];
+    for (variable, flag) in levels.map(|level| (level, "-v")).into_iter().chain([
+        ("", "-v"),
+        ("", "-vv"),
+        ("", "-vvvv"),
+    ]) {
+        for queue in ["-q=logged", "-q=amq.reserved"] {
+            let outcome = hello(["send", flag, queue, "x"])
+                .env("HELLO_MQ_URL", &url)
+                .env("RUST_LOG", variable)
+                .run();
+            assert!(!outcome.stderr.contains("s3cret"), "{variable} {flag}");
+            // The secret as bytes, as a frame would be shown.
+            assert!(
+                !outcome.stderr.contains("115, 51, 99, 114, 101, 116"),
+                "{variable} {flag}"
+            );
+            assert!(
+                outcome
+                    .stderr
+                    .lines()
+                    .all(|line| line.starts_with("hello-mq: ")),
+                "{}",
+                outcome.stderr
+            );
+        }
+    }
+    let outcome = hello(["send", "-v", "-q=logged", "x"])
+        .env("HELLO_MQ_URL", &url)
+        .run();
+    assert!(
+        outcome.stderr.contains("logged in to amqp://"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome.stderr.contains("the broker is RabbitMQ "),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn the_password_is_not_in_the_process_list() {
+    let mut receiver = hello(["receive", &queue("listed")])
+        .env("HELLO_MQ_PASSWORD", "guest")
+        .spawn();
+    receiver.expect("CTRL+C\n");
+    let listed = Command::new("ps")
+        .args(["-o", "args=", "-p", &receiver.pid().to_string()])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(
+        listed.contains("receive") && !listed.contains("guest"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn the_broker_knows_who_is_connected() {
+    let mut receiver = hello(["receive", &queue("known")]).spawn();
+    receiver.expect("CTRL+C\n");
+    let listed = broker_tool("rabbitmqctl -q list_connections client_properties timeout");
+    let pid = format!("pid {}", receiver.pid());
+    let line = listed
+        .lines()
+        .find(|line| line.contains(&pid))
+        .unwrap_or_else(|| panic!("{listed}"));
+    let name = format!(
+        r#""connection_name","hello-mq {} receive, "#,
+        env!("CARGO_PKG_VERSION")
+    );
+    for part in [
+        &name,
+        r#"{"product","hello-mq"}"#,
+        r#"{"information","hello-mq "#,
+    ] {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
+    assert!(line.ends_with("\t10"), "the heartbeat: {line}");
+}
+
+#[test]
+fn a_broker_that_is_none_is_told_by_what_it_answers() {
+    use std::io::{Read, Write};
+    for (answer, part) in [
+        (
+            &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
+            "it is a web server",
+        ),
+        (
+            b"AMQP\x00\x01\x00\x00",
+            "it speaks another version of AMQP (0-1-0-0)",
+        ),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "it speaks TLS there"),
+        (
+            b"",
+            "it closed the connection while waiting for its greeting",
+        ),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.read_exact(&mut [0; 8]).unwrap();
+            peer.write_all(answer).unwrap();
+        });
+        let outcome = hello(["declare", "-u", &format!("amqp://{address}")]).run();
+        outcome.failed(
+            69,
+            &[&format!(
+                "cannot reach amqp://guest@{address}/: {part} ({address})"
+            )],
+        );
+    }
+}

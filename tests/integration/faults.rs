@@ -1,0 +1,197 @@
+//! A broker that dies, freezes or is cut off. Each test has a node of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Node, Proxy, hello, queue, url};
+
+#[test]
+fn a_broker_that_dies_or_closes_the_connection_is_told() {
+    let mut node = Node::start();
+    let receive = |queue: &str| {
+        let mut receiver = hello(["receive", "--no-reconnect", queue])
+            .env("HELLO_MQ_URL", &node.url)
+            .spawn();
+        receiver.expect("CTRL+C\n");
+        receiver
+    };
+    let (first, second) = (receive("first"), receive("second"));
+    node.tool("rabbitmqctl -q close_all_connections because-i-say-so");
+    for receiver in [first, second] {
+        receiver.end().failed(
+            69,
+            &[
+                "lost the connection to amqp://guest@127.0.0.1:",
+                "CONNECTION_FORCED - because-i-say-so",
+                "consume from queue",
+            ],
+        );
+    }
+
+    let mut receiver = hello(["receive", "--no-reconnect", "third"])
+        .env("HELLO_MQ_URL", &node.url)
+        .spawn();
+    receiver.expect("CTRL+C\n");
+    let start = Instant::now();
+    node.tool("broker-kill");
+    receiver.end().failed(
+        69,
+        &["lost the connection to", "consume from queue 'third'"],
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+    hello(["send", "x"])
+        .env("HELLO_MQ_URL", &node.url)
+        .run()
+        .failed(69, &["connection refused"]);
+}
+
+#[test]
+fn an_alarm_is_announced_and_ctrl_c_works_meanwhile() {
+    let mut node = Node::start();
+    hello(["declare"]).env("HELLO_MQ_URL", &node.url).run();
+    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    let sender = hello(["send", "x", "y"])
+        .env("HELLO_MQ_URL", &node.url)
+        .spawn();
+    thread::sleep(Duration::from_secs(2));
+    let (outcome, time) = sender.stop(Signal::SIGINT);
+    outcome.failed(
+        130,
+        &[
+            "takes no messages at the moment (low on memory); waiting until it does",
+            "not confirmed: messages 1 to 2; 0 of 2 confirmed",
+        ],
+    );
+    assert!(time < Duration::from_secs(4), "{time:?}");
+
+    let sender = hello(["send", "z"]).env("HELLO_MQ_URL", &node.url).spawn();
+    thread::sleep(Duration::from_secs(1));
+    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.4");
+    let outcome = sender.end();
+    assert_eq!(
+        (outcome.status(), outcome.stdout.as_str()),
+        (0, " [x] Sent 'z'\n"),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.stderr.contains("takes messages again"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_network_that_freezes_is_noticed_within_two_heartbeats_and_a_bit() {
+    let proxy = Proxy::start(&url());
+    let mut receiver = hello([
+        "receive",
+        "--no-reconnect",
+        &queue("frozen"),
+        "--heartbeat",
+        "1s",
+        "-u",
+        &proxy.url,
+    ])
+    .spawn();
+    receiver.expect("CTRL+C\n");
+    proxy.freeze();
+    let start = Instant::now();
+    receiver.end().failed(
+        69,
+        &["nothing came from the broker for 2s (two heartbeats)"],
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_network_that_freezes_does_not_keep_the_user_from_leaving() {
+    let proxy = Proxy::start(&url());
+    let mut receiver = hello(["receive", &queue("frozen"), "-u", &proxy.url]).spawn();
+    receiver.expect("CTRL+C\n");
+    proxy.freeze();
+    let (outcome, time) = receiver.stop(Signal::SIGINT);
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    assert!(time < Duration::from_secs(4), "{time:?}");
+}
+
+#[test]
+fn a_connection_that_is_cut_is_told_at_once() {
+    let proxy = Proxy::start(&url());
+    let mut receiver =
+        hello(["receive", "--no-reconnect", &queue("cut"), "-u", &proxy.url]).spawn();
+    receiver.expect("CTRL+C\n");
+    let start = Instant::now();
+    proxy.cut();
+    receiver.end().failed(69, &["lost the connection to"]);
+    assert!(start.elapsed() < Duration::from_secs(4));
+}
+
+/// What a broker says in a login that succeeds: start, tune, open-ok.
+fn greeting() -> [Vec<u8>; 3] {
+    let frame = |payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&[1, 0, 0][..], &length, payload, &[0xce]].concat()
+    };
+    let start = [
+        &[0, 10, 0, 10, 0, 9, 0, 0, 0, 0][..],
+        &[0, 0, 0, 5],
+        b"PLAIN",
+        &[0, 0, 0, 5],
+        b"en_US",
+    ];
+    [
+        frame(&start.concat()),
+        frame(&[0, 10, 0, 30, 7, 255, 0, 2, 0, 0, 0, 60]),
+        frame(&[0, 10, 0, 41, 0]),
+    ]
+}
+
+#[test]
+fn a_connection_that_ends_right_after_the_login_is_no_bug_of_ours() {
+    let forced = b"\x01\0\0\0\0\0\x0e\0\x0a\0\x32\x01\x40\x03bye\0\0\0\0\xce";
+    for farewell in [&b""[..], forced, b"\x01\0\0garbage garbage"] {
+        for delay in (0..4000).step_by(200) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            thread::spawn(move || {
+                let (mut peer, _) = listener.accept().unwrap();
+                for frame in greeting() {
+                    let _ = peer.read(&mut [0; 1024]).unwrap();
+                    peer.write_all(&frame).unwrap();
+                }
+                thread::sleep(Duration::from_micros(delay));
+                let _ = peer.write_all(farewell);
+            });
+            let outcome = hello(["declare", "-u", &format!("amqp://{address}")]).run();
+            outcome.failed(69, &[&address]);
+            assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_confirmed_is_done_although_the_broker_is_blocked() {
+    let mut node = Node::start();
+    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    // The broker notices the alarm when a body comes, and an empty message has none.
+    let start = Instant::now();
+    let outcome = node.hello(["send", ""]).run();
+    assert_eq!(
+        (outcome.status(), outcome.stdout.as_str()),
+        (0, " [x] Sent ''\n"),
+        "{outcome:?}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+}

@@ -1,0 +1,15 @@
+//! hello-mq as its users meet it: the built program against a real broker.
+//!
+//! `make test` runs these; by hand: `scripts/with-broker cargo test --test integration`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod declare;
+mod errors;
+mod faults;
+mod interrupt;
+mod pika;
+mod receive;
+mod recovery;
+mod send;
+mod settings;
+mod support;

@@ -1,0 +1,198 @@
+use amiquip::{FieldTable, QueueDeclareOptions};
+
+use crate::support::{Observer, hello, queue, shell, shown_url};
+
+#[test]
+fn a_message_is_sent_as_in_the_tutorial() {
+    let queue = queue("one");
+    hello(["send", "-q", &queue, "Hello World!"])
+        .run()
+        .printed(" [x] Sent 'Hello World!'\n");
+    assert_eq!(Observer::new().drain(&queue), ["Hello World!"]);
+}
+
+#[test]
+fn each_argument_is_one_message_in_order() {
+    let queue = queue("several");
+    hello(["send", "-q", &queue, "a b", "", "-1"])
+        .run()
+        .printed(" [x] Sent 'a b'\n [x] Sent ''\n [x] Sent '-1'\n [x] Sent 3 messages\n");
+    assert_eq!(Observer::new().drain(&queue), ["a b", "", "-1"]);
+}
+
+#[test]
+fn standard_input_is_one_message_byte_for_byte() {
+    let queue = queue("stdin");
+    let body = b"two\nlines\n\0\xff\xfe".to_vec();
+    for arguments in [vec!["send", "-q", &queue], vec!["send", "-q", &queue, "-"]] {
+        hello(arguments)
+            .stdin(body.clone())
+            .run()
+            .printed(" [x] Sent b'two\\nlines\\n\\x00\\xff\\xfe'\n");
+        let got = Observer::new()
+            .channel()
+            .basic_get(&*queue, true)
+            .unwrap()
+            .unwrap();
+        assert_eq!(got.delivery.body, body);
+    }
+}
+
+#[test]
+fn standard_input_may_stand_among_arguments_once() {
+    let queue = queue("among");
+    let outcome = hello(["send", "-q", &queue, "a", "-", "b"])
+        .stdin("x")
+        .run();
+    outcome.printed(" [x] Sent 'a'\n [x] Sent 'x'\n [x] Sent 'b'\n [x] Sent 3 messages\n");
+    hello(["send", "-q", &queue, "-", "-"])
+        .stdin("x")
+        .run()
+        .failed(64, &["only once"]);
+}
+
+#[test]
+fn empty_standard_input_is_an_error_and_nothing_is_sent() {
+    let queue = queue("empty");
+    hello(["declare", &queue]).run();
+    hello(["send", "-q", &queue])
+        .run()
+        .failed(65, &["standard input is empty", "hello-mq send ''"]);
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn bodies_around_the_frame_size_and_far_beyond_arrive_whole() {
+    // RabbitMQ's frames are of 131,072 bytes, 8 of which are not the body's.
+    let queue = queue("sizes");
+    for size in [1, 131_063, 131_064, 131_065, 262_128, 262_129, 10_000_000] {
+        let body: Vec<u8> = (0..size)
+            .map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
+            .collect();
+        let outcome = hello(["send", "-q", &queue]).stdin(body.clone()).run();
+        assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+        let got = Observer::new()
+            .channel()
+            .basic_get(&*queue, true)
+            .unwrap()
+            .unwrap();
+        assert!(got.delivery.body == body, "{size}");
+    }
+}
+
+#[test]
+fn a_long_body_is_told_by_its_size() {
+    let queue = queue("long");
+    let run = |size: usize| hello(["send", "-q", &queue]).stdin(vec![b'x'; size]).run();
+    run(4096).printed(&format!(" [x] Sent '{}'\n", "x".repeat(4096)));
+    run(4097).printed(" [x] Sent a message of 4097 bytes\n");
+}
+
+#[test]
+fn an_existing_queue_is_used_as_it_is() {
+    let queue = queue("as-it-is");
+    let mut observer = Observer::new();
+    let mut arguments = FieldTable::new();
+    arguments.insert("x-max-length".to_owned(), amiquip::AmqpValue::LongInt(5));
+    let options = QueueDeclareOptions {
+        durable: true,
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    observer.channel().queue_declare(&*queue, options).unwrap();
+    hello(["send", "-q", &queue, "a"])
+        .run()
+        .printed(" [x] Sent 'a'\n");
+    assert_eq!(observer.drain(&queue), ["a"]);
+}
+
+#[test]
+fn a_message_that_no_queue_took_is_named() {
+    let queue = queue("nowhere");
+    hello(["send", "-q", &queue, "--no-declare", "a"])
+        .run()
+        .failed(
+            67,
+            &[
+                &format!(
+                    "{} returned the message (312 NO_ROUTE); 0 of 1 confirmed",
+                    shown_url()
+                ),
+                "hint: ",
+            ],
+        );
+    let outcome = hello(["send", "-q", &queue, "--no-declare", "a", "a"]).run();
+    outcome.failed(
+        67,
+        &["returned message 1 (312 NO_ROUTE), message 2 (312 NO_ROUTE); 0 of 2 confirmed"],
+    );
+    assert_eq!(outcome.stdout, "");
+}
+
+#[test]
+fn a_message_that_the_broker_refused_is_named() {
+    let queue = queue("full");
+    let mut observer = Observer::new();
+    let mut arguments = FieldTable::new();
+    arguments.insert("x-max-length".to_owned(), amiquip::AmqpValue::LongInt(1));
+    arguments.insert(
+        "x-overflow".to_owned(),
+        amiquip::AmqpValue::LongString("reject-publish".to_owned()),
+    );
+    let options = QueueDeclareOptions {
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    observer.channel().queue_declare(&*queue, options).unwrap();
+    hello(["send", "-q", &queue, "a"])
+        .run()
+        .printed(" [x] Sent 'a'\n");
+    let outcome = hello(["send", "-q", &queue, "b"]).run();
+    outcome.failed(
+        75,
+        &["refused (nack) the message; 0 of 1 confirmed", "try again"],
+    );
+    assert_eq!(outcome.stdout, "");
+    assert_eq!(observer.drain(&queue), ["a"]);
+}
+
+#[test]
+fn every_message_of_many_is_confirmed() {
+    let queue = queue("many");
+    let numbers: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
+    let arguments = ["send", "--quiet", "-q", &queue]
+        .into_iter()
+        .chain(numbers.iter().map(String::as_str));
+    hello(arguments).run().printed("");
+    assert_eq!(Observer::new().drain(&queue), numbers);
+}
+
+#[test]
+fn what_is_confirmed_is_done_whoever_reads_the_result() {
+    let queue = queue("results");
+    let line = |to: &str| {
+        shell(&format!(
+            "$H send -q {queue} a b {to}; exit ${{PIPESTATUS[0]}}"
+        ))
+        .run()
+    };
+    let outcome = line(">/dev/full");
+    outcome.failed(
+        74,
+        &["cannot write to standard output: no space left on device"],
+    );
+    let outcome = line("| true");
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    assert_eq!(Observer::new().drain(&queue), ["a", "b", "a", "b"]);
+}
+
+#[test]
+fn quiet_leaves_only_errors() {
+    let queue = queue("quiet");
+    hello(["--quiet", "send", "-q", &queue, "a", "b"])
+        .run()
+        .printed("");
+    hello(["--quiet", "send", "-q", "nowhere", "--no-declare", "a"])
+        .run()
+        .failed(67, &["NO_ROUTE"]);
+}

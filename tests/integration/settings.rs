@@ -1,0 +1,173 @@
+use std::os::unix::ffi::OsStringExt;
+
+use crate::support::{Files, Observer, hello, queue, url};
+
+#[test]
+fn the_file_is_found_where_the_contract_says() {
+    let files = Files::new();
+    let (xdg, home, named) = (queue("xdg"), queue("home"), queue("named"));
+    files.write("xdg/hello-mq/config.toml", &format!("queue = '{xdg}'"));
+    files.write(".config/hello-mq/config.toml", &format!("queue = '{home}'"));
+    let file = files.write("named.toml", &format!("queue = '{named}'"));
+    let declare = || hello(["declare"]).env("HOME", files.path());
+    let declared = |queue: &str| format!(" [x] Declared '{queue}' (0 messages, 0 consumers)\n");
+    declare().run().printed(&declared(&home));
+    let mut in_xdg = files.path();
+    in_xdg.push("/xdg");
+    declare()
+        .env("XDG_CONFIG_HOME", &in_xdg)
+        .run()
+        .printed(&declared(&xdg));
+    declare()
+        .env("XDG_CONFIG_HOME", &in_xdg)
+        .env("HELLO_MQ_CONFIG", &file)
+        .run()
+        .printed(&declared(&named));
+    hello(["declare", "--config", file.to_str().unwrap()])
+        .env("HELLO_MQ_CONFIG", "/nonexistent")
+        .run()
+        .printed(&declared(&named));
+    declare()
+        .env("HELLO_MQ_QUEUE", &xdg)
+        .run()
+        .printed(&declared(&xdg));
+}
+
+#[test]
+fn the_broker_may_come_from_the_file() {
+    let files = Files::new();
+    let url = url();
+    let port = url.rsplit(':').next().unwrap().trim_end_matches('/');
+    let queue = queue("from-file");
+    for broker in [
+        format!("url = '{url}'"),
+        format!(
+            "host = '127.0.0.1'\nport = {port}\nusername = 'guest'\npassword = 'guest'\nvhost = '/'"
+        ),
+    ] {
+        let file = files.write(
+            "config.toml",
+            &format!("{broker}\nconnect_timeout = '5s'\nheartbeat = '5s'\n"),
+        );
+        let outcome = hello([
+            "send",
+            "--config",
+            file.to_str().unwrap(),
+            "-q",
+            &queue,
+            "a",
+        ])
+        .without_env("HELLO_MQ_URL")
+        .run();
+        outcome.printed(" [x] Sent 'a'\n");
+    }
+    assert_eq!(Observer::new().messages(&queue), 2);
+}
+
+#[test]
+fn the_tables_set_defaults() {
+    let files = Files::new();
+    let file = files.write(
+        "config.toml",
+        "[send]\nno_declare = true\n[receive]\nprefetch = 1\n",
+    );
+    let config = file.to_str().unwrap();
+    hello(["send", "--config", config, "-q", "not-there", "a"])
+        .run()
+        .failed(67, &["NO_ROUTE"]);
+}
+
+#[test]
+fn a_bad_file_is_named_with_line_and_key() {
+    let files = Files::new();
+    for (text, parts) in [
+        (
+            "host = 'x'\nhots = 'y'",
+            ["config.toml:2: ", "unknown key `hots`"],
+        ),
+        (
+            "[receive]\nprefetch = 'many'",
+            ["config.toml:2: ", "prefetch: invalid type"],
+        ),
+        ("queue = hello", ["config.toml:1: ", "queue: "]),
+        (
+            "password = 12345",
+            ["config.toml:1: ", "password: must be a string in quotes"],
+        ),
+    ] {
+        let file = files.write("config.toml", text);
+        let outcome = hello(["declare", "--config", file.to_str().unwrap()]).run();
+        outcome.failed(78, &parts);
+        assert!(!outcome.stderr.contains("12345"));
+    }
+    hello(["declare", "--config", "/nonexistent/x.toml"])
+        .run()
+        .failed(
+            78,
+            &["cannot read /nonexistent/x.toml: no such file or directory"],
+        );
+    hello(["declare"])
+        .env("HELLO_MQ_CONFIG", "/nonexistent/x.toml")
+        .run()
+        .failed(78, &["/nonexistent/x.toml"]);
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    hello(["declare"])
+        .env("HELLO_MQ_URL", "amqp://u:s3cret@h/a/b")
+        .run()
+        .failed(78, &["HELLO_MQ_URL: a '/' inside"]);
+    hello(["declare"])
+        .env("HELLO_MQ_QUEUE", "x".repeat(256))
+        .run()
+        .failed(78, &["HELLO_MQ_QUEUE: ", "255 bytes"]);
+    let invalid = std::ffi::OsString::from_vec(vec![0xff]);
+    hello(["declare"])
+        .env("HELLO_MQ_PASSWORD", invalid)
+        .run()
+        .failed(78, &["HELLO_MQ_PASSWORD: is not UTF-8"]);
+}
+
+#[test]
+fn the_password_may_come_from_the_environment() {
+    let url = url().replace(":guest@", "@");
+    hello(["declare"])
+        .env("HELLO_MQ_URL", &url)
+        .env("HELLO_MQ_PASSWORD", "guest")
+        .run()
+        .printed(" [x] Declared 'hello' (0 messages, 0 consumers)\n");
+    hello(["declare"])
+        .env("HELLO_MQ_URL", &url)
+        .env("HELLO_MQ_PASSWORD", "wrong")
+        .run()
+        .failed(77, &["ACCESS_REFUSED"]);
+}
+
+#[test]
+fn every_key_of_the_example_works() {
+    let example =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml"))
+            .unwrap();
+    // Comments that explain start with "# ", settings that are commented out with "#".
+    let active: Vec<&str> = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        })
+        .collect();
+    let active = active.join("\n");
+    let config: hello_mq::config::Config = toml::from_str(&active).unwrap();
+    // `Debug` shows each key; one that the example lacks shows as None.
+    let shown = format!("{config:?}").replace("port: None", "");
+    assert!(!shown.contains("None"), "the example lacks a key: {shown}");
+    assert_eq!(
+        example
+            .lines()
+            .filter(|line| line.starts_with("#["))
+            .count(),
+        0,
+        "tables are not commented out"
+    );
+}

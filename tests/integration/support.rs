@@ -1,0 +1,587 @@
+//! How a test runs hello-mq, and how it asks the broker what really happened.
+//!
+//! Three test programs share it, and none uses all of it.
+#![allow(dead_code)]
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use amiquip::{Channel, Connection};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// No command of a test takes this long unless it hangs.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// The broker's URL, which `scripts/with-broker` provides.
+pub fn url() -> String {
+    std::env::var("HELLO_MQ_URL")
+        .expect("run the tests with `make test`, or by scripts/with-broker")
+}
+
+/// The broker's URL as hello-mq shows it.
+pub fn shown_url() -> String {
+    url().replace(":guest@", "@")
+}
+
+/// A queue name that no other test uses.
+pub fn queue(name: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!(
+        "{name}-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// The hello-mq that was built for this test run.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_hello-mq");
+
+/// `hello-mq` with these arguments, in an environment without any configuration but the broker's URL.
+pub fn hello<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Hello {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments);
+    Hello::new(command)
+}
+
+/// A shell line in which `$H` is hello-mq.
+pub fn shell(line: &str) -> Hello {
+    let mut command = Command::new("bash");
+    command.args(["-c", line]).env("H", PROGRAM);
+    Hello::new(command)
+}
+
+pub struct Hello {
+    command: Command,
+    input: Option<Vec<u8>>,
+}
+
+impl Hello {
+    fn new(mut command: Command) -> Self {
+        for name in [
+            "HELLO_MQ_PASSWORD",
+            "HELLO_MQ_QUEUE",
+            "HELLO_MQ_CONFIG",
+            "AMQP_URL",
+            "RUST_LOG",
+            "XDG_CONFIG_HOME",
+        ] {
+            command.env_remove(name);
+        }
+        command.env("HOME", "/nonexistent");
+        Self {
+            command,
+            input: None,
+        }
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
+    pub fn stdin(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(input.into());
+        self
+    }
+
+    /// Runs to the end.
+    pub fn run(self) -> Outcome {
+        self.spawn().end()
+    }
+
+    /// Starts it, with what it prints collected meanwhile.
+    pub fn spawn(mut self) -> Running {
+        let stdin = if self.input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
+        let mut child = self
+            .command
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        if let (Some(input), Some(mut stdin)) = (self.input, child.stdin.take()) {
+            thread::spawn(move || stdin.write_all(&input));
+        }
+        let stderr = child.stderr.take().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&said);
+        Running {
+            collected: None,
+            said,
+            stdout: child.stdout.take(),
+            stderr: Some(thread::spawn(move || listen(stderr, &lines))),
+            child,
+        }
+    }
+}
+
+fn collect(mut from: impl Read) -> Vec<u8> {
+    let mut all = Vec::new();
+    from.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// Collects standard error, and when each line of it came.
+fn listen(stderr: impl Read, lines: &Mutex<Vec<(Instant, String)>>) -> Vec<u8> {
+    let mut stderr = BufReader::new(stderr);
+    let mut all = Vec::new();
+    loop {
+        let start = all.len();
+        if stderr.read_until(b'\n', &mut all).unwrap() == 0 {
+            return all;
+        }
+        let line = String::from_utf8_lossy(&all[start..]).trim_end().to_owned();
+        lines.lock().unwrap().push((Instant::now(), line));
+    }
+}
+
+pub struct Running {
+    collected: Option<JoinHandle<Vec<u8>>>,
+    said: Arc<Mutex<Vec<(Instant, String)>>>,
+    child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
+            signal,
+        )
+        .unwrap();
+    }
+
+    /// Reads standard output up to and including `text`.
+    pub fn expect(&mut self, text: &str) -> String {
+        let stdout = self.stdout.as_mut().unwrap();
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(text.as_bytes()) {
+            assert_eq!(
+                stdout.read(&mut byte).unwrap(),
+                1,
+                "no {text:?} in {:?}",
+                String::from_utf8_lossy(&seen)
+            );
+            seen.push(byte[0]);
+        }
+        String::from_utf8(seen).unwrap()
+    }
+
+    /// Reads what it prints from here on, so that it never waits for its reader.
+    pub fn collect(&mut self) {
+        let stdout = self.stdout.take().unwrap();
+        self.collected = Some(thread::spawn(move || collect(stdout)));
+    }
+
+    /// What it has said so far, and when.
+    pub fn said(&self) -> Vec<(Instant, String)> {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it has said so many lines that contain `text`, or has ended; says which.
+    pub fn has_said(&mut self, text: &str, times: usize) -> bool {
+        let start = Instant::now();
+        loop {
+            if self
+                .said()
+                .iter()
+                .filter(|(_, line)| line.contains(text))
+                .count()
+                >= times
+            {
+                return true;
+            }
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(start.elapsed() < LIMIT, "it does not say {text:?}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Leaves what is still to be printed unread.
+    pub fn stop_reading(&mut self) -> ChildStdout {
+        self.stdout.take().unwrap()
+    }
+
+    /// Sends a signal and returns the outcome, and how long the end took.
+    pub fn stop(self, signal: Signal) -> (Outcome, Duration) {
+        let start = Instant::now();
+        self.signal(signal);
+        let outcome = self.end();
+        (outcome, start.elapsed())
+    }
+
+    /// Waits for the end, and fails if it does not come.
+    pub fn end(mut self) -> Outcome {
+        if self.stdout.is_some() {
+            self.collect();
+        }
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if start.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                panic!("it hangs");
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let text = |thread: JoinHandle<Vec<u8>>| String::from_utf8(thread.join().unwrap()).unwrap();
+        Outcome {
+            exit: status,
+            stdout: self.collected.take().map(text).unwrap_or_default(),
+            stderr: self.stderr.take().map(text).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub exit: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    pub fn status(&self) -> i32 {
+        self.exit.code().unwrap_or(-1)
+    }
+
+    /// It succeeded, printed exactly this, and had nothing to say.
+    #[track_caller]
+    pub fn printed(&self, stdout: &str) {
+        assert_eq!(
+            (self.status(), self.stdout.as_str(), self.stderr.as_str()),
+            (0, stdout, "")
+        );
+    }
+
+    /// It ended with this status, and said all of these things, each line marked as its own.
+    #[track_caller]
+    pub fn failed(&self, status: i32, parts: &[&str]) {
+        assert_eq!(self.status(), status, "{self:?}");
+        for part in parts {
+            assert!(self.stderr.contains(part), "no {part:?} in {}", self.stderr);
+        }
+        assert!(self.stderr.starts_with("hello-mq: "), "{}", self.stderr);
+        if status != 64 {
+            assert!(
+                self.stderr
+                    .lines()
+                    .all(|line| line.starts_with("hello-mq: ")),
+                "{}",
+                self.stderr
+            );
+        }
+    }
+}
+
+/// An independent look at the broker.
+pub struct Observer {
+    connection: Connection,
+}
+
+impl Observer {
+    pub fn new() -> Self {
+        Self::at(&url())
+    }
+
+    /// A look at another broker than the common one.
+    pub fn at(url: &str) -> Self {
+        Self {
+            connection: Connection::insecure_open(url).unwrap(),
+        }
+    }
+
+    pub fn channel(&mut self) -> Channel {
+        self.connection.open_channel(None).unwrap()
+    }
+
+    /// How many messages are ready in a queue.
+    pub fn messages(&mut self, queue: &str) -> u32 {
+        let channel = self.channel();
+        let found = channel
+            .queue_declare_passive(queue)
+            .unwrap()
+            .declared_message_count();
+        found.unwrap()
+    }
+
+    /// How many messages are ready in a queue, once there are so many, or after a while.
+    pub fn settles_at(&mut self, queue: &str, messages: u32) {
+        let start = Instant::now();
+        while self.messages(queue) != messages && start.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(self.messages(queue), messages, "messages in {queue}");
+    }
+
+    /// Takes every message out of a queue.
+    pub fn drain(&mut self, queue: &str) -> Vec<String> {
+        let channel = self.channel();
+        std::iter::from_fn(|| channel.basic_get(queue, true).unwrap())
+            .map(|got| String::from_utf8(got.delivery.body).unwrap())
+            .collect()
+    }
+}
+
+/// A directory for one test's files.
+pub struct Files(tempfile::TempDir);
+
+impl Files {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn path(&self) -> OsString {
+        self.0.path().into()
+    }
+}
+
+/// Runs rabbitmqctl (or a node's other helper) of `scripts/with-broker`.
+pub fn broker_tool(line: &str) -> String {
+    let mut words = line.split(' ');
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{line}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Nodes that a test may kill.
+pub struct Node {
+    shell: Child,
+    pub url: String,
+    pub hosts: Vec<String>,
+}
+
+impl Node {
+    pub fn start() -> Self {
+        Self::cluster(1)
+    }
+
+    pub fn cluster(nodes: u32) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-broker");
+        let mut command = Command::new(script);
+        // The suite of another series runs on that series.
+        if let Ok(series) = std::env::var("HELLO_MQ_TEST_SERIES") {
+            command.args(["--rabbitmq", &series]);
+        }
+        let mut shell = command
+            .args(["--nodes", &nodes.to_string()])
+            .args(["bash", "-c", "set -f; echo $HELLO_MQ_URL; echo $HELLO_MQ_HOSTS; while read line; do $line; echo done; done"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = [String::new(), String::new()];
+        for line in &mut lines {
+            BufReader::with_capacity(1, shell.stdout.as_mut().unwrap())
+                .read_line(line)
+                .unwrap();
+        }
+        let [url, hosts] = lines;
+        Self {
+            shell,
+            url: url.trim().to_owned(),
+            hosts: hosts.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    /// Runs one of the node's tools (`broker-kill`, `rabbitmqctl …`) and returns what it prints.
+    pub fn tool(&mut self, line: &str) -> String {
+        writeln!(self.shell.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut reader = BufReader::with_capacity(1, self.shell.stdout.as_mut().unwrap());
+        let mut all = String::new();
+        while !all.ends_with("done\n") {
+            assert_ne!(
+                reader.read_line(&mut all).unwrap(),
+                0,
+                "the node's shell ended"
+            );
+        }
+        all.truncate(all.len() - "done\n".len());
+        all
+    }
+
+    /// hello-mq, talking to this node.
+    pub fn hello<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Hello {
+        hello(arguments).env("HELLO_MQ_URL", &self.url)
+    }
+
+    pub fn observer(&self) -> Observer {
+        Observer::at(&self.url)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// A network between hello-mq and a broker, which can be frozen or cut, for one connection after
+/// the other.
+pub struct Proxy {
+    pub url: String,
+    state: Arc<Network>,
+}
+
+#[derive(Default)]
+struct Network {
+    frozen: AtomicBool,
+    freeze_after_login: AtomicBool,
+    /// How many more bytes the broker's side may say before the connection is cut.
+    allowance: AtomicI64,
+    connections: Mutex<Vec<TcpStream>>,
+    opened: AtomicUsize,
+}
+
+impl Proxy {
+    pub fn start(broker: &str) -> Self {
+        let broker = broker
+            .rsplit('@')
+            .next()
+            .unwrap()
+            .trim_end_matches('/')
+            .to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Network {
+            allowance: AtomicI64::new(i64::MAX),
+            ..Network::default()
+        });
+        let network = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                network.opened.fetch_add(1, Ordering::SeqCst);
+                let Ok(server) = TcpStream::connect(&*broker) else {
+                    continue;
+                };
+                for (from, to, counted) in [(&client, &server, false), (&server, &client, true)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let network = Arc::clone(&network);
+                    thread::spawn(move || network.pump(from, to, counted));
+                }
+                network.connections.lock().unwrap().extend([client, server]);
+            }
+        });
+        Self { url, state }
+    }
+
+    /// From now on nothing passes, and nothing is closed.
+    pub fn freeze(&self) {
+        self.state.frozen.store(true, Ordering::SeqCst);
+    }
+
+    /// Freezes once the broker has said its last word of the login.
+    pub fn freeze_after_login(&self) {
+        self.state.freeze_after_login.store(true, Ordering::SeqCst);
+    }
+
+    /// What passes from now on passes again; what was said while it was frozen is gone.
+    pub fn thaw(&self) {
+        self.state.frozen.store(false, Ordering::SeqCst);
+    }
+
+    /// Cuts the connections there are.
+    pub fn cut(&self) {
+        self.state.cut();
+    }
+
+    /// Cuts the connection once the broker has said so many more bytes: in the middle of a frame.
+    pub fn cut_after(&self, bytes: i64) {
+        self.state.allowance.store(bytes, Ordering::SeqCst);
+    }
+
+    /// How many connections there were.
+    pub fn opened(&self) -> usize {
+        self.state.opened.load(Ordering::SeqCst)
+    }
+}
+
+impl Network {
+    fn cut(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, counted: bool) {
+        let mut buffer = vec![0; 65536];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if self.frozen.load(Ordering::SeqCst) {
+                continue;
+            }
+            let mut passed = length;
+            if counted {
+                let left = self.allowance.load(Ordering::SeqCst);
+                if left < i64::MAX {
+                    passed = length.min(usize::try_from(left.max(0)).unwrap());
+                    self.allowance
+                        .fetch_sub(i64::try_from(length).unwrap(), Ordering::SeqCst);
+                }
+            }
+            if to.write_all(&buffer[..passed]).is_err() {
+                break;
+            }
+            // connection.open-ok: a frame of class 10, method 41.
+            if counted
+                && buffer[..length]
+                    .windows(4)
+                    .any(|window| window == [0, 10, 0, 41])
+                && self.freeze_after_login.load(Ordering::SeqCst)
+            {
+                self.frozen.store(true, Ordering::SeqCst);
+            }
+            if passed < length {
+                self.allowance.store(i64::MAX, Ordering::SeqCst);
+                self.cut();
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}

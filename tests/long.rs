@@ -1,0 +1,647 @@
+//! What takes too long for every run: `make test-faults`. Each test has nodes of its own, numbers
+//! its messages, counts them at the end and prints what it counted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+#[path = "integration/support.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amiquip::{AmqpValue, FieldTable, QueueDeclareOptions};
+use nix::sys::signal::Signal;
+use support::{Files, Node, Observer, Outcome, Proxy, Running, shell};
+
+/// A number below `end`, different in each run.
+fn random(end: u64) -> u64 {
+    RandomState::new().build_hasher().finish() % end
+}
+
+fn numbers(end: u32) -> Vec<String> {
+    (0..end).map(|n| n.to_string()).collect()
+}
+
+fn send<'a>(queue: &'a str, more: &[&'a str], numbers: &'a [String]) -> Vec<&'a str> {
+    let mut arguments = vec!["send", "--persistent", "-q", queue];
+    arguments.extend(more);
+    arguments.extend(numbers.iter().map(String::as_str));
+    arguments
+}
+
+/// The numbers of the whole lines that start so.
+fn printed(text: &str, start: &str) -> Vec<u32> {
+    text.split_inclusive('\n')
+        .filter_map(|line| line.strip_prefix(start)?.strip_suffix("'\n")?.parse().ok())
+        .collect()
+}
+
+/// What became of numbered messages: how many are missing, and how many are there more than once.
+struct Count {
+    lost: usize,
+    twice: usize,
+}
+
+fn count(messages: u32, seen: impl IntoIterator<Item = u32>) -> Count {
+    let mut times = BTreeMap::<u32, u32>::new();
+    for number in seen {
+        assert!(number < messages, "{number} was never sent");
+        *times.entry(number).or_default() += 1;
+    }
+    Count {
+        lost: messages as usize - times.len(),
+        twice: times.values().filter(|&&times| times > 1).count(),
+    }
+}
+
+fn drained(observer: &mut Observer, queue: &str) -> Vec<u32> {
+    observer
+        .drain(queue)
+        .iter()
+        .map(|number| number.parse().unwrap())
+        .collect()
+}
+
+/// The longest time from a fault to the first line about it.
+fn longest_silence(faults: &[Instant], running: &[(Instant, String)]) -> Duration {
+    faults
+        .iter()
+        .filter_map(|fault| {
+            running
+                .iter()
+                .map(|(at, _)| *at)
+                .find(|at| at >= fault)
+                .map(|at| at - *fault)
+        })
+        .max()
+        .unwrap_or_default()
+}
+
+fn row(fault: &str, verb: &str, sent: u32, count: &Count, silence: Duration) {
+    println!(
+        "| {fault} | {verb} | {sent} | {} | {} | {:.1} s |",
+        count.lost,
+        count.twice,
+        silence.as_secs_f64()
+    );
+    assert_eq!(count.lost, 0, "{fault}: {verb}");
+}
+
+/// Lets `fault` happen again and again while `running` does its work, each time a moment after the
+/// connection is back. Returns when each happened.
+fn again_and_again(
+    running: &mut Running,
+    times: usize,
+    moment: Duration,
+    mut fault: impl FnMut(),
+) -> Vec<Instant> {
+    let mut happened = Vec::new();
+    running.collect();
+    for round in 0..times {
+        if !running.has_said(" again after ", round) {
+            break;
+        }
+        thread::sleep(moment);
+        happened.push(Instant::now());
+        fault();
+    }
+    happened
+}
+
+const MESSAGES: u32 = 100_000;
+
+/// One kind of fault, at its worst moment, while sending and while receiving.
+fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
+    let mut node = Node::start();
+    let numbers = numbers(MESSAGES);
+    node.hello(["declare", "--durable", "d"]).run();
+
+    // All 100,000 arguments would be more than one command can be given.
+    let mut all = Vec::new();
+    let mut silence = Duration::ZERO;
+    for part in numbers.chunks(20_000) {
+        let mut sender = node.hello(send("d", &["--retry-for", "60s"], part)).spawn();
+        let happened = again_and_again(
+            &mut sender,
+            times.div_ceil(5),
+            Duration::from_millis(80),
+            || happen(&mut node),
+        );
+        let said = sender.said();
+        let outcome = sender.end();
+        assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+        assert!(outcome.stdout.ends_with(" [x] Sent 20000 messages\n"));
+        silence = silence.max(longest_silence(&happened, &said));
+    }
+    // Received by an independent client, so that what is counted is what the broker has.
+    let mut observer = node.observer();
+    all.extend(drained(&mut observer, "d"));
+    row(fault, "send", MESSAGES, &count(MESSAGES, all), silence);
+
+    for part in numbers.chunks(20_000) {
+        node.hello(send("d", &["--quiet"], part)).run().printed("");
+    }
+    drop(observer);
+    let mut receiver = node
+        .hello(["receive", "--prefetch", "4", "--idle-timeout", "20s", "d"])
+        .spawn();
+    let happened = again_and_again(&mut receiver, times, Duration::from_millis(80), || {
+        happen(&mut node);
+    });
+    assert!(
+        happened.len() * 2 > times,
+        "it was over before it could be disturbed"
+    );
+    let said = receiver.said();
+    let outcome = receiver.end();
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    let numbers = printed(&outcome.stdout, " [x] Received '");
+    row(
+        fault,
+        "receive",
+        MESSAGES,
+        &count(MESSAGES, numbers),
+        longest_silence(&happened, &said),
+    );
+    assert_eq!(node.observer().messages("d"), 0);
+}
+
+#[test]
+fn a_broker_that_is_killed_ten_times() {
+    survives("kill -9 of the broker", 10, |node| {
+        node.tool("broker-kill");
+        node.tool("broker-start");
+    });
+}
+
+#[test]
+fn a_broker_that_is_restarted_in_good_order() {
+    survives("stop and start of the broker", 5, |node| {
+        node.tool("broker-stop");
+        node.tool("broker-start");
+    });
+}
+
+#[test]
+fn an_operator_who_closes_all_connections() {
+    survives("rabbitmqctl close_all_connections", 10, |node| {
+        node.tool("rabbitmqctl -q close_all_connections bye");
+    });
+}
+
+#[test]
+fn a_memory_alarm_that_comes_and_goes() {
+    let mut node = Node::start();
+    let part = numbers(20_000);
+    node.hello(["declare", "--durable", "d"]).run();
+    let mut silence = Duration::ZERO;
+    let mut sender = node.hello(send("d", &[], &part)).spawn();
+    sender.collect();
+    for _ in 0..3 {
+        let start = Instant::now();
+        node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+        thread::sleep(Duration::from_secs(2));
+        node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.4");
+        silence = silence.max(longest_silence(&[start], &sender.said()));
+        thread::sleep(Duration::from_millis(30));
+    }
+    let outcome = sender.end();
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    row(
+        "memory alarm",
+        "send",
+        20_000,
+        &count(20_000, drained(&mut node.observer(), "d")),
+        silence,
+    );
+
+    // Every way out, while it lasts.
+    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    let sender = node.hello(send("d", &[], &part)).spawn();
+    thread::sleep(Duration::from_secs(1));
+    let (outcome, time) = sender.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 130, "{}", outcome.stderr);
+    assert!(time < Duration::from_secs(3), "{time:?}");
+    let mut receiver = node.hello(["receive", "d"]).spawn();
+    receiver.expect("CTRL+C\n");
+    let (outcome, stopped) = receiver.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 0);
+    println!("memory alarm: {time:?} from Ctrl+C to the end of send, {stopped:?} of receive");
+}
+
+/// The connection is cut after every single byte that the broker says until the first message is
+/// confirmed: no hang, no panic, no wrong story.
+#[test]
+fn a_connection_that_is_cut_after_each_byte() {
+    let node = Node::start();
+    let proxy = Proxy::start(&node.url);
+    let mut slowest = Duration::ZERO;
+    let (mut failed, mut recovered, mut bytes) = (0, 0, 0);
+    loop {
+        proxy.cut_after(bytes);
+        let start = Instant::now();
+        let before = proxy.opened();
+        let outcome = node.hello(["send", "-u", &proxy.url, "x"]).run();
+        slowest = slowest.max(start.elapsed());
+        match outcome.status() {
+            0 if proxy.opened() == before + 1 => break,
+            0 => recovered += 1,
+            69 => {
+                failed += 1;
+                outcome.failed(69, &["it closed the connection", "0 of 1 confirmed"]);
+            }
+            _ => panic!("after {bytes} bytes: {outcome:?}"),
+        }
+        bytes += 1;
+    }
+    println!(
+        "cut after each of {bytes} bytes: {failed} sends ended with 69 before the login was done, \
+         {recovered} were sent on a second connection; slowest {slowest:?}"
+    );
+    assert!(failed > 100 && recovered > 20);
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+}
+
+#[test]
+fn a_network_that_freezes_for_good_is_noticed_by_default_within_20_seconds() {
+    let node = Node::start();
+    for verb in ["receive", "send"] {
+        let proxy = Proxy::start(&node.url);
+        node.hello(["declare", "f"]).run();
+        let running = match verb {
+            "send" => {
+                proxy.freeze_after_login();
+                node.hello([
+                    "send",
+                    "--no-declare",
+                    "-q",
+                    "f",
+                    "--retry-for",
+                    "0s",
+                    "-u",
+                    &proxy.url,
+                    "x",
+                ])
+                .spawn()
+            }
+            _ => {
+                let mut receiver = node
+                    .hello(["receive", "--no-reconnect", "f", "-u", &proxy.url])
+                    .spawn();
+                receiver.expect("CTRL+C\n");
+                proxy.freeze();
+                receiver
+            }
+        };
+        let start = Instant::now();
+        let outcome = running.end();
+        let time = start.elapsed();
+        outcome.failed(
+            69,
+            &["nothing came from the broker for 20s (two heartbeats)"],
+        );
+        println!("frozen network: noticed by {verb} after {time:?}");
+        // The library looks at its timers every so often; the last byte may be 10 s old.
+        assert!(
+            time > Duration::from_secs(8) && time < Duration::from_secs(23),
+            "{time:?}"
+        );
+    }
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let files = Files::new();
+    let directory = files.write("mnt/.keep", "").parent().unwrap().to_owned();
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mount = |line: &str| {
+        Command::new("bash")
+            .args(["-c", line])
+            .status()
+            .unwrap()
+            .success()
+    };
+    let node = Node::start();
+    node.hello(["declare", "--durable", "d"]).run();
+    let part = numbers(20_000);
+    node.hello(send("d", &["--quiet"], &part)).run().printed("");
+    let mut seen = Vec::new();
+    if is_root {
+        assert!(mount(&format!(
+            "mount -t tmpfs -o size=64k none {}",
+            directory.display()
+        )));
+        let file = directory.join("out");
+        let line = format!("$H receive --quiet d >{}", file.display());
+        let outcome = shell(&line).env("HELLO_MQ_URL", &node.url).run();
+        outcome.failed(74, &["no space left on device", "back in queue 'd'"]);
+        seen = printed(&fs::read_to_string(&file).unwrap(), " [x] Received '");
+        assert!(mount(&format!("umount {}", directory.display())));
+    } else {
+        println!("not root: a full tmpfs was not tried, only /dev/full");
+        shell("$H receive --quiet d >/dev/full")
+            .env("HELLO_MQ_URL", &node.url)
+            .run()
+            .failed(74, &["no space left"]);
+    }
+    let written = seen.len();
+    seen.extend(drained(&mut node.observer(), "d"));
+    row(
+        "full disk",
+        "receive",
+        20_000,
+        &count(20_000, seen),
+        Duration::ZERO,
+    );
+    println!("full disk: {written} lines fitted");
+}
+
+#[test]
+fn a_reader_that_stops_reading_for_a_minute() {
+    let node = Node::start();
+    node.hello(["declare", "--durable", "d"]).run();
+    for part in numbers(MESSAGES).chunks(20_000) {
+        node.hello(send("d", &["--quiet"], part)).run().printed("");
+    }
+    let mut receiver = node
+        .hello(["receive", "--quiet", "--heartbeat", "5s", "d"])
+        .spawn();
+    let reader = BufReader::new(receiver.stop_reading());
+    thread::sleep(Duration::from_secs(1));
+    let memory = || {
+        let status = fs::read_to_string(
+            Path::new("/proc")
+                .join(receiver.pid().to_string())
+                .join("status"),
+        )
+        .unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .unwrap()
+            .to_owned();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = memory();
+    thread::sleep(Duration::from_secs(60));
+    let after = memory();
+    println!(
+        "a reader that stalls for a minute: peak memory {before} KiB before, {after} KiB after"
+    );
+    assert!(after < 32 * 1024 && after < before + 1024);
+    assert!(
+        receiver.said().is_empty(),
+        "the connection did not last: {:?}",
+        receiver.said()
+    );
+    let seen: Vec<u32> = reader
+        .lines()
+        .map_while(Result::ok)
+        .take(MESSAGES as usize)
+        .map(|line| {
+            line.trim_start_matches(" [x] Received '")
+                .trim_end_matches('\'')
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    row(
+        "stalled reader",
+        "receive",
+        MESSAGES,
+        &count(MESSAGES, seen),
+        Duration::ZERO,
+    );
+    receiver.stop(Signal::SIGINT);
+}
+
+#[test]
+fn a_cluster_whose_leader_is_killed() {
+    let mut node = Node::cluster(3);
+    let mut arguments = FieldTable::new();
+    arguments.insert(
+        "x-queue-type".to_owned(),
+        AmqpValue::LongString("quorum".to_owned()),
+    );
+    let options = QueueDeclareOptions {
+        durable: true,
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    let mut observer = node.observer();
+    observer.channel().queue_declare("quorum", options).unwrap();
+    drop(observer);
+    let hosts: Vec<String> = node
+        .hosts
+        .iter()
+        .flat_map(|host| ["--host".to_owned(), host.clone()])
+        .collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let part = numbers(20_000);
+
+    let mut more = vec!["--retry-for", "60s"];
+    more.extend(&hosts);
+    let mut sender = node.hello(send("quorum", &more, &part)).spawn();
+    sender.collect();
+    thread::sleep(Duration::from_millis(300));
+    // The first node: it was declared there, so it leads, and it is what the sender talks to.
+    let killed = Instant::now();
+    node.tool("broker-kill 1");
+    let _ = sender.has_said("again", 1);
+    let said = sender.said();
+    let outcome = sender.end();
+    let silence = longest_silence(&[killed], &said);
+    // While the other nodes elect a leader the broker may refuse messages, which is told.
+    let confirmed = printed(&outcome.stdout, " [x] Sent '");
+    let all = confirmed.len() == part.len();
+    match outcome.status() {
+        0 => assert!(all),
+        75 => outcome.failed(
+            75,
+            &[
+                "refused (nack)",
+                &format!("; {} of 20000 confirmed", confirmed.len()),
+            ],
+        ),
+        _ => panic!("{outcome:?}"),
+    }
+    node.tool("broker-start 1");
+
+    let mut receive = vec![
+        "receive",
+        "--idle-timeout",
+        "15s",
+        "--prefetch",
+        "20",
+        "quorum",
+    ];
+    receive.extend(&hosts);
+    let mut receiver = node.hello(&receive).spawn();
+    receiver.collect();
+    thread::sleep(Duration::from_millis(300));
+    let killed = Instant::now();
+    // Whoever leads now, and whomever the receiver talks to.
+    node.tool("broker-kill 1");
+    let _ = receiver.has_said("again", 1);
+    node.tool("broker-start 1");
+    node.tool("broker-kill 2");
+    node.tool("broker-start 2");
+    let said = receiver.said();
+    let outcome = receiver.end();
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    let numbers = printed(&outcome.stdout, " [x] Received '");
+    let mut count = count(20_000, numbers.iter().copied());
+    count.lost = confirmed
+        .iter()
+        .filter(|number| !numbers.contains(number))
+        .count();
+    let sent = u32::try_from(confirmed.len()).unwrap();
+    row(
+        "leader of a quorum queue killed",
+        "send, of which confirmed",
+        sent,
+        &count,
+        silence,
+    );
+    let silence = longest_silence(&[killed], &said);
+    row(
+        "leader of a quorum queue killed",
+        "receive",
+        sent,
+        &count,
+        silence,
+    );
+}
+
+#[test]
+fn two_hundred_signals_on_each_verb() {
+    let node = Node::start();
+    let part = numbers(2_000);
+    let unprepared = |outcome: &Outcome| outcome.status() == -1 && outcome.stdout.is_empty();
+    let signal = || {
+        if random(2) == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        }
+    };
+    let mut slowest = Duration::ZERO;
+
+    let mut ends = BTreeMap::<(&str, i32), u32>::new();
+    let (mut confirmed, mut in_queue) = (0, 0);
+    for _ in 0..200 {
+        let running = node.hello(["declare", "s"]).spawn();
+        thread::sleep(Duration::from_micros(random(6_000)));
+        let (outcome, time) = running.stop(signal());
+        assert!(
+            unprepared(&outcome) || matches!(outcome.status(), 0 | 130),
+            "{outcome:?}"
+        );
+        *ends.entry(("declare", outcome.status())).or_default() += 1;
+        slowest = slowest.max(time);
+
+        let running = node.hello(send("s", &[], &part)).spawn();
+        thread::sleep(Duration::from_micros(random(60_000)));
+        let (outcome, time) = running.stop(signal());
+        assert!(
+            unprepared(&outcome) || matches!(outcome.status(), 0 | 130),
+            "{outcome:?}"
+        );
+        if outcome.status() == 130 {
+            assert!(outcome.stderr.contains(" of 2000 confirmed"), "{outcome:?}");
+        }
+        // What is said to be sent is there.
+        let said = printed(&outcome.stdout, " [x] Sent '");
+        let there = drained(&mut node.observer(), "s");
+        assert!(
+            said.iter().all(|number| there.contains(number)),
+            "{outcome:?}"
+        );
+        confirmed += said.len();
+        in_queue += there.len();
+        *ends.entry(("send", outcome.status())).or_default() += 1;
+        slowest = slowest.max(time);
+    }
+    println!(
+        "200 signals each: {ends:?}; {confirmed} messages said to be sent, {in_queue} found; slowest end {slowest:?}"
+    );
+    assert!(confirmed <= in_queue);
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+}
+
+#[test]
+fn five_hundred_ctrl_c_during_a_receive_of_20000_messages_lose_nothing() {
+    const MESSAGES: u32 = 20_000;
+    const INTERRUPTS: u32 = 500;
+    let node = Node::start();
+    let queue = "interrupted";
+    let numbers = numbers(MESSAGES);
+    node.hello(["declare", queue]).run();
+    node.hello(send(queue, &["--quiet"], &numbers))
+        .run()
+        .printed("");
+
+    let mut seen = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let (mut unprepared, mut interrupted_in_burst, mut torn) = (0, 0, 0);
+    for _ in 0..INTERRUPTS {
+        // One message at a time makes the burst last for all the rounds.
+        let receiver = node.hello(["receive", "--prefetch", "1", queue]).spawn();
+        thread::sleep(Duration::from_micros(random(10_000)));
+        let signal = if random(2) == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
+        let (outcome, time) = receiver.stop(signal);
+        if outcome.status() == -1 && outcome.stdout.is_empty() {
+            // It came before hello-mq could catch it: an end like any process's.
+            unprepared += 1;
+            continue;
+        }
+        assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+        slowest = slowest.max(time);
+        let lines = printed(&outcome.stdout, " [x] Received '");
+        let header = outcome
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with(" [*] Waiting"))
+            .count();
+        torn += outcome.stdout.lines().count() - header - lines.len();
+        interrupted_in_burst += u32::from(!lines.is_empty());
+        seen.extend(lines);
+    }
+
+    let printed = seen.len();
+    let in_queue = drained(&mut node.observer(), queue);
+    let left = in_queue.len();
+    seen.extend(in_queue);
+    let count = count(MESSAGES, seen);
+    println!(
+        "{INTERRUPTS} interrupts: {interrupted_in_burst} in the middle of a burst, {unprepared} before the program was \
+         ready; {printed} lines printed, {left} messages left in the queue, {} lost, {} twice, {torn} torn lines; \
+         slowest end {slowest:?}",
+        count.lost, count.twice,
+    );
+    assert_eq!((count.lost, count.twice, torn), (0, 0, 0));
+    assert!(
+        interrupted_in_burst > INTERRUPTS / 4,
+        "the interrupts came too early to mean anything"
+    );
+    assert!(slowest < Duration::from_secs(4));
+}
