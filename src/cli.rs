@@ -3,9 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::values::{ConnectTimeout, Heartbeat, Host, QueueName, Span, VirtualHost};
+use crate::message::ShortString;
+use crate::output::Template;
+use crate::values::{
+    ConnectTimeout, Delimiter, Ending, Expiration, Header, Heartbeat, Host, Name, QueueName, Rate,
+    Span, StreamOffset, Timestamp, VirtualHost,
+};
 
 /// The table that ends every long help.
 macro_rules! exit_statuses {
@@ -16,9 +21,11 @@ Exit status:
     1  fewer messages than --count before the timeout or the end of the queue
    64  the command line is wrong
    65  malformed input
+   66  an input file can't be read
    67  no such queue, or a message that no queue took
    69  the broker can't be reached, or was lost
    70  a bug in hello-mq
+   73  the directory for messages can't be written to
    74  output can't be written or input can't be read
    75  not confirmed by the broker: try again
    76  the broker refused the operation
@@ -69,10 +76,10 @@ pub enum Command {
     Declare(Declare),
     /// Send messages to a queue; done when the broker has confirmed each
     #[command(after_long_help = exit_statuses!())]
-    Send(Send),
+    Send(Box<Send>),
     /// Print the messages of a queue as they arrive, until Ctrl+C
     #[command(after_long_help = exit_statuses!())]
-    Receive(Receive),
+    Receive(Box<Receive>),
 }
 
 /// Options of every command.
@@ -166,16 +173,72 @@ pub struct Declare {
 /// Options of `send`.
 #[derive(Args, Debug)]
 pub struct Send {
-    /// A message each; '-' is standard input, and so is no MESSAGE at all
-    #[arg(value_name = "MESSAGE", allow_negative_numbers = true)]
+    /// A message each; '-' is standard input, and so is no MESSAGE at all; before one that begins with
+    /// '-' put '--'
+    #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
+
+    /// Send this file's bytes as one message, after the MESSAGEs; '-' is standard input; may be
+    /// repeated
+    #[arg(short, long = "file", value_name = "FILE", help_heading = "Input")]
+    pub files: Vec<PathBuf>,
+
+    /// Each line of standard input, or of the files, is a message
+    #[arg(short, long, help_heading = "Input", group = "form")]
+    pub lines: bool,
+
+    /// As --lines, with NUL bytes between the messages, as of find -print0
+    #[arg(short = '0', long, help_heading = "Input", group = "form")]
+    pub null: bool,
+
+    /// As --lines, with these bytes between the messages: \n, \t, \0 and \xNN are understood
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "D",
+        help_heading = "Input",
+        group = "form",
+        allow_hyphen_values = true
+    )]
+    pub delimiter: Option<Delimiter>,
+
+    /// As --lines, each a JSON object with payload, properties, exchange and routing_key, as
+    /// 'receive -o json' prints them; options fill in what it leaves out
+    #[arg(long, help_heading = "Input", group = "form")]
+    pub jsonl: bool,
+
+    /// Send all that N times
+    #[arg(short, long, value_name = "N", help_heading = "Input", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Send at most so many messages a second
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    pub rate: Option<Rate>,
+
+    /// The exchange [default: the default exchange]
+    #[arg(short, long, value_name = "NAME", help_heading = "Destination")]
+    pub exchange: Option<Name>,
+
+    /// The routing key [default: the queue's name for the default exchange, else empty]
+    ///
+    /// With it, or with --exchange, no queue is declared.
+    #[arg(short, long, value_name = "KEY", help_heading = "Destination")]
+    pub routing_key: Option<Name>,
+
+    /// It is no error if no queue takes a message
+    #[arg(long, help_heading = "Destination")]
+    pub allow_unroutable: bool,
+
+    /// The messages' properties.
+    #[command(flatten)]
+    pub properties: Properties,
 
     /// Don't declare the queue first
     #[arg(long)]
     pub no_declare: bool,
 
     /// The broker keeps the messages on disk: in a durable queue they survive its restart
-    #[arg(long)]
+    #[arg(long, help_heading = "Properties")]
     pub persistent: bool,
 
     /// Give up when the broker confirms nothing for so long [default: 60s]
@@ -188,6 +251,59 @@ pub struct Send {
     pub retry_for: Option<Span>,
 }
 
+/// AMQP's properties of a message.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Properties")]
+pub struct Properties {
+    /// A header: 'KEY: VALUE' is text, 'KEY:=JSON' any other type; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "KEY: VALUE")]
+    pub headers: Vec<Header>,
+
+    /// The body's MIME type, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<ShortString>,
+
+    /// The body's encoding, such as gzip
+    #[arg(long, value_name = "ENCODING")]
+    pub content_encoding: Option<ShortString>,
+
+    /// 0 to 255, for a queue with priorities
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u8>,
+
+    /// Drop the message when it has waited so long in a queue, such as 30s
+    #[arg(long, value_name = "DURATION")]
+    pub expiration: Option<Expiration>,
+
+    /// What a reply belongs to
+    #[arg(long, value_name = "ID")]
+    pub correlation_id: Option<ShortString>,
+
+    /// The queue for replies
+    #[arg(long, value_name = "QUEUE")]
+    pub reply_to: Option<ShortString>,
+
+    /// The message's name [default: one of its own for each]
+    #[arg(long, value_name = "ID")]
+    pub message_id: Option<ShortString>,
+
+    /// The message's type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<ShortString>,
+
+    /// The sending user, which the broker checks
+    #[arg(long, value_name = "NAME")]
+    pub user_id: Option<ShortString>,
+
+    /// The sending application
+    #[arg(long, value_name = "NAME")]
+    pub app_id: Option<ShortString>,
+
+    /// When the message was made: 'now', seconds since 1970, or like 2025-12-31T23:59:59Z
+    #[arg(long, value_name = "TIME")]
+    pub timestamp: Option<Timestamp>,
+}
+
 /// Options of `receive`.
 #[derive(Args, Debug)]
 pub struct Receive {
@@ -196,24 +312,96 @@ pub struct Receive {
     pub name: Option<QueueName>,
 
     /// Stop after N messages; exactly N are taken from the queue
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", help_heading = "End", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// Stop after this time in all
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help_heading = "End")]
     pub timeout: Option<Span>,
 
     /// Stop when no message has come for so long
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help_heading = "End")]
     pub idle_timeout: Option<Span>,
 
     /// Stop when the queue is empty
-    #[arg(long)]
+    #[arg(long, help_heading = "End")]
     pub drain: bool,
 
     /// End when the connection is lost, instead of connecting again
-    #[arg(long)]
+    #[arg(long, help_heading = "End")]
     pub no_reconnect: bool,
+
+    /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
+    /// everything as a line of JSON (json), which 'send --jsonl' takes [default: text]
+    #[arg(short, long, value_name = "FORM", help_heading = "Output")]
+    pub output: Option<OutputForm>,
+
+    /// Put these bytes behind each body or JSON object: \n, \t, \0 and \xNN are understood, and
+    /// '' is nothing [default: \n]
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "D",
+        help_heading = "Output",
+        group = "end",
+        allow_hyphen_values = true
+    )]
+    pub delimiter: Option<Ending>,
+
+    /// Put a NUL byte behind each body or JSON object
+    #[arg(short = '0', long, help_heading = "Output", group = "end")]
+    pub null: bool,
+
+    /// Print each message so: %s body, %S its size, %x body in hex, %e exchange, %r routing key, %h
+    /// headers, %j JSON, %T time of receipt, %{NAME} a property, %{headers.KEY} a header, %% '%';
+    /// \n, \t, \0 and \xNN are understood, and nothing is added
+    #[arg(long, value_name = "TEMPLATE", help_heading = "Output", allow_hyphen_values = true, conflicts_with_all = ["output", "end"])]
+    pub format: Option<Template>,
+
+    /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
+    /// the file's path; its body, unless --output json or --format say otherwise
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub save: Option<PathBuf>,
+
+    /// Show the messages that are in the queue, and leave them there
+    ///
+    /// They are given back when the last is printed; until then no one else gets them, and then
+    /// they are marked as redelivered. A quorum queue counts it as an attempt at delivery.
+    #[arg(long, help_heading = "Source", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
+    pub peek: bool,
+
+    /// Listen in on this exchange, through a temporary queue, instead of receiving from a queue
+    #[arg(short, long, value_name = "NAME", help_heading = "Source")]
+    pub exchange: Option<Name>,
+
+    /// With --exchange: messages with this routing key; may be repeated [default: #, which is
+    /// everything but for a direct exchange]
+    #[arg(
+        short,
+        long,
+        value_name = "KEY",
+        help_heading = "Source",
+        requires = "exchange"
+    )]
+    pub routing_key: Vec<Name>,
+
+    /// Fail if the queue has another consumer, and let none come
+    #[arg(long, help_heading = "Source")]
+    pub exclusive: bool,
+
+    /// Consumers with a higher priority are served first
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Source",
+        allow_negative_numbers = true
+    )]
+    pub priority: Option<i32>,
+
+    /// Where to begin in a stream: first, last, next, an offset, or a time like
+    /// 2025-12-31T23:59:59Z [default: next]
+    #[arg(long, value_name = "OFFSET", help_heading = "Source")]
+    pub stream_offset: Option<StreamOffset>,
 
     /// Let the broker forget each message as soon as it has sent it
     ///
@@ -229,6 +417,17 @@ pub struct Receive {
     /// Don't declare the queue first
     #[arg(long)]
     pub no_declare: bool,
+}
+
+/// What a received message looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputForm {
+    /// The tutorial's line
+    Text,
+    /// The body, byte for byte
+    Body,
+    /// Everything, as a line of JSON
+    Json,
 }
 
 /// What there is to do instead of a command: a text to print and the status to end with.

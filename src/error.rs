@@ -23,12 +23,16 @@ pub enum Status {
     Usage = 64,
     /// The input is malformed (`EX_DATAERR`).
     BadInput = 65,
+    /// An input file can't be read (`EX_NOINPUT`).
+    NoInput = 66,
     /// No such queue or exchange, or a message that no queue took.
     NoSuchQueue = 67,
     /// The broker can't be reached, or was lost (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// A bug in hello-mq (`EX_SOFTWARE`).
     Bug = 70,
+    /// Output can't be created (`EX_CANTCREAT`).
+    CantCreate = 73,
     /// Output can't be written or input can't be read (`EX_IOERR`).
     Io = 74,
     /// Not confirmed by the broker: try again (`EX_TEMPFAIL`).
@@ -123,6 +127,13 @@ pub enum Error {
         patience: String,
     },
 
+    /// The broker refused messages that it was sent, again and again.
+    #[error("{broker} refused messages (nack)")]
+    Nack {
+        /// The broker's URL without password.
+        broker: String,
+    },
+
     /// There were fewer messages than were asked for.
     #[error("received {received} of {wanted}: {why}")]
     Short {
@@ -164,11 +175,29 @@ pub enum Error {
 
     /// The broker did not take every message.
     #[error("{0}")]
-    NotTaken(NotTaken),
+    NotTaken(Box<NotTaken>),
 
     /// Standard input could not be read.
     #[error("cannot read standard input: {}", reason(.0))]
     Input(io::Error),
+
+    /// A file to send could not be read.
+    #[error("cannot read {}: {}", text::escape(&path.display().to_string()), reason(source))]
+    InputFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// What there is to send is not what it should be.
+    #[error("{place}: {problem}")]
+    BadInput {
+        /// Which part of the input, such as `line 3 of standard input`.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
 
     /// There was nothing to send.
     #[error("standard input is empty: there is no message to send")]
@@ -192,6 +221,15 @@ pub enum Error {
         consequence: String,
     },
 
+    /// The directory for the messages can't be written to.
+    #[error("cannot save messages in {}: {}", text::escape(&path.display().to_string()), reason(source))]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// The user stopped the command before its work was done.
     #[error("interrupted {0}")]
     Interrupted(String),
@@ -208,14 +246,16 @@ pub struct NotTaken {
     pub broker: String,
     /// How many messages the broker confirmed and routed to a queue.
     pub confirmed: u64,
-    /// How many messages there were to send.
-    pub total: u64,
+    /// How many messages there were to send, if that was known.
+    pub total: Option<u64>,
     /// Each message that no queue took: which it was, and the broker's words.
-    pub returned: Vec<(String, String)>,
+    pub returned: Names,
     /// Each message that the broker refused with a nack.
     pub refused: Vec<String>,
     /// Each message of which the broker said nothing.
     pub unconfirmed: Vec<String>,
+    /// What was not even sent.
+    pub unsent: Option<String>,
     /// What ended the sending early, if something did.
     pub cause: Option<Box<Error>>,
 }
@@ -225,46 +265,66 @@ const NAMED: usize = 10;
 
 impl fmt::Display for NotTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        if let Some(cause) = &self.cause {
-            write!(f, "{cause}")?;
-            separator = "; ";
-        }
-        if !self.returned.is_empty() {
-            write!(f, "{separator}{} returned ", self.broker)?;
-            list(
-                f,
-                self.returned
-                    .iter()
-                    .map(|(which, said)| format!("{which} ({said})")),
-            )?;
-            separator = "; ";
-        }
-        if !self.refused.is_empty() {
-            write!(f, "{separator}{} refused (nack) ", self.broker)?;
-            list(f, self.refused.iter().cloned())?;
-            separator = "; ";
-        }
-        if !self.unconfirmed.is_empty() {
-            write!(f, "{separator}not confirmed: ")?;
-            list(f, self.unconfirmed.iter().cloned())?;
-        }
-        write!(f, "; {} of {} confirmed", self.confirmed, self.total)
+        let broker = &self.broker;
+        let parts = [
+            self.cause.as_ref().map(ToString::to_string),
+            (!self.returned.is_empty()).then(|| format!("{broker} returned {}", self.returned)),
+            (!self.refused.is_empty())
+                .then(|| format!("{broker} refused (nack) {}", listed(&self.refused))),
+            (!self.unconfirmed.is_empty())
+                .then(|| format!("not confirmed: {}", listed(&self.unconfirmed))),
+            self.unsent.clone(),
+            Some(match self.total {
+                Some(total) => format!("{} of {total} confirmed", self.confirmed),
+                None => format!("{} confirmed", self.confirmed),
+            }),
+        ];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 }
 
-fn list(f: &mut fmt::Formatter<'_>, items: impl ExactSizeIterator<Item = String>) -> fmt::Result {
-    let more = items.len().saturating_sub(NAMED);
-    for (index, item) in items.take(NAMED).enumerate() {
-        if index > 0 {
-            f.write_str(", ")?;
+/// Names of which only the first are told.
+#[derive(Debug, Default)]
+pub struct Names {
+    first: Vec<String>,
+    more: u64,
+}
+
+impl Names {
+    /// Adds a name.
+    pub fn push(&mut self, name: impl FnOnce() -> String) {
+        if self.first.len() < NAMED {
+            self.first.push(name());
+        } else {
+            self.more += 1;
         }
-        f.write_str(&item)?;
     }
-    if more > 0 {
-        write!(f, " and {more} more")?;
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
     }
-    Ok(())
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.first.join(", "))?;
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// The first of some names, and how many more there are.
+#[must_use]
+pub fn listed(names: &[String]) -> String {
+    let mut listed = Names::default();
+    for name in names {
+        listed.push(|| name.clone());
+    }
+    listed.to_string()
 }
 
 impl Error {
@@ -273,12 +333,13 @@ impl Error {
     pub fn status(&self) -> Status {
         match self {
             Self::Usage(_) => Status::Usage,
-            Self::EmptyInput => Status::BadInput,
+            Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
+            Self::InputFile { .. } => Status::NoInput,
             Self::Config { .. } | Self::File { .. } => Status::Config,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
                 Status::Unavailable
             }
-            Self::NoConfirm { .. } => Status::NotConfirmed,
+            Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
             Self::Short { .. } | Self::TimeIsUp => Status::Short,
             Self::LoginRefused { code, .. } => match code {
                 403 | 530 => Status::NoPermission,
@@ -297,6 +358,7 @@ impl Error {
                 None => Status::NoSuchQueue,
             },
             Self::Input(_) | Self::Output { .. } => Status::Io,
+            Self::Directory { .. } => Status::CantCreate,
             Self::Interrupted(_) => Status::Interrupted,
             Self::Bug(_) => Status::Bug,
         }
@@ -348,6 +410,9 @@ impl Error {
                 "'rabbitmqctl list_user_permissions USER' shows what the user may configure, write and read"
                     .to_owned()
             }
+            Self::Refused { code: 404, said, .. } if said.contains("no exchange") => {
+                "'rabbitmqctl list_exchanges' shows the exchanges that exist".to_owned()
+            }
             Self::Refused { code: 404, .. } => {
                 "'hello-mq declare QUEUE' makes a queue; 'rabbitmqctl list_queues' shows those that exist"
                     .to_owned()
@@ -362,18 +427,24 @@ impl Error {
                 "declare the queue with --durable".to_owned()
             }
             Self::Cancelled { .. } => "'hello-mq receive' declares the queue again".to_owned(),
-            Self::NotTaken(NotTaken { cause: Some(cause), .. }) => return cause.hint(),
+            Self::NotTaken(messages) if messages.cause.is_some() => {
+                return messages.cause.as_ref().and_then(|cause| cause.hint());
+            }
             Self::NotTaken(messages) if messages.returned.is_empty() => {
                 "the queue is full or its node is in trouble; try again later".to_owned()
             }
             Self::NotTaken(_) => {
-                "no queue has that name; 'hello-mq declare' makes it, and so does send without --no-declare".to_owned()
+                "no queue took it: without --exchange it needs one of the routing key's name ('hello-mq declare' \
+                 makes it, and so does send without --no-declare), with it a binding that matches \
+                 ('rabbitmqctl list_bindings')"
+                    .to_owned()
             }
             Self::Lost { .. } => "try again when the broker is back; what was not confirmed may have to be sent again, \
                  and what was not acknowledged is back in its queue"
                 .to_owned(),
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug".to_owned(),
             Self::NotBack { last, .. } => return last.hint(),
+            Self::Nack { .. } => "the queue is full or its node is in trouble; try again later".to_owned(),
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later".to_owned()
             }
@@ -382,8 +453,11 @@ impl Error {
             | Self::TimeIsUp
             | Self::Refused { .. }
             | Self::Input(_)
+            | Self::InputFile { .. }
+            | Self::BadInput { .. }
             | Self::File { .. }
             | Self::Output { .. }
+            | Self::Directory { .. }
             | Self::Interrupted(_) => return None,
         };
         Some(hint)
@@ -442,16 +516,18 @@ mod tests {
             refused: vec!["argument 2".to_owned()],
             ..NotTaken::default()
         };
-        assert_eq!(Error::NotTaken(messages).status().code(), 75);
+        assert_eq!(Error::NotTaken(Box::new(messages)).status().code(), 75);
+        let mut returned = Names::default();
+        returned.push(|| "argument 1 (NO_ROUTE)".to_owned());
         messages = NotTaken {
             broker: "amqp://h/".to_owned(),
             confirmed: 1,
-            total: 3,
-            returned: vec![("argument 1".to_owned(), "NO_ROUTE".to_owned())],
+            total: Some(3),
+            returned,
             refused: vec!["argument 2".to_owned()],
             ..NotTaken::default()
         };
-        let error = Error::NotTaken(messages);
+        let error = Error::NotTaken(Box::new(messages));
         assert_eq!(error.status().code(), 67);
         assert_eq!(
             error.to_string(),

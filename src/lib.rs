@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod logging;
 pub mod message;
 pub mod output;
+mod ready;
 pub mod settings;
 pub mod talk;
 pub mod text;
@@ -65,7 +66,7 @@ fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
     };
     match cli.command {
         Command::Declare(arguments) => cmd::declare::run(&arguments, &context),
-        Command::Send(arguments) => cmd::send::run(arguments, &context),
+        Command::Send(arguments) => cmd::send::run(*arguments, &context),
         Command::Receive(arguments) => cmd::receive::run(&arguments, &context),
     }
 }

@@ -97,7 +97,11 @@ fn push_byte(line: &mut String, byte: u8) {
 }
 
 /// Whether a character leaves no mark of its own on the screen, or an unpredictable one.
-fn is_invisible(character: char) -> bool {
+#[must_use]
+pub fn is_invisible(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
     // Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties.txt) as far
     // as it is not Cf, Cc or unassigned, which the standard library knows; and the blank of Braille.
     matches!(character,
@@ -117,6 +121,45 @@ fn is_unprintable(character: char) -> bool {
     let length = character.encode_utf8(&mut buffer[1..]).len();
     std::str::from_utf8(&buffer[..=length])
         .is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'))
+}
+
+/// The bytes that a text with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN` stands for.
+///
+/// # Errors
+/// Says what may follow a backslash.
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        let (byte, length) = match *rest {
+            [b'n', ..] => (b'\n', 1),
+            [b'r', ..] => (b'\r', 1),
+            [b't', ..] => (b'\t', 1),
+            [b'0', ..] => (0, 1),
+            [b'\\', ..] => (b'\\', 1),
+            [b'x', high, low, ..] => match (hex(high), hex(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, 3),
+                _ => return Err(UNKNOWN.to_owned()),
+            },
+            _ => return Err(UNKNOWN.to_owned()),
+        };
+        bytes.push(byte);
+        rest = &rest[length..];
+    }
+    Ok(bytes)
+}
+
+const UNKNOWN: &str = r"after a backslash one of n, r, t, 0, \ or xNN must follow";
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// A duration as people say it: `3s`, `1m 12s`; below a second, `120ms`.

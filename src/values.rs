@@ -1,5 +1,7 @@
 //! Values that a user types or writes into the configuration file, checked once and then trusted.
 
+mod message;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use url::Url;
+
+pub use message::{Delimiter, Ending, Expiration, Header, Name, Rate, StreamOffset, Timestamp};
 
 /// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
 /// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).

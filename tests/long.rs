@@ -127,45 +127,60 @@ fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
     let numbers = numbers(MESSAGES);
     node.hello(["declare", "--durable", "d"]).run();
 
-    // All 100,000 arguments would be more than one command can be given.
-    let mut all = Vec::new();
-    let mut silence = Duration::ZERO;
-    for part in numbers.chunks(20_000) {
-        let mut sender = node.hello(send("d", &["--retry-for", "60s"], part)).spawn();
-        let happened = again_and_again(
-            &mut sender,
-            times.div_ceil(5),
-            Duration::from_millis(80),
-            || happen(&mut node),
-        );
-        let said = sender.said();
-        let outcome = sender.end();
-        assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
-        assert!(outcome.stdout.ends_with(" [x] Sent 20000 messages\n"));
-        silence = silence.max(longest_silence(&happened, &said));
-    }
+    // Slow enough for every fault to find it at work.
+    let files = Files::new();
+    let lines = files.write("lines", &(numbers.join("\n") + "\n"));
+    let lines = lines.to_str().unwrap();
+    let mut sender = node
+        .hello([
+            "send",
+            "-q",
+            "d",
+            "--persistent",
+            "-l",
+            "-f",
+            lines,
+            "--rate",
+            "5000",
+            "--retry-for",
+            "60s",
+        ])
+        .spawn();
+    let happened = again_and_again(&mut sender, times, Duration::from_millis(80), || {
+        happen(&mut node);
+    });
+    let all_happened = sender.has_said(" again after ", times);
+    let said = sender.said();
+    let outcome = sender.end();
+    outcome_is_disturbed(all_happened, &outcome);
+    assert_eq!(outcome.stdout, format!(" [x] Sent {MESSAGES} messages\n"));
+    let silence = longest_silence(&happened, &said);
     // Received by an independent client, so that what is counted is what the broker has.
-    let mut observer = node.observer();
-    all.extend(drained(&mut observer, "d"));
+    let all = drained(&mut node.observer(), "d");
     row(fault, "send", MESSAGES, &count(MESSAGES, all), silence);
 
-    for part in numbers.chunks(20_000) {
-        node.hello(send("d", &["--quiet"], part)).run().printed("");
-    }
-    drop(observer);
+    node.hello([
+        "send",
+        "-q",
+        "d",
+        "--persistent",
+        "--quiet",
+        "-l",
+        "-f",
+        lines,
+    ])
+    .run()
+    .printed("");
     let mut receiver = node
         .hello(["receive", "--prefetch", "4", "--idle-timeout", "20s", "d"])
         .spawn();
     let happened = again_and_again(&mut receiver, times, Duration::from_millis(80), || {
         happen(&mut node);
     });
-    assert!(
-        happened.len() * 2 > times,
-        "it was over before it could be disturbed"
-    );
+    let all_happened = receiver.has_said(" again after ", times);
     let said = receiver.said();
     let outcome = receiver.end();
-    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    outcome_is_disturbed(all_happened, &outcome);
     let numbers = printed(&outcome.stdout, " [x] Received '");
     row(
         fault,
@@ -175,6 +190,17 @@ fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
         longest_silence(&happened, &said),
     );
     assert_eq!(node.observer().messages("d"), 0);
+}
+
+/// It succeeded, although every fault met it at work: a row of the table that no fault has touched
+/// would prove nothing.
+fn outcome_is_disturbed(all_happened: bool, outcome: &Outcome) {
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    assert!(
+        all_happened,
+        "it was over before the last fault:\n{}",
+        outcome.stderr
+    );
 }
 
 #[test]
@@ -371,9 +397,11 @@ fn a_disk_that_is_full() {
 fn a_reader_that_stops_reading_for_a_minute() {
     let node = Node::start();
     node.hello(["declare", "--durable", "d"]).run();
-    for part in numbers(MESSAGES).chunks(20_000) {
-        node.hello(send("d", &["--quiet"], part)).run().printed("");
-    }
+    let lines = numbers(MESSAGES).join("\n");
+    node.hello(["send", "-q", "d", "--persistent", "--quiet", "-l"])
+        .stdin(lines)
+        .run()
+        .printed("");
     let mut receiver = node
         .hello(["receive", "--quiet", "--heartbeat", "5s", "d"])
         .spawn();
@@ -452,11 +480,23 @@ fn a_cluster_whose_leader_is_killed() {
         .flat_map(|host| ["--host".to_owned(), host.clone()])
         .collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let part = numbers(20_000);
-
-    let mut more = vec!["--retry-for", "60s"];
-    more.extend(&hosts);
-    let mut sender = node.hello(send("quorum", &more, &part)).spawn();
+    let files = Files::new();
+    let lines = files.write("lines", &numbers(20_000).join("\n"));
+    let mut arguments = vec![
+        "send",
+        "-q",
+        "quorum",
+        "--persistent",
+        "-l",
+        "-f",
+        lines.to_str().unwrap(),
+        "--rate",
+        "5000",
+        "--retry-for",
+        "60s",
+    ];
+    arguments.extend(&hosts);
+    let mut sender = node.hello(&arguments).spawn();
     sender.collect();
     thread::sleep(Duration::from_millis(300));
     // The first node: it was declared there, so it leads, and it is what the sender talks to.
@@ -466,20 +506,13 @@ fn a_cluster_whose_leader_is_killed() {
     let said = sender.said();
     let outcome = sender.end();
     let silence = longest_silence(&[killed], &said);
-    // While the other nodes elect a leader the broker may refuse messages, which is told.
-    let confirmed = printed(&outcome.stdout, " [x] Sent '");
-    let all = confirmed.len() == part.len();
-    match outcome.status() {
-        0 => assert!(all),
-        75 => outcome.failed(
-            75,
-            &[
-                "refused (nack)",
-                &format!("; {} of 20000 confirmed", confirmed.len()),
-            ],
-        ),
-        _ => panic!("{outcome:?}"),
-    }
+    // While the other nodes elect a leader the broker may refuse messages, which are sent again.
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    assert!(
+        said.iter().any(|(_, line)| line.contains(" again after ")),
+        "it was over before the fault: {said:?}"
+    );
+    assert_eq!(outcome.stdout, " [x] Sent 20000 messages\n");
     node.tool("broker-start 1");
 
     let mut receive = vec![
@@ -505,15 +538,11 @@ fn a_cluster_whose_leader_is_killed() {
     let outcome = receiver.end();
     assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
     let numbers = printed(&outcome.stdout, " [x] Received '");
-    let mut count = count(20_000, numbers.iter().copied());
-    count.lost = confirmed
-        .iter()
-        .filter(|number| !numbers.contains(number))
-        .count();
-    let sent = u32::try_from(confirmed.len()).unwrap();
+    let count = count(20_000, numbers);
+    let sent = 20_000;
     row(
         "leader of a quorum queue killed",
-        "send, of which confirmed",
+        "send",
         sent,
         &count,
         silence,
@@ -542,6 +571,8 @@ fn two_hundred_signals_on_each_verb() {
     };
     let mut slowest = Duration::ZERO;
 
+    // A send that is stopped before it has declared its queue leaves nothing to count in.
+    node.hello(["declare", "s"]).run();
     let mut ends = BTreeMap::<(&str, i32), u32>::new();
     let (mut confirmed, mut in_queue) = (0, 0);
     for _ in 0..200 {

@@ -149,6 +149,7 @@ impl Connector {
             connection,
             socket,
             written,
+            frame_max,
             ..
         } = self.establish_and_guard(silence, closing, open)?;
         Ok(Session {
@@ -156,6 +157,7 @@ impl Connector {
             name,
             socket,
             written,
+            frame_max,
             connector: self.clone(),
             closing: closing_sender,
             _open: open_sender,
@@ -230,6 +232,7 @@ struct Established {
     connection: Connection,
     socket: TcpStream,
     written: Arc<AtomicU64>,
+    frame_max: usize,
     blocked: Receiver<ConnectionBlockedNotification>,
 }
 
@@ -263,6 +266,7 @@ impl Established {
         // 256: 1.1 to 1.3 times the throughput of the default 16, flat beyond.
         let tuning = ConnectionTuning::default().mem_channel_bound(256);
         let written = Arc::<AtomicU64>::default();
+        let frame_max = heard.frame_max as usize;
         let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
         let mut connection = Connection::insecure_open_stream(stream, options, tuning)
             .map_err(|error| lost(&error))?;
@@ -275,6 +279,7 @@ impl Established {
             connection,
             socket,
             written,
+            frame_max,
             blocked,
         })
     }

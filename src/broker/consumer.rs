@@ -3,15 +3,16 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use amiquip::{Channel, ConsumerMessage, ConsumerOptions, Delivery};
+use amiquip::{AmqpValue, Channel, ConsumerMessage, ConsumerOptions, Delivery, FieldTable};
 use crossbeam_channel::{Receiver, at, never, select};
 
 use super::Session;
+use super::content;
 use super::flow::Flow;
 use super::topology;
 use crate::error::Error;
 use crate::message::Message;
-use crate::values::QueueName;
+use crate::values::{QueueName, StreamOffset};
 
 /// The most messages that are held for a slow reader when the broker does not wait for
 /// acknowledgements and so sends as fast as it can.
@@ -32,6 +33,37 @@ pub struct Options {
     pub prefetch: u16,
     /// Let the broker forget each message as soon as it has sent it.
     pub auto_ack: bool,
+    /// Be the queue's only consumer, or fail.
+    pub exclusive: bool,
+    /// Be served before consumers of a lower priority; 0 without.
+    pub priority: Option<i32>,
+    /// Where to begin in a stream.
+    pub stream_offset: Option<StreamOffset>,
+}
+
+impl Options {
+    /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
+    fn arguments(&self, next_offset: Option<u64>) -> FieldTable {
+        let mut arguments = FieldTable::new();
+        if let Some(priority) = self.priority {
+            arguments.insert("x-priority".to_owned(), AmqpValue::LongInt(priority));
+        }
+        let offset = next_offset.map(StreamOffset::Number).or(self.stream_offset);
+        if let Some(offset) = offset {
+            let text = |text: &str| AmqpValue::LongString(text.to_owned());
+            let offset = match offset {
+                StreamOffset::First => text("first"),
+                StreamOffset::Last => text("last"),
+                StreamOffset::Next => text("next"),
+                StreamOffset::Number(number) => {
+                    AmqpValue::LongLongInt(i64::try_from(number).unwrap_or(i64::MAX))
+                }
+                StreamOffset::Moment(moment) => AmqpValue::Timestamp(moment.0),
+            };
+            arguments.insert("x-stream-offset".to_owned(), offset);
+        }
+        arguments
+    }
 }
 
 /// What a [`Consumer`] was waiting for.
@@ -47,12 +79,22 @@ pub enum Event {
     Late,
 }
 
+/// What acknowledges a message, and all that the same consumer got before it.
+#[derive(Debug)]
+struct Receipt {
+    delivery: Delivery,
+    /// The message's number, if it came from a stream.
+    offset: Option<u64>,
+}
+
 /// The messages of a `receive`, from the broker to the reader, across connections.
 #[derive(Debug)]
 pub struct Inflow {
-    flow: Flow<Message, Delivery>,
-    prefetch: u16,
+    flow: Flow<Message, Receipt>,
+    options: Options,
     no_ack: bool,
+    /// The first message of a stream that is not yet written.
+    next_offset: Option<u64>,
 }
 
 impl Inflow {
@@ -70,8 +112,9 @@ impl Inflow {
         };
         Self {
             flow: Flow::new(options.count, usize::from(batch_max), BACKLOG_BYTES),
-            prefetch: options.prefetch,
+            options,
             no_ack,
+            next_offset: None,
         }
     }
 
@@ -84,8 +127,11 @@ impl Inflow {
     /// How many messages the broker may send ahead: none that would not be taken.
     fn prefetch(&self) -> u16 {
         match self.flow.left() {
-            Some(left) => self.prefetch.min(u16::try_from(left).unwrap_or(u16::MAX)),
-            None => self.prefetch,
+            Some(left) => {
+                let left = u16::try_from(left).unwrap_or(u16::MAX);
+                self.options.prefetch.min(left)
+            }
+            None => self.options.prefetch,
         }
     }
 }
@@ -217,12 +263,17 @@ impl Consumer<'_> {
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn acknowledge(&mut self) -> Result<(), Error> {
-        match self.inflow.flow.written() {
-            Some(receipt) if !self.inflow.no_ack => receipt
-                .ack_multiple(self.channel)
-                .map_err(|error| self.error(error)),
-            _ => Ok(()),
+        let Some(receipt) = self.inflow.flow.written() else {
+            return Ok(());
+        };
+        self.inflow.next_offset = receipt.offset.map(|offset| offset + 1);
+        if self.inflow.no_ack {
+            return Ok(());
         }
+        receipt
+            .delivery
+            .ack_multiple(self.channel)
+            .map_err(|error| self.error(error))
     }
 
     /// Takes no more messages. Those that are not yet handed over go back to the queue; where the
@@ -288,6 +339,8 @@ impl Consumer<'_> {
     fn subscribe(&mut self) -> Result<(), Error> {
         let options = ConsumerOptions {
             no_ack: self.inflow.no_ack,
+            exclusive: self.inflow.options.exclusive,
+            arguments: self.inflow.options.arguments(self.inflow.next_offset),
             ..ConsumerOptions::default()
         };
         let consumer = self
@@ -313,11 +366,11 @@ impl Consumer<'_> {
     fn take(&mut self, message: Result<ConsumerMessage, amiquip::Error>) -> Result<(), Error> {
         match message {
             Ok(ConsumerMessage::Delivery(mut delivery)) => {
-                let message = Message {
-                    body: std::mem::take(&mut delivery.body),
-                };
+                let message = content::received(&mut delivery, self.session);
                 let bytes = message.body.len();
-                self.inflow.flow.take(message, bytes, delivery);
+                let offset = message.stream_offset();
+                let receipt = Receipt { delivery, offset };
+                self.inflow.flow.take(message, bytes, receipt);
                 Ok(())
             }
             Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {

@@ -6,9 +6,11 @@
 mod connect;
 mod connector;
 pub mod consumer;
+mod content;
 mod flow;
 mod guard;
 mod handshake;
+pub mod peek;
 pub mod publisher;
 mod retry;
 mod stream;
@@ -46,6 +48,8 @@ pub struct Session {
     connector: Connector,
     /// How many bytes have been written to the socket since the login.
     written: Arc<AtomicU64>,
+    /// The most bytes of a frame that the broker takes.
+    frame_max: usize,
     /// Tells the guard that the session is being closed, and how long that may take.
     closing: Sender<Duration>,
     // Nothing is ever sent: that it is gone tells the guard that the session is closed.

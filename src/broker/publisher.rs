@@ -3,17 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use amiquip::{AmqpProperties, Channel, Confirm, Publish, Return};
+use amiquip::{Channel, Confirm, Publish, Return};
 use crossbeam_channel::{Receiver, at, never, select};
 
 use super::Session;
+use super::content;
 use super::guard::GRACE;
 pub use super::window::Fate;
 use super::window::Window;
 use crate::error::Error;
-use crate::message::Outgoing;
+use crate::message::Message;
 use crate::text;
-use crate::values::{QueueName, Span};
+use crate::values::Span;
 
 /// The most messages that are on their way at a time. Throughput is flat from 100 up.
 const WINDOW_MESSAGES: usize = 1000;
@@ -26,40 +27,46 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// The broker keeps the messages on disk (delivery mode 2).
-    pub persistent: bool,
+    /// A message that no queue takes is dropped, and not returned.
+    pub allow_unroutable: bool,
     /// How long the broker may confirm nothing while messages are on their way.
     pub confirm_timeout: Span,
 }
 
-/// AMQP's `delivery-mode` of a message that survives the broker's restart.
-const PERSISTENT: u8 = 2;
+/// What a [`Publisher`] was waiting for.
+#[derive(Debug)]
+pub enum Event<I> {
+    /// The fate of messages became known.
+    Settled,
+    /// There is input, or (`None`) there will be no more.
+    Input(Option<I>),
+    /// The user wants to stop.
+    Interrupted,
+    /// The moment that was waited for at most has come.
+    Late,
+}
 
-/// Publishes messages to one queue through the default exchange, mandatory and with confirms.
-pub struct Publisher<'s> {
+/// Publishes messages with confirms, each of them part of a `T`.
+pub struct Publisher<'s, T> {
     session: &'s mut Session,
     channel: Channel,
     confirms: Receiver<Confirm>,
     returns: Receiver<Return>,
-    window: Window<Outgoing>,
-    queue: String,
+    window: Window<T>,
     options: Options,
     /// When the broker last had nothing to confirm, confirmed something or was sent something.
     heard: Instant,
     /// How many bytes had been sent then.
     written: u64,
+    stopped: bool,
 }
 
-impl<'s> Publisher<'s> {
+impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// Opens a channel in confirm mode.
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection is.
-    pub fn open(
-        session: &'s mut Session,
-        queue: &QueueName,
-        options: Options,
-    ) -> Result<Self, Error> {
+    pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
         let channel = session.channel()?;
         // The listeners first: the library drops what comes before there is one.
         let listen = || {
@@ -76,72 +83,104 @@ impl<'s> Publisher<'s> {
             confirms,
             returns,
             window: Window::default(),
-            queue: queue.as_str().to_owned(),
             options,
             heard: Instant::now(),
             written: 0,
+            stopped: false,
         })
     }
 
-    /// Whether one more message may be on its way. If not, [`Publisher::settled`] makes room.
+    /// Whether one more message may be on its way. If not, [`Publisher::wait`] makes room.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.window.len() < WINDOW_MESSAGES && self.window.bytes() < WINDOW_BYTES
     }
 
+    /// Whether no message is on its way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.window.len() == 0
+    }
+
+    /// What keeps a message from being sent at all, if something does.
+    #[must_use]
+    pub fn obstacle(&self, message: &Message) -> Option<String> {
+        // What is not in the headers is bounded by itself, to much less than any frame.
+        message.properties.headers.as_ref()?;
+        let (length, most) = (
+            message.properties.encode().len(),
+            content::most(self.session),
+        );
+        (length > most).then(|| {
+            format!("its properties and headers have {length} bytes, and the broker takes {most}")
+        })
+    }
+
     /// Puts a message on its way.
     ///
     /// # Errors
-    /// [`Error::Lost`] or [`Error::Refused`].
-    pub fn publish(&mut self, message: Outgoing) -> Result<(), Error> {
+    /// [`Error::Lost`] or [`Error::Refused`]; the message is then among those of
+    /// [`Publisher::end`].
+    pub fn publish(&mut self, item: T) -> Result<(), Error> {
         if self.window.waiting() == 0 {
             self.heard = Instant::now();
         }
-        let mut properties = AmqpProperties::default().with_message_id(message.message_id.clone());
-        if self.options.persistent {
-            properties = properties.with_delivery_mode(PERSISTENT);
-        }
+        let message = item.as_ref();
         let publish = Publish {
             body: &message.body,
-            routing_key: self.queue.clone(),
-            mandatory: true,
+            routing_key: message.routing_key.clone(),
+            mandatory: !self.options.allow_unroutable,
             immediate: false,
-            properties,
+            properties: content::wrapped(&message.properties),
         };
-        let published = self.channel.basic_publish("", publish);
+        let published = self.channel.basic_publish(&message.exchange, publish);
         let bytes = message.body.len();
-        self.window.push(message, bytes);
+        self.window.push(item, bytes);
         published.map_err(|error| self.error(error))
     }
 
-    /// The oldest message that is on its way, once its fate is known; `None` when none is.
+    /// Takes the oldest message out if its fate is known.
+    pub fn settled(&mut self) -> Option<(T, Fate)> {
+        self.window.pop()
+    }
+
+    /// Waits for whatever comes first: word of messages that are on their way, something in
+    /// `input`, the user's interrupt (until [`Publisher::stop`]), or the moment `at_most`.
     ///
     /// # Errors
     /// [`Error::Lost`], [`Error::Refused`], [`Error::NoConfirm`], or [`Error::Interrupted`] when
     /// the broker did not answer within the grace time after the user's interrupt.
-    pub fn settled(&mut self) -> Result<Option<(Outgoing, Fate)>, Error> {
+    pub fn wait<I>(
+        &mut self,
+        input: &Receiver<I>,
+        at_most: Option<Instant>,
+    ) -> Result<Event<I>, Error> {
+        let interrupt = if self.stopped {
+            never()
+        } else {
+            self.session.connector.interrupt.receiver().clone()
+        };
+        let at_most = at_most.map_or_else(never, at);
         loop {
-            if let Some(settled) = self.window.pop() {
-                return Ok(Some(settled));
-            }
-            if self.window.waiting() == 0 {
-                return Ok(None);
-            }
-            let late = self
-                .options
-                .confirm_timeout
-                .if_any()
-                .and_then(|timeout| self.heard.checked_add(timeout))
-                .map_or_else(never, at);
+            let late = self.overdue().map_or_else(never, at);
             select! {
                 recv(self.confirms) -> confirm => match confirm {
-                    Ok(confirm) => self.note(confirm),
+                    Ok(confirm) => {
+                        self.note(confirm);
+                        while let Ok(confirm) = self.confirms.try_recv() {
+                            self.note(confirm);
+                        }
+                        return Ok(Event::Settled);
+                    }
                     // The channel is gone; any operation on it says why.
                     Err(_) => {
                         let why = self.channel.qos(0, 0, false).err();
                         return Err(self.error(why.unwrap_or(amiquip::Error::EventLoopDropped)));
                     }
                 },
+                recv(input) -> input => return Ok(Event::Input(input.ok())),
+                recv(interrupt) -> _ => return Ok(Event::Interrupted),
+                recv(at_most) -> _ => return Ok(Event::Late),
                 recv(late) -> _ => {
                     // A big message takes its time on a slow network.
                     let written = self.session.written.load(Ordering::Relaxed);
@@ -159,6 +198,20 @@ impl<'s> Publisher<'s> {
         }
     }
 
+    /// From here on the user's interrupt is known.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// When the broker should have confirmed something.
+    fn overdue(&self) -> Option<Instant> {
+        let timeout = self.options.confirm_timeout.if_any()?;
+        if self.window.waiting() == 0 {
+            return None;
+        }
+        self.heard.checked_add(timeout)
+    }
+
     fn note(&mut self, confirm: Confirm) {
         self.heard = Instant::now();
         // A message's return was there before its acknowledgement.
@@ -168,9 +221,16 @@ impl<'s> Publisher<'s> {
                 returned.reply_code,
                 text::one_line(&returned.reply_text)
             );
-            let id = returned.properties.message_id();
-            self.window
-                .give_back(&said, |message| id.as_ref() == Some(&message.message_id));
+            let id = content::unwrapped(&returned.properties)
+                .ok()
+                .and_then(|properties| properties.message_id);
+            self.window.give_back(&said, |item| {
+                let message = item.as_ref();
+                message.properties.message_id == id
+                    && message.exchange == returned.exchange
+                    && message.routing_key == returned.routing_key
+                    && message.body == returned.content
+            });
         }
         match confirm {
             Confirm::Ack(ack) => self.window.acknowledge(ack.delivery_tag, ack.multiple),
@@ -181,7 +241,7 @@ impl<'s> Publisher<'s> {
     /// Ends the publishing, and returns the messages whose fate is known and those of which the
     /// broker has said nothing, both in order.
     #[must_use]
-    pub fn end(mut self) -> (Vec<(Outgoing, Fate)>, Vec<Outgoing>) {
+    pub fn end(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
         // Whatever else the broker has to say adds nothing to what is known, and an alarm can keep it
         // from saying anything.
         self.session.start_closing(GRACE);

@@ -1,9 +1,10 @@
 //! Queues: declared strictly, or only made sure of.
 
-use amiquip::QueueDeclareOptions;
+use amiquip::{FieldTable, QueueDeclareOptions};
 
 use super::Session;
 use crate::error::{self, Error};
+use crate::text;
 use crate::values::QueueName;
 
 /// The properties of a queue. The default is the tutorial's queue: neither durable nor deleted when
@@ -84,6 +85,38 @@ fn ensure_durable(session: &mut Session, queue: &QueueName) -> Result<(), Error>
         ));
     }
     Ok(())
+}
+
+/// Makes a temporary queue that only this connection can use, and binds it to an exchange with each
+/// routing key. It goes with the connection.
+///
+/// # Errors
+/// [`Error::Refused`] in the broker's words if the exchange does not exist.
+pub fn listen(
+    session: &mut Session,
+    exchange: &str,
+    routing_keys: &[String],
+) -> Result<QueueName, Error> {
+    let operation = format!("listen to exchange '{}'", text::escape(exchange));
+    let channel = session.channel()?;
+    let bind = || {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = channel.queue_declare("", options)?.name().to_owned();
+        for key in routing_keys {
+            channel.queue_bind(name.as_str(), exchange, key.as_str(), FieldTable::new())?;
+        }
+        Ok(name)
+    };
+    let name = bind().map_err(|error| session.error(&operation, error))?;
+    channel
+        .close()
+        .map_err(|error| session.error("close a channel", error))?;
+    name.parse()
+        .map_err(|problem| Error::Bug(format!("the broker named a queue so that {problem}")))
 }
 
 /// Turns the refusal to declare a queue into success if the queue exists nevertheless.

@@ -8,6 +8,7 @@ mod errors;
 mod faults;
 mod interrupt;
 mod pika;
+mod pipes;
 mod receive;
 mod recovery;
 mod send;

@@ -14,7 +14,7 @@ fn a_message_is_sent_as_in_the_tutorial() {
 #[test]
 fn each_argument_is_one_message_in_order() {
     let queue = queue("several");
-    hello(["send", "-q", &queue, "a b", "", "-1"])
+    hello(["send", "-q", &queue, "a b", "", "--", "-1"])
         .run()
         .printed(" [x] Sent 'a b'\n [x] Sent ''\n [x] Sent '-1'\n [x] Sent 3 messages\n");
     assert_eq!(Observer::new().drain(&queue), ["a b", "", "-1"]);
@@ -147,13 +147,63 @@ fn a_message_that_the_broker_refused_is_named() {
     hello(["send", "-q", &queue, "a"])
         .run()
         .printed(" [x] Sent 'a'\n");
-    let outcome = hello(["send", "-q", &queue, "b"]).run();
+    let outcome = hello(["send", "-q", &queue, "--retry-for", "0s", "b"]).run();
     outcome.failed(
         75,
         &["refused (nack) the message; 0 of 1 confirmed", "try again"],
     );
     assert_eq!(outcome.stdout, "");
+    assert!(!outcome.stderr.contains("trying again"));
+
+    let outcome = hello(["send", "-q", &queue, "--retry-for", "1s", "b", "c"]).run();
+    outcome.failed(
+        75,
+        &[
+            "refused (nack) messages 1 to 2; trying again",
+            "refused (nack) messages 1 to 2; 0 of 2 confirmed",
+        ],
+    );
+    let (outcome, time) = {
+        let sender = hello(["send", "-q", &queue, "b"]).spawn();
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        sender.stop(nix::sys::signal::Signal::SIGINT)
+    };
+    outcome.failed(
+        130,
+        &["interrupted while sending", "refused (nack) the message"],
+    );
+    assert!(time < std::time::Duration::from_secs(1), "{time:?}");
     assert_eq!(observer.drain(&queue), ["a"]);
+}
+
+#[test]
+fn what_was_refused_is_sent_again_until_there_is_room() {
+    let queue = queue("room");
+    let mut observer = Observer::new();
+    let mut arguments = FieldTable::new();
+    arguments.insert("x-max-length".to_owned(), amiquip::AmqpValue::LongInt(1));
+    arguments.insert(
+        "x-overflow".to_owned(),
+        amiquip::AmqpValue::LongString("reject-publish".to_owned()),
+    );
+    let options = QueueDeclareOptions {
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    observer.channel().queue_declare(&*queue, options).unwrap();
+    let mut sender = hello(["send", "-q", &queue, "1", "2", "3", "4"]).spawn();
+    assert!(sender.has_said("trying again", 1));
+    let mut received = Vec::new();
+    while received.len() < 4 {
+        received.extend(observer.drain(&queue));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let outcome = sender.end();
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    assert!(outcome.stdout.ends_with(" [x] Sent 4 messages\n"));
+    assert!(outcome.stderr.contains("takes messages again"));
+    received.sort();
+    assert_eq!(received, ["1", "2", "3", "4"]);
 }
 
 #[test]

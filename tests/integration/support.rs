@@ -182,8 +182,13 @@ impl Running {
             assert_eq!(
                 stdout.read(&mut byte).unwrap(),
                 1,
-                "no {text:?} in {:?}",
-                String::from_utf8_lossy(&seen)
+                "no {text:?} in {:?}; it said {:?}",
+                String::from_utf8_lossy(&seen),
+                {
+                    // What it said last may still be on its way.
+                    thread::sleep(Duration::from_millis(100));
+                    self.said.lock().unwrap()
+                }
             );
             seen.push(byte[0]);
         }

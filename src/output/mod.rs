@@ -1,18 +1,23 @@
 //! How received messages leave: written, flushed, and reported as such.
 
+mod directory;
+mod template;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
 use crate::interrupt::Interrupt;
-use crate::message::Message;
+use crate::message::{Message, envelope};
+use crate::ready::wait_for;
 use crate::text;
+pub use directory::Directory;
+pub use template::Template;
 
 /// A form in which messages are written.
 pub trait Output: Send {
@@ -35,35 +40,73 @@ pub trait Output: Send {
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// The tutorial's lines.
+/// What a message looks like.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// The tutorial's line.
+    Text,
+    /// The body and nothing else, with these bytes behind it.
+    Body(Vec<u8>),
+    /// All of the message as a JSON object, with these bytes behind it.
+    Json(Vec<u8>),
+    /// As the user wants it.
+    Template(Template),
+}
+
+impl Form {
+    /// Writes one message.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Text => {
+                out.write_all(b" [x] Received ")?;
+                text::write_quoted(out, &message.body)?;
+                out.write_all(b"\n")
+            }
+            Self::Body(end) => {
+                out.write_all(&message.body)?;
+                out.write_all(end)
+            }
+            Self::Json(end) => {
+                envelope::write(message, out)?;
+                out.write_all(end)
+            }
+            Self::Template(template) => template.write(message, out),
+        }
+    }
+}
+
+/// Messages one after the other.
 #[derive(Debug)]
-pub struct Text<W: Write> {
+pub struct Stream<W: Write> {
+    form: Form,
     out: BufWriter<W>,
     quiet: bool,
 }
 
-impl<W: Write> Text<W> {
-    /// Lines for `out`; with `quiet`, only those of messages.
-    pub fn new(out: W, quiet: bool) -> Self {
+impl<W: Write> Stream<W> {
+    /// Messages in this form for `out`; with `quiet`, nothing but messages.
+    pub fn new(form: Form, out: W, quiet: bool) -> Self {
         Self {
+            form,
             out: BufWriter::with_capacity(1 << 16, out),
             quiet,
         }
     }
 }
 
-impl<W: Write + Send> Output for Text<W> {
+impl<W: Write + Send> Output for Stream<W> {
     fn start(&mut self) -> io::Result<()> {
-        if self.quiet {
+        if self.quiet || !matches!(self.form, Form::Text) {
             return Ok(());
         }
         writeln!(self.out, " [*] Waiting for messages. To exit press CTRL+C")
     }
 
     fn write(&mut self, message: &Message) -> io::Result<()> {
-        self.out.write_all(b" [x] Received ")?;
-        text::write_quoted(&mut self.out, &message.body)?;
-        self.out.write_all(b"\n")
+        self.form.write(message, &mut self.out)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,7 +164,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the system, if it has no more threads.
-    pub fn spawn(mut output: impl Output + 'static) -> io::Result<Self> {
+    pub fn spawn(mut output: Box<dyn Output>) -> io::Result<Self> {
         let (work, orders) = unbounded();
         let (reports, written) = unbounded();
         thread::Builder::new()
@@ -185,17 +228,6 @@ pub fn watch(file: impl Into<OwnedFd>, interrupt: Interrupt) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns when a file is ready for one of these things, or will never be.
-fn wait_for(file: BorrowedFd, what: PollFlags) {
-    loop {
-        let mut fds = [PollFd::new(file, what)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) | Ok(0) => {}
-            Ok(_) | Err(_) => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +235,10 @@ mod tests {
     use std::time::Duration;
 
     fn message(body: &str) -> Message {
-        Message { body: body.into() }
+        Message {
+            body: body.into(),
+            ..Message::default()
+        }
     }
 
     fn report(writer: &Writer) -> io::Result<()> {
@@ -215,7 +250,7 @@ mod tests {
 
     #[test]
     fn text_is_the_tutorials() {
-        let mut text = Text::new(Vec::new(), false);
+        let mut text = Stream::new(Form::Text, Vec::new(), false);
         text.start().unwrap();
         text.write(&message("Hello World!")).unwrap();
         text.write(&message("a\nb")).unwrap();
@@ -229,7 +264,7 @@ mod tests {
     fn a_batch_is_reported_when_it_is_flushed() {
         let file = tempfile::tempfile().unwrap();
         let mut copy = file.try_clone().unwrap();
-        let writer = Writer::spawn(Text::new(file, true)).unwrap();
+        let writer = Writer::spawn(Box::new(Stream::new(Form::Text, file, true))).unwrap();
         writer.start();
         writer.hand_over(vec![message("a"), message("b")]);
         report(&writer).unwrap();
@@ -242,7 +277,7 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_ends_the_writing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let writer = Writer::spawn(Text::new(full, true)).unwrap();
+        let writer = Writer::spawn(Box::new(Stream::new(Form::Text, full, true))).unwrap();
         writer.hand_over(vec![message("a")]);
         assert_eq!(
             report(&writer).unwrap_err().kind(),

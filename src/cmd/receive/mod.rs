@@ -1,5 +1,8 @@
 //! `hello-mq receive`: print the messages of a queue, and acknowledge what is printed and flushed.
 
+mod peek;
+
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -8,9 +11,11 @@ use super::Context;
 use crate::broker::consumer::{self, Consumer, Event, Inflow, Options};
 use crate::broker::{Backoff, Connector, Session, topology};
 use crate::cli;
+use crate::cli::OutputForm;
 use crate::error::Error;
-use crate::output::{self, Stdout, Text, Writer};
-use crate::values::Span;
+use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
+use crate::settings::Origin;
+use crate::values::{Name, QueueName, Span};
 
 /// How long to wait, once it is time to leave, for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -38,12 +43,26 @@ enum End {
 /// Those of the broker; [`Error::Output`] if a message can't be written; [`Error::Short`] if there
 /// were fewer messages than were to be counted.
 pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
+    let source = source(arguments, context)?;
     let mut inflow = Inflow::new(Options {
         count: arguments.count,
         prefetch: context.settings.prefetch.value,
         auto_ack: context.settings.auto_ack.value,
+        exclusive: arguments.exclusive,
+        priority: arguments.priority,
+        stream_offset: arguments.stream_offset,
     });
-    let end = match Receiver::new(arguments, context)?.run(&mut inflow) {
+    let mut receiver = Receiver::new(arguments, source, context)?;
+    let (result, number) = if arguments.peek {
+        match receiver.peek(arguments.count) {
+            Ok((end, shown)) => (Ok(end), shown),
+            Err(error) => (Err(error), 0),
+        }
+    } else {
+        let result = receiver.run(&mut inflow);
+        (result, inflow.done())
+    };
+    let end = match result {
         // That is how it is meant to end, whatever it was doing.
         Err(Error::Interrupted(_)) => End::Stopped,
         Err(Error::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
@@ -57,11 +76,12 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
         End::Count | End::Stopped => return Ok(()),
         End::TimeIsUp => "the time is up (--timeout)",
         End::Idle => "no more came (--idle-timeout)",
+        End::Empty if arguments.peek => "there are no more in the queue",
         End::Empty => "the queue is empty (--drain)",
     };
     match arguments.count {
-        Some(wanted) if inflow.done() < wanted => Err(Error::Short {
-            received: inflow.done(),
+        Some(wanted) if number < wanted => Err(Error::Short {
+            received: number,
             wanted,
             why,
         }),
@@ -69,9 +89,74 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
     }
 }
 
+/// What messages are received from.
+enum Source {
+    /// The queue of the settings.
+    Queue,
+    /// What an exchange sends to these routing keys.
+    Exchange(String, Vec<String>),
+}
+
+/// A routing key that matches every other at a topic exchange, and means nothing to a fanout or a
+/// headers exchange.
+const EVERYTHING: &str = "#";
+
+fn source(arguments: &cli::Receive, context: &Context) -> Result<Source, Error> {
+    let Some(exchange) = &arguments.exchange else {
+        return Ok(Source::Queue);
+    };
+    let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
+    if exchange.as_str().is_empty() {
+        return usage(
+            "--exchange: nobody can listen in on the default exchange; receive from a queue",
+        );
+    }
+    if matches!(context.settings.queue.origin, Origin::Flag(_)) {
+        return usage("give either a queue or --exchange");
+    }
+    if arguments.drain {
+        return usage("--drain: the temporary queue of --exchange is empty to begin with");
+    }
+    let keys = match arguments.routing_key.as_slice() {
+        [] => vec![EVERYTHING.to_owned()],
+        keys => keys
+            .iter()
+            .map(|key| Name::as_str(key).to_owned())
+            .collect(),
+    };
+    Ok(Source::Exchange(exchange.as_str().to_owned(), keys))
+}
+
+/// What each message is to look like.
+fn form(arguments: &cli::Receive) -> Result<Form, Error> {
+    if let Some(template) = &arguments.format {
+        return Ok(Form::Template(template.clone()));
+    }
+    let ending = match &arguments.delimiter {
+        _ if arguments.null => Some(b"\0".to_vec()),
+        delimiter => delimiter.as_ref().map(|ending| ending.as_bytes().to_vec()),
+    };
+    // A file has an end of its own.
+    let default_ending = match &arguments.save {
+        Some(_) => Vec::new(),
+        None => b"\n".to_vec(),
+    };
+    match (arguments.output, &arguments.save) {
+        (Some(OutputForm::Body), _) | (None, Some(_)) => {
+            Ok(Form::Body(ending.unwrap_or(default_ending)))
+        }
+        (Some(OutputForm::Json), _) => Ok(Form::Json(ending.unwrap_or(default_ending))),
+        (Some(OutputForm::Text) | None, _) if ending.is_some() => Err(Error::Usage(
+            "--delimiter and --null go with --output body or json".to_owned(),
+        )),
+        (Some(OutputForm::Text) | None, _) => Ok(Form::Text),
+    }
+}
+
 struct Receiver<'c> {
     context: &'c Context,
     connector: Connector,
+    source: Source,
     writer: Writer,
     drain: bool,
     until: Option<Instant>,
@@ -85,15 +170,27 @@ struct Receiver<'c> {
 }
 
 impl<'c> Receiver<'c> {
-    fn new(arguments: &cli::Receive, context: &'c Context) -> Result<Self, Error> {
+    fn new(arguments: &cli::Receive, source: Source, context: &'c Context) -> Result<Self, Error> {
         let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
+        let form = form(arguments)?;
         let stdout = Stdout::open().map_err(bug)?;
+        let is_quiet = context.talk.is_quiet();
+        let output: Box<dyn Output> = match &arguments.save {
+            None => Box::new(Stream::new(form, stdout, is_quiet)),
+            Some(path) => {
+                let directory = Directory::open(path, form, stdout, is_quiet);
+                Box::new(directory.map_err(|source| Error::Directory {
+                    path: path.clone(),
+                    source,
+                })?)
+            }
+        };
         output::watch(
             io::stdout().as_fd().try_clone_to_owned().map_err(bug)?,
             context.interrupt.clone(),
         )
         .map_err(bug)?;
-        let writer = Writer::spawn(Text::new(stdout, context.talk.is_quiet())).map_err(bug)?;
+        let writer = Writer::spawn(output).map_err(bug)?;
 
         let now = Instant::now();
         let until = context
@@ -105,6 +202,7 @@ impl<'c> Receiver<'c> {
         Ok(Self {
             context,
             connector: context.connector("receive", until),
+            source,
             writer,
             drain: arguments.drain,
             until,
@@ -113,6 +211,17 @@ impl<'c> Receiver<'c> {
             last_message: now,
             alive_since: now,
         })
+    }
+
+    /// Shows what is in the queue, and returns why it ended and how many messages there were.
+    fn peek(&self, count: Option<u64>) -> Result<(End, u64), Error> {
+        peek::run(
+            self.context,
+            &self.connector,
+            &self.writer,
+            self.until,
+            count,
+        )
     }
 
     /// Receives, over as many connections as it takes.
@@ -136,10 +245,12 @@ impl<'c> Receiver<'c> {
                 return Err(error);
             }
             let error = match error {
-                Error::Cancelled { .. } => match self.resume(&mut session, error) {
-                    Ok(()) => continue,
-                    Err(error) => error,
-                },
+                Error::Cancelled { .. } if matches!(self.source, Source::Queue) => {
+                    match self.resume(&mut session, error) {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
+                }
                 error => error,
             };
             if !error.is_transient() {
@@ -172,13 +283,9 @@ impl<'c> Receiver<'c> {
 
     /// Receives on one connection.
     fn consume(&mut self, session: &mut Session, inflow: &mut Inflow) -> Result<End, Error> {
-        let settings = &self.context.settings;
-        let queue = &settings.queue.value;
-        if !settings.no_declare.value {
-            topology::ensure(session, queue)?;
-        }
+        let queue = self.prepare(session)?;
         let mut end = End::Count;
-        consumer::consume(session, queue, inflow, |consumer| {
+        consumer::consume(session, &queue, inflow, |consumer| {
             if !self.started {
                 self.writer.start();
                 self.started = true;
@@ -187,6 +294,22 @@ impl<'c> Receiver<'c> {
             Ok(())
         })?;
         Ok(end)
+    }
+
+    /// Makes sure that there is something to receive from.
+    fn prepare(&self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
+        let settings = &self.context.settings;
+        match &self.source {
+            Source::Queue => {
+                if !settings.no_declare.value {
+                    topology::ensure(session, &settings.queue.value)?;
+                }
+                Ok(Cow::Borrowed(&settings.queue.value))
+            }
+            Source::Exchange(exchange, routing_keys) => {
+                topology::listen(session, exchange, routing_keys).map(Cow::Owned)
+            }
+        }
     }
 
     fn print(&mut self, consumer: &mut Consumer) -> Result<End, Error> {
@@ -240,6 +363,12 @@ impl<'c> Receiver<'c> {
 
     fn unwritten(&self, source: io::Error) -> Error {
         let queue = &self.context.settings.queue.value;
+        if let Source::Exchange(..) = self.source {
+            return Error::Output {
+                source,
+                consequence: "what was not written is lost".to_owned(),
+            };
+        }
         Error::Output {
             source,
             consequence: if self.context.settings.auto_ack.value {

@@ -1,0 +1,80 @@
+//! `hello-mq receive --peek`: show what is in the queue, and leave it there.
+
+use std::time::Instant;
+
+use crossbeam_channel::{at, never, select};
+
+use crate::broker::peek::Peek;
+use crate::broker::{Connector, topology};
+use crate::cmd::Context;
+use crate::error::Error;
+use crate::output::Writer;
+
+use super::End;
+
+/// How many messages are written at a time.
+const BATCH: usize = 128;
+
+/// How many bytes, if it is more than one message.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Shows each message that is in the queue once, up to `count`, and returns why it ended and how
+/// many there were.
+///
+/// # Errors
+/// Those of the broker; [`Error::Output`] if a message can't be written. A lost connection is not
+/// got back: the broker would begin again with the first message.
+pub fn run(
+    context: &Context,
+    connector: &Connector,
+    writer: &Writer,
+    until: Option<Instant>,
+    count: Option<u64>,
+) -> Result<(End, u64), Error> {
+    let settings = &context.settings;
+    let queue = &settings.queue.value;
+    let mut session = connector.open()?;
+    if !settings.no_declare.value {
+        topology::ensure(&mut session, queue)?;
+    }
+    let wanted = count.unwrap_or(u64::MAX);
+    let over = until.map_or_else(never, at);
+    let mut shown = 0;
+    let mut peek = Peek::open(&mut session, queue)?;
+    let end = loop {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut end = None;
+        while batch.len() < BATCH && bytes < BATCH_BYTES {
+            if shown + batch.len() as u64 == wanted {
+                end = Some(End::Count);
+                break;
+            }
+            let Some(message) = peek.message()? else {
+                end = Some(End::Empty);
+                break;
+            };
+            bytes += message.body.len();
+            batch.push(message);
+        }
+        let messages = batch.len() as u64;
+        writer.hand_over(batch);
+        select! {
+            recv(writer.written()) -> written => match written {
+                Ok(Ok(())) => shown += messages,
+                Ok(Err(source)) => return Err(Error::Output {
+                    source,
+                    consequence: format!("every message is still in queue {queue}"),
+                }),
+                Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
+            },
+            recv(context.interrupt.receiver()) -> _ => break End::Stopped,
+            recv(over) -> _ => break End::TimeIsUp,
+        }
+        if let Some(end) = end {
+            break end;
+        }
+    };
+    peek.close()?;
+    session.close()?;
+    Ok((end, shown))
+}

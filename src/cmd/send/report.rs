@@ -1,0 +1,198 @@
+//! What became of the messages of one `send`, as it is told in the end.
+
+use std::collections::BTreeMap;
+
+use super::supply::Outgoing;
+use crate::broker::publisher::Fate;
+use crate::cmd::{Context, counted};
+use crate::error::{Error, Names, NotTaken};
+use crate::input::{Input, Place, ranges};
+use crate::text;
+
+/// The longest body that is shown, in bytes; of a longer one only the size is.
+const SHOWN: usize = 4096;
+
+/// What became of the messages so far. Of those that are confirmed only the number is kept.
+pub struct Report<'c> {
+    pub context: &'c Context,
+    /// The places of all messages, where they were known from the start.
+    plan: Option<Vec<Place>>,
+    count: u64,
+    /// The messages that are being sent, by number.
+    open: BTreeMap<u64, Place>,
+    /// Those of them that the broker refused, the last time they were sent.
+    refused: BTreeMap<u64, Place>,
+    /// The last message that was taken.
+    last: Option<(u64, Place)>,
+    confirmed: u64,
+    known: u64,
+    returned: Names,
+    /// Why the results could not be printed. The sending goes on nevertheless.
+    unprinted: Option<Error>,
+}
+
+impl<'c> Report<'c> {
+    pub fn new(context: &'c Context, input: &Input) -> Self {
+        Self {
+            context,
+            plan: input.plan.clone(),
+            count: input.count,
+            open: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            last: None,
+            confirmed: 0,
+            known: 0,
+            returned: Names::default(),
+            unprinted: None,
+        }
+    }
+
+    /// How many messages there are in all, where that was known from the start.
+    fn total(&self) -> Option<u64> {
+        let plan = self.plan.as_ref()?;
+        (plan.len() as u64).checked_mul(self.count)
+    }
+
+    /// Whether each message is told by a line of its own: a person typed them.
+    fn is_detailed(&self) -> bool {
+        self.plan.is_some() && self.count == 1
+    }
+
+    /// Notes that a message is being sent.
+    pub fn take(&mut self, message: &Outgoing) {
+        self.open.insert(message.number, message.place.clone());
+        if self
+            .last
+            .as_ref()
+            .is_none_or(|(last, _)| *last < message.number)
+        {
+            self.last = Some((message.number, message.place.clone()));
+        }
+    }
+
+    /// Notes a message's fate, and says whether it is its last.
+    pub fn note(&mut self, message: &Outgoing, fate: &Fate) -> bool {
+        match fate {
+            Fate::Refused => {
+                self.refused.insert(message.number, message.place.clone());
+                return false;
+            }
+            Fate::Confirmed => {
+                self.confirmed += 1;
+                if self.is_detailed() {
+                    let body = &message.message.body;
+                    self.print(&match body.len() {
+                        0..=SHOWN => format!(" [x] Sent {}", text::quote(body)),
+                        length => format!(" [x] Sent a message of {length} bytes"),
+                    });
+                }
+            }
+            Fate::Returned(said) => {
+                let name = self.name(&message.place);
+                if self.plan.is_none() && self.returned.is_empty() {
+                    // There may be hours until the end.
+                    self.context.talk.note(&format!(
+                        "{} returned {name} ({said}); going on",
+                        self.context.settings.broker
+                    ));
+                }
+                self.returned.push(|| format!("{name} ({said})"));
+            }
+        }
+        self.known += 1;
+        self.open.remove(&message.number);
+        self.refused.remove(&message.number);
+        true
+    }
+
+    fn name(&self, place: &Place) -> String {
+        if self.total() == Some(1) {
+            "the message".to_owned()
+        } else {
+            place.to_string()
+        }
+    }
+
+    fn names(&self, places: &[&Place]) -> Vec<String> {
+        if self.total() == Some(1) {
+            places.iter().map(|place| self.name(place)).collect()
+        } else {
+            ranges(places.iter().copied())
+        }
+    }
+
+    /// How many messages' fate is known.
+    pub fn known(&self) -> u64 {
+        self.known
+    }
+
+    /// The messages that the broker has refused and not taken since, as names.
+    pub fn refused(&self) -> Vec<String> {
+        self.names(&self.refused.values().collect::<Vec<_>>())
+    }
+
+    /// Whether the fate of every message that was taken is known.
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn print(&mut self, line: &str) {
+        if self.unprinted.is_none() {
+            self.unprinted = self.context.print(line).err();
+        }
+    }
+
+    /// Everything was taken, and its fate is known.
+    pub fn end(mut self) -> Result<(), Error> {
+        if self.confirmed > 1 || !self.is_detailed() {
+            self.print(&format!(" [x] Sent {}", counted(self.confirmed, "message")));
+        }
+        if self.confirmed < self.known {
+            return Err(self.failure(None, true));
+        }
+        self.unprinted.map_or(Ok(()), Err)
+    }
+
+    /// Something ended the sending early; `read_all` if there was nothing more to read.
+    pub fn cut_short(self, cause: Error, read_all: bool) -> Error {
+        match cause {
+            // The refused messages are named anyway.
+            Error::Nack { .. } => self.failure(None, read_all),
+            cause => self.failure(Some(Box::new(cause)), read_all),
+        }
+    }
+
+    fn failure(self, cause: Option<Box<Error>>, read_all: bool) -> Error {
+        let taken = self.last.as_ref().map_or(0, |(number, _)| *number);
+        let is_open = |number: &u64| !self.refused.contains_key(number);
+        let mut unconfirmed: Vec<&Place> = self
+            .open
+            .iter()
+            .filter(|(number, _)| is_open(number))
+            .map(|(_, place)| place)
+            .collect();
+        let mut unsent = None;
+        match (&self.plan, usize::try_from(taken)) {
+            (Some(plan), Ok(taken)) if self.count == 1 => {
+                unconfirmed.extend(plan.iter().skip(taken));
+            }
+            _ if read_all => {}
+            _ => {
+                unsent = Some(match &self.last {
+                    Some((_, place)) => format!("nothing after {place} was sent"),
+                    None => "nothing was sent".to_owned(),
+                });
+            }
+        }
+        Error::NotTaken(Box::new(NotTaken {
+            broker: self.context.settings.broker.to_string(),
+            confirmed: self.confirmed,
+            total: self.total(),
+            refused: self.refused(),
+            unconfirmed: self.names(&unconfirmed),
+            unsent,
+            returned: self.returned,
+            cause,
+        }))
+    }
+}

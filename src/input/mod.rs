@@ -1,0 +1,584 @@
+//! Where the messages to send come from: arguments, files and standard input, whole or in pieces.
+
+mod place;
+mod split;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+use nix::poll::PollFlags;
+
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::message::envelope::{self, Envelope};
+use crate::ready;
+use crate::talk::Talk;
+use crate::text;
+pub use place::{Place, ranges};
+use split::Splitter;
+
+/// What to send.
+#[derive(Debug)]
+pub struct Request {
+    /// A message each; `-` is standard input.
+    pub arguments: Vec<OsString>,
+    /// After them, these files; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// What standard input and each file is made of.
+    pub form: Form,
+    /// How many times all that is to be sent.
+    pub count: u64,
+}
+
+/// What standard input, or a file, is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// One message.
+    Whole,
+    /// Messages with this delimiter between them.
+    Pieces(Vec<u8>),
+    /// A line of JSON for each message.
+    Envelopes,
+}
+
+impl Form {
+    /// What its parts are called.
+    fn unit(&self) -> &'static str {
+        match self {
+            Self::Pieces(delimiter) if delimiter != b"\n" => "piece",
+            Self::Whole | Self::Pieces(_) | Self::Envelopes => "line",
+        }
+    }
+}
+
+/// One message of the input.
+#[derive(Debug)]
+pub struct Item {
+    /// Its body, and what an envelope said of it.
+    pub envelope: Envelope,
+    /// Where it came from.
+    pub place: Place,
+}
+
+/// The longest message: RabbitMQ can't be told to take a longer one (`max_message_size`).
+const LONGEST: usize = 512 << 20;
+
+/// How many bytes are read at a time. Each read's messages go on together, so that a message does
+/// not wait for the next one to be typed.
+const CHUNK: usize = 1 << 16;
+
+/// The most messages that go on together.
+const BATCH: usize = 256;
+
+/// How many batches may be ahead of the sending.
+const AHEAD: usize = 2;
+
+/// The messages to send, read by a thread of its own: a read can't be interrupted, but whoever
+/// waits for it can turn away.
+#[derive(Debug)]
+pub struct Input {
+    /// The messages as they are read. The first error is the last that comes.
+    pub batches: Receiver<Result<Vec<Item>, Error>>,
+    /// The places of all messages, where they are known before they are read.
+    pub plan: Option<Vec<Place>>,
+    /// How many times the plan is to be carried out.
+    pub count: u64,
+}
+
+/// One thing to read.
+#[derive(Debug)]
+enum Source {
+    /// A message that is here already.
+    Known {
+        place: Place,
+        body: Vec<u8>,
+    },
+    StandardInput,
+    File(PathBuf),
+}
+
+impl Source {
+    fn name(&self) -> Arc<str> {
+        match self {
+            Self::Known { .. } | Self::StandardInput => Arc::from("standard input"),
+            Self::File(path) => Arc::from(text::escape(&path.display().to_string())),
+        }
+    }
+
+    /// Its place, if it is one message.
+    fn place(&self) -> Place {
+        match self {
+            Self::Known { place, .. } => place.clone(),
+            whole => Place::Whole(whole.name()),
+        }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        match self {
+            Self::File(path) => Error::InputFile {
+                path: path.clone(),
+                source,
+            },
+            _ => Error::Input(source),
+        }
+    }
+}
+
+/// Begins to read what there is to send.
+///
+/// Where standard input is one message, it is read first: what was typed is whole, and not empty,
+/// before anything is sent.
+///
+/// # Errors
+/// [`Error::Usage`] if it can't be read so; [`Error::InputFile`] and [`Error::Input`] if it can't be
+/// read at all; [`Error::EmptyInput`]; [`Error::Interrupted`] if the user did not wait for it.
+pub fn open(request: Request, interrupt: &Interrupt, talk: Talk) -> Result<Input, Error> {
+    let Request { form, count, .. } = request;
+    let mut sources = sources(request.arguments, request.files);
+    check(&sources, &form, count)?;
+    for source in &mut sources {
+        if matches!(source, Source::StandardInput) {
+            if io::stdin().is_terminal() {
+                invite(&form, talk);
+            }
+            if form == Form::Whole {
+                *source = Source::Known {
+                    place: source.place(),
+                    body: whole_stdin(interrupt)?,
+                };
+            }
+        }
+    }
+    let is_planned = form == Form::Whole
+        || sources
+            .iter()
+            .all(|source| matches!(source, Source::Known { .. }));
+    let plan = is_planned.then(|| sources.iter().map(Source::place).collect());
+    let (sender, batches) = bounded(AHEAD);
+    spawn(move || {
+        let mut out = Out::new(sender);
+        if let Err(End::Failed(error)) = read_all(&sources, &form, count, &mut out) {
+            out.fail(error);
+        }
+    })?;
+    Ok(Input {
+        batches,
+        plan,
+        count,
+    })
+}
+
+fn sources(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<Source> {
+    let arguments = if arguments.is_empty() && files.is_empty() {
+        vec![OsString::from("-")]
+    } else {
+        arguments
+    };
+    let arguments = (1..).zip(arguments).map(|(number, argument)| {
+        if argument == "-" {
+            Source::StandardInput
+        } else {
+            Source::Known {
+                place: Place::Argument(number),
+                body: argument.into_vec(),
+            }
+        }
+    });
+    let files = files.into_iter().map(|path| match path.to_str() {
+        Some("-") => Source::StandardInput,
+        _ => Source::File(path),
+    });
+    arguments.chain(files).collect()
+}
+
+/// Finds what can't be read before anything is.
+fn check(sources: &[Source], form: &Form, count: u64) -> Result<(), Error> {
+    let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
+    let is_stdin = |source: &&Source| matches!(source, Source::StandardInput);
+    match sources.iter().filter(is_stdin).count() {
+        0 if *form != Form::Whole
+            && sources
+                .iter()
+                .all(|source| !matches!(source, Source::File(_))) =>
+        {
+            return usage(
+                "--lines, --null, --delimiter and --jsonl are about standard input ('-') or a --file, and there is neither",
+            );
+        }
+        1 if count > 1 && *form != Form::Whole => {
+            return usage("--count: standard input can't be read twice; put it into a --file");
+        }
+        0 | 1 => {}
+        _ => return usage("standard input ('-') can be sent only once"),
+    }
+    for source in sources {
+        if let Source::File(path) = source {
+            let file = File::open(path).and_then(|file| file.metadata());
+            let file = file.map_err(|error| source.unreadable(error))?;
+            if file.is_dir() {
+                return Err(source.unreadable(io::ErrorKind::IsADirectory.into()));
+            }
+            if count > 1 && !file.is_file() {
+                return usage(&format!(
+                    "--count: {} can't be read twice; it is no ordinary file",
+                    source.name()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn invite(form: &Form, talk: Talk) {
+    talk.note(match form {
+        Form::Whole => "reading the message from the terminal; Ctrl+D on an empty line ends it",
+        Form::Pieces(_) => "reading messages from the terminal; Ctrl+D on an empty line ends them",
+        Form::Envelopes => {
+            "reading messages from the terminal, a line of JSON each; Ctrl+D on an empty line ends them"
+        }
+    });
+}
+
+fn whole_stdin(interrupt: &Interrupt) -> Result<Vec<u8>, Error> {
+    let (sender, read) = bounded(1);
+    spawn(move || {
+        let _ = sender.send(read_whole(&Source::StandardInput));
+    })?;
+    let body = select! {
+        recv(read) -> body => body.unwrap_or_else(|_| Err(died()))?,
+        recv(interrupt.receiver()) -> _ => {
+            return Err(Error::Interrupted("while reading standard input; nothing was sent".to_owned()));
+        }
+    };
+    if body.is_empty() {
+        return Err(Error::EmptyInput);
+    }
+    Ok(body)
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread::Builder::new()
+        .name("input".to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+}
+
+/// The thread that reads is gone without a word.
+#[must_use]
+pub fn died() -> Error {
+    Error::Bug("the thread that reads the input died".to_owned())
+}
+
+/// Why the reading ended early.
+enum End {
+    /// Nobody wants to send any more.
+    NotWanted,
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn read_all(sources: &[Source], form: &Form, count: u64, out: &mut Out) -> Result<(), End> {
+    for _ in 0..count {
+        for source in sources {
+            match (source, form) {
+                (Source::Known { place, body }, _) => {
+                    out.push(body.clone().into(), place.clone())?;
+                }
+                (_, Form::Whole) => out.push(read_whole(source)?.into(), source.place())?,
+                (_, Form::Pieces(delimiter)) => {
+                    read_parts(source, delimiter, form.unit(), out, |body, _| {
+                        Ok(Some(body.into()))
+                    })?;
+                }
+                (_, Form::Envelopes) => {
+                    read_parts(source, b"\n", form.unit(), out, |line, place| {
+                        envelope(&line, place)
+                    })?;
+                }
+            }
+        }
+    }
+    out.flush()
+}
+
+/// The message that a line of JSON is; none if the line is blank.
+fn envelope(line: &[u8], place: &Place) -> Result<Option<Envelope>, Error> {
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    envelope::parse(line)
+        .map(Some)
+        .map_err(|problem| Error::BadInput {
+            place: place.to_string(),
+            problem,
+        })
+}
+
+fn read_whole(source: &Source) -> Result<Vec<u8>, Error> {
+    let failed = |error| source.unreadable(error);
+    let mut body = Vec::new();
+    let most = LONGEST as u64 + 1;
+    open_source(source)
+        .and_then(|file| file.take(most).read_to_end(&mut body))
+        .map_err(failed)?;
+    if body.len() > LONGEST {
+        return Err(too_long(&source.place()));
+    }
+    Ok(body)
+}
+
+fn read_parts(
+    source: &Source,
+    delimiter: &[u8],
+    unit: &'static str,
+    out: &mut Out,
+    message: impl Fn(Vec<u8>, &Place) -> Result<Option<Envelope>, Error>,
+) -> Result<(), End> {
+    let of = source.name();
+    let mut numbers = 1..;
+    let mut place = || Place::Part {
+        of: Arc::clone(&of),
+        unit,
+        number: numbers.next().unwrap_or(u64::MAX),
+    };
+    let mut splitter = Splitter::new(delimiter);
+    let mut reader = open_source(source).map_err(|error| source.unreadable(error))?;
+    let mut chunk = vec![0; CHUNK];
+    let mut parts = Vec::new();
+    loop {
+        let length = reader
+            .read(&mut chunk)
+            .map_err(|error| source.unreadable(error))?;
+        let is_over = length == 0;
+        if is_over {
+            parts.extend(std::mem::replace(&mut splitter, Splitter::new(delimiter)).finish());
+        } else {
+            splitter.feed(&chunk[..length], |part| parts.push(part));
+        }
+        for part in parts.drain(..) {
+            let place = place();
+            if part.len() > LONGEST {
+                return Err(too_long(&place).into());
+            }
+            if let Some(envelope) = message(part, &place)? {
+                out.push(envelope, place)?;
+            }
+        }
+        if splitter.pending() > LONGEST {
+            return Err(too_long(&place()).into());
+        }
+        // What is complete goes on before there is more to read.
+        out.flush()?;
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
+fn too_long(place: &Place) -> Error {
+    Error::BadInput {
+        place: place.to_string(),
+        problem: format!(
+            "is longer than {} MiB, the most that RabbitMQ can take",
+            LONGEST >> 20
+        ),
+    }
+}
+
+fn open_source(source: &Source) -> io::Result<Patient> {
+    let file = match source {
+        Source::File(path) => File::open(path)?,
+        _ => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+    };
+    Ok(Patient(file))
+}
+
+/// A file that may have been made non-blocking by whoever shares it.
+struct Patient(File);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready::wait_for(self.0.as_fd(), PollFlags::POLLIN);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The sending side: messages that were read together go on together.
+struct Out {
+    sender: Sender<Result<Vec<Item>, Error>>,
+    batch: Vec<Item>,
+    bytes: usize,
+}
+
+impl Out {
+    fn new(sender: Sender<Result<Vec<Item>, Error>>) -> Self {
+        Self {
+            sender,
+            batch: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, envelope: Envelope, place: Place) -> Result<(), End> {
+        self.bytes += envelope.body.len();
+        self.batch.push(Item { envelope, place });
+        if self.batch.len() >= BATCH || self.bytes >= CHUNK {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        self.bytes = 0;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.sender.send(Ok(batch)).map_err(|_| End::NotWanted)
+    }
+
+    /// The messages before the error are sent nevertheless.
+    fn fail(mut self, error: Error) {
+        if self.flush().is_ok() {
+            let _ = self.sender.send(Err(error));
+        }
+    }
+}
+
+/// A name that no other run of any hello-mq has: 128 bits of the standard library's random seeds.
+#[must_use]
+pub fn random_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn request(arguments: &[&[u8]], form: Form) -> Request {
+        Request {
+            arguments: arguments
+                .iter()
+                .map(|bytes| OsString::from_vec(bytes.to_vec()))
+                .collect(),
+            files: Vec::new(),
+            form,
+            count: 1,
+        }
+    }
+
+    fn read(request: Request) -> Result<Vec<(Vec<u8>, String)>, Error> {
+        let input = open(request, &Interrupt::default(), Talk::new(true))?;
+        let mut items = Vec::new();
+        for batch in input.batches {
+            items.extend(
+                batch?
+                    .into_iter()
+                    .map(|item| (item.envelope.body, item.place.to_string())),
+            );
+        }
+        Ok(items)
+    }
+
+    fn file(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("in");
+        fs::write(&path, content).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn each_argument_is_a_message_byte_for_byte() {
+        let items = read(request(&[b"a\nb", b"", b"\xff\x01"], Form::Whole)).unwrap();
+        let bodies: Vec<_> = items.iter().map(|(body, _)| body.as_slice()).collect();
+        assert_eq!(bodies, [&b"a\nb"[..], b"", b"\xff\x01"]);
+        assert_eq!(items[2].1, "message 3");
+    }
+
+    #[test]
+    fn files_follow_the_arguments_and_all_is_repeated() {
+        let (_directory, path) = file(b"x\ny\n");
+        let all = Request {
+            files: vec![path.clone()],
+            count: 2,
+            ..request(&[b"a"], Form::Pieces(b"\n".to_vec()))
+        };
+        let bodies: Vec<_> = read(all).unwrap().into_iter().map(|item| item.0).collect();
+        assert_eq!(bodies, [b"a", b"x", b"y", b"a", b"x", b"y"]);
+        let whole = Request {
+            files: vec![path.clone(), path],
+            ..request(&[], Form::Whole)
+        };
+        let items = read(whole).unwrap();
+        assert_eq!(items.len(), 2);
+        assert!(items[0].0 == b"x\ny\n" && items[0].1.starts_with("the message from /"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_after_the_lines_before_it() {
+        let (_directory, path) = file(b"{\"payload\":\"a\"}\n\n{\"payload\":\n");
+        let input = Request {
+            files: vec![path],
+            ..request(&[], Form::Envelopes)
+        };
+        let input = open(input, &Interrupt::default(), Talk::new(true)).unwrap();
+        let batches: Vec<_> = input.batches.iter().collect();
+        assert_eq!(batches.len(), 2);
+        assert_eq!(batches[0].as_ref().unwrap()[0].envelope.body, b"a");
+        let error = batches[1].as_ref().unwrap_err().to_string();
+        assert!(error.starts_with("line 3 of /"), "{error}");
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_found_first() {
+        let missing = |files| Request {
+            files,
+            ..request(&[b"a"], Form::Whole)
+        };
+        let error = read(missing(vec![PathBuf::from("/no/such")])).unwrap_err();
+        assert_eq!(error.status().code(), 66);
+        let error = read(missing(vec![PathBuf::from("/")])).unwrap_err();
+        assert_eq!(error.status().code(), 66);
+        let lines = Form::Pieces(b"\n".to_vec());
+        for request in [
+            request(&[b"-", b"a", b"-"], Form::Whole),
+            request(&[b"a"], lines.clone()),
+            Request {
+                count: 2,
+                ..request(&[b"-"], lines)
+            },
+            Request {
+                count: 2,
+                ..missing(vec![PathBuf::from(std::ffi::OsStr::from_bytes(
+                    b"/dev/null",
+                ))])
+            },
+        ] {
+            assert!(matches!(read(request), Err(Error::Usage(_))));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What names a message to send in a report: the argument, the file, or the line that it was.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a message to send came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This argument, counted from 1.
+    Argument(u64),
+    /// All of standard input or of a file, by name.
+    Whole(Arc<str>),
+    /// A part of standard input or of a file.
+    Part {
+        /// What it is a part of, by name.
+        of: Arc<str>,
+        /// What the parts are called: `line`, or `piece`.
+        unit: &'static str,
+        /// Which one, counted from 1.
+        number: u64,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Argument(number) => write!(f, "message {number}"),
+            Self::Whole(name) => write!(f, "the message from {name}"),
+            Self::Part { of, unit, number } => write!(f, "{unit} {number} of {of}"),
+        }
+    }
+}
+
+impl Place {
+    /// Whether `self` comes right after `other`, in the same input.
+    fn follows(&self, other: &Self) -> bool {
+        match (other, self) {
+            (Self::Argument(before), Self::Argument(number)) => *number == before + 1,
+            (
+                Self::Part {
+                    of: before_of,
+                    number: before,
+                    ..
+                },
+                Self::Part { of, number, .. },
+            ) => before_of == of && *number == before + 1,
+            _ => false,
+        }
+    }
+
+    /// `messages 3 to 5`, `lines 3 to 5 of FILE`: from `self` to `last`, which follows.
+    fn to(&self, last: &Self) -> String {
+        match (self, last) {
+            (first, last) if first == last => first.to_string(),
+            (Self::Argument(first), Self::Argument(last)) => format!("messages {first} to {last}"),
+            (Self::Part { of, unit, number }, Self::Part { number: last, .. }) => {
+                format!("{unit}s {number} to {last} of {of}")
+            }
+            (first, last) => format!("{first} to {last}"),
+        }
+    }
+}
+
+/// The names of places in order, where runs are told by their first and last.
+#[must_use]
+pub fn ranges<'p>(places: impl IntoIterator<Item = &'p Place>) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut run: Option<(&Place, &Place)> = None;
+    for place in places {
+        run = match run {
+            Some((first, last)) if place.follows(last) => Some((first, place)),
+            other => {
+                names.extend(other.map(|(first, last)| first.to(last)));
+                Some((place, place))
+            }
+        };
+    }
+    names.extend(run.map(|(first, last)| first.to(last)));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_told_by_their_ends() {
+        let line = |number| Place::Part {
+            of: Arc::from("a.txt"),
+            unit: "line",
+            number,
+        };
+        let places: Vec<_> = [1, 3, 4, 5, 7, 8]
+            .map(Place::Argument)
+            .into_iter()
+            .chain([Place::Whole(Arc::from("standard input"))])
+            .chain([9, 10, 12].map(line))
+            .collect();
+        assert_eq!(
+            ranges(&places),
+            [
+                "message 1",
+                "messages 3 to 5",
+                "messages 7 to 8",
+                "the message from standard input",
+                "lines 9 to 10 of a.txt",
+                "line 12 of a.txt",
+            ]
+        );
+        assert_eq!(ranges([]), Vec::<String>::new());
+    }
+}

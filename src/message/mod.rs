@@ -1,0 +1,37 @@
+//! A message as hello-mq knows it, whatever the client library.
+
+pub mod envelope;
+mod properties;
+
+use std::time::SystemTime;
+
+pub use properties::{Properties, ShortString, Table, Value};
+
+/// A message.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// The exchange that it is, or was, published to; empty for the default exchange.
+    pub exchange: String,
+    /// The routing key that it is, or was, published with.
+    pub routing_key: String,
+    /// Whether it was delivered before, perhaps to another consumer.
+    pub redelivered: bool,
+    /// What it says of itself.
+    pub properties: Properties,
+    /// The content, unchanged.
+    pub body: Vec<u8>,
+    /// When it came, if it did.
+    pub received: Option<SystemTime>,
+}
+
+impl Message {
+    /// Its number in the stream that it came from, if it came from one
+    /// (<https://www.rabbitmq.com/docs/streams#consuming>).
+    #[must_use]
+    pub fn stream_offset(&self) -> Option<u64> {
+        match self.properties.headers.as_ref()?.get(b"x-stream-offset")? {
+            Value::Long(offset) => u64::try_from(*offset).ok(),
+            _ => None,
+        }
+    }
+}

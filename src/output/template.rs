@@ -1,0 +1,262 @@
+//! `--format`: a text with places for parts of a message.
+
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use crate::message::{Message, Properties, ShortString, Value, envelope};
+use crate::text;
+
+/// A text with places for parts of a message.
+#[derive(Clone, Debug)]
+pub struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    Body,
+    Hex,
+    Size,
+    Exchange,
+    RoutingKey,
+    Redelivered,
+    Headers,
+    Header(String),
+    Property(Property),
+    Envelope,
+    Time,
+}
+
+/// A property that is not the headers.
+#[derive(Clone, Copy, Debug)]
+enum Property {
+    Text(fn(&Properties) -> Option<&ShortString>),
+    Number(fn(&Properties) -> Option<u64>),
+}
+
+/// The names of the envelope.
+fn named(name: &str) -> Option<Piece> {
+    let text = |get| Some(Piece::Property(Property::Text(get)));
+    let number = |get| Some(Piece::Property(Property::Number(get)));
+    match name {
+        "content_type" => text(|p| p.content_type.as_ref()),
+        "content_encoding" => text(|p| p.content_encoding.as_ref()),
+        "delivery_mode" => number(|p| p.delivery_mode.map(u64::from)),
+        "priority" => number(|p| p.priority.map(u64::from)),
+        "correlation_id" => text(|p| p.correlation_id.as_ref()),
+        "reply_to" => text(|p| p.reply_to.as_ref()),
+        "expiration" => text(|p| p.expiration.as_ref()),
+        "message_id" => text(|p| p.message_id.as_ref()),
+        "timestamp" => number(|p| p.timestamp),
+        "type" => text(|p| p.kind.as_ref()),
+        "user_id" => text(|p| p.user_id.as_ref()),
+        "app_id" => text(|p| p.app_id.as_ref()),
+        "cluster_id" => text(|p| p.cluster_id.as_ref()),
+        "headers" => Some(Piece::Headers),
+        "payload" => Some(Piece::Body),
+        "payload_bytes" => Some(Piece::Size),
+        "exchange" => Some(Piece::Exchange),
+        "routing_key" => Some(Piece::RoutingKey),
+        "redelivered" => Some(Piece::Redelivered),
+        _ => name
+            .strip_prefix("headers.")
+            .map(|key| Piece::Header(key.to_owned())),
+    }
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            let (before, token) = rest.split_at(at);
+            push_bytes(&mut pieces, text::unescape(before)?);
+            let mut characters = token[1..].chars();
+            let (piece, length) = match characters.next() {
+                Some('s') => (Piece::Body, 2),
+                Some('S') => (Piece::Size, 2),
+                Some('x') => (Piece::Hex, 2),
+                Some('e') => (Piece::Exchange, 2),
+                Some('r') => (Piece::RoutingKey, 2),
+                Some('h') => (Piece::Headers, 2),
+                Some('j') => (Piece::Envelope, 2),
+                Some('T') => (Piece::Time, 2),
+                Some('%') => (Piece::Bytes(b"%".to_vec()), 2),
+                Some('{') => {
+                    let end = token.find('}').ok_or("'%{' is not closed with '}'")?;
+                    let name = &token[2..end];
+                    let piece = named(name).ok_or_else(|| {
+                        format!(
+                            "'%{{{}}}' is not known; the names are those of '-o json', such as %{{message_id}} or %{{headers.KEY}}",
+                            text::escape(name)
+                        )
+                    })?;
+                    (piece, end + 1)
+                }
+                Some(other) => {
+                    return Err(format!(
+                        "'%{}' is not known; there are %s, %S, %x, %e, %r, %h, %j, %T, %{{NAME}} and %%",
+                        text::escape(&other.to_string())
+                    ));
+                }
+                None => return Err("a lone '%' at the end; a percent sign is %%".to_owned()),
+            };
+            match piece {
+                Piece::Bytes(bytes) => push_bytes(&mut pieces, bytes),
+                piece => pieces.push(piece),
+            }
+            rest = &token[length..];
+        }
+        push_bytes(&mut pieces, text::unescape(rest)?);
+        Ok(Self(pieces))
+    }
+}
+
+fn push_bytes(pieces: &mut Vec<Piece>, mut bytes: Vec<u8>) {
+    match pieces.last_mut() {
+        Some(Piece::Bytes(last)) => last.append(&mut bytes),
+        _ if bytes.is_empty() => {}
+        _ => pieces.push(Piece::Bytes(bytes)),
+    }
+}
+
+impl Template {
+    /// Writes a message.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
+        let properties = &message.properties;
+        for piece in &self.0 {
+            match piece {
+                Piece::Bytes(bytes) => out.write_all(bytes)?,
+                Piece::Body => out.write_all(&message.body)?,
+                Piece::Hex => {
+                    for byte in &message.body {
+                        write!(out, "{byte:02x}")?;
+                    }
+                }
+                Piece::Size => write!(out, "{}", message.body.len())?,
+                Piece::Exchange => out.write_all(message.exchange.as_bytes())?,
+                Piece::RoutingKey => out.write_all(message.routing_key.as_bytes())?,
+                Piece::Redelivered => write!(out, "{}", message.redelivered)?,
+                Piece::Headers => match &properties.headers {
+                    Some(headers) => envelope::write_table(headers, out)?,
+                    None => out.write_all(b"{}")?,
+                },
+                Piece::Header(key) => {
+                    let value = properties
+                        .headers
+                        .as_ref()
+                        .and_then(|headers| headers.get(key.as_bytes()));
+                    match value {
+                        None => {}
+                        Some(Value::LongString(bytes) | Value::Binary(bytes)) => {
+                            out.write_all(bytes)?;
+                        }
+                        Some(value) => envelope::write_value(value, out)?,
+                    }
+                }
+                Piece::Property(Property::Text(get)) => {
+                    if let Some(text) = get(properties) {
+                        out.write_all(text.as_bytes())?;
+                    }
+                }
+                Piece::Property(Property::Number(get)) => {
+                    if let Some(number) = get(properties) {
+                        write!(out, "{number}")?;
+                    }
+                }
+                Piece::Envelope => envelope::write(message, out)?,
+                Piece::Time => {
+                    let received = message.received.unwrap_or_else(SystemTime::now);
+                    write!(out, "{}", humantime::format_rfc3339_micros(received))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn message() -> Message {
+        Message {
+            exchange: "x".to_owned(),
+            routing_key: "k".to_owned(),
+            redelivered: true,
+            properties: Properties {
+                message_id: ShortString::new("id").ok(),
+                delivery_mode: Some(2),
+                headers: Some(
+                    [
+                        ("a", Value::LongString(b"text".to_vec())),
+                        ("n", Value::SignedInt(7)),
+                    ]
+                    .map(|(name, value)| (ShortString::new(name).unwrap(), value))
+                    .into_iter()
+                    .collect(),
+                ),
+                ..Properties::default()
+            },
+            body: b"\xffbody".to_vec(),
+            received: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
+        }
+    }
+
+    fn written(template: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let template: Template = template.parse().unwrap();
+        template.write(&message(), &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn every_token_stands_for_its_part() {
+        let rows: [(&str, &[u8]); 14] = [
+            (r"%s\n", b"\xffbody\n"),
+            ("%S", b"5"),
+            ("%x", b"ff626f6479"),
+            ("[%e|%r]", b"[x|k]"),
+            ("%h", br#"{"a":"text","n":7}"#),
+            ("%{headers.a} %{headers.n} %{headers.none}", b"text 7 "),
+            ("%{message_id},%{app_id},%{delivery_mode}", b"id,,2"),
+            ("%{redelivered} %{payload_bytes}", b"true 5"),
+            ("%T", b"1970-01-01T00:00:01.500000Z"),
+            ("100%% %%s", b"100% %s"),
+            (r"\t\0\x41\\n", b"\t\0A\\n"),
+            ("", b""),
+            ("plain é", "plain é".as_bytes()),
+            ("%s%s", b"\xffbody\xffbody"),
+        ];
+        for (template, expected) in rows {
+            assert_eq!(written(template), expected, "{template}");
+        }
+        let envelope = String::from_utf8(written("%j")).unwrap();
+        assert!(
+            envelope.starts_with('{') && envelope.ends_with('}'),
+            "{envelope}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for wrong in [
+            "%",
+            "%q",
+            "%é",
+            "%{nope}",
+            "%{message_id",
+            "a\\",
+            "%{}",
+            "\\q",
+        ] {
+            assert!(wrong.parse::<Template>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What a user types of a message: where it goes, its properties, and how messages are told apart.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use super::{SHORT_STRING_MAX, Span};
+use crate::message::{ShortString, Value, envelope};
+use crate::text;
+
+/// The name of an exchange, empty for the default one, or a routing key: no longer than
+/// [`SHORT_STRING_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
+    /// The name as it goes onto the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > SHORT_STRING_MAX {
+            return Err(format!(
+                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
+                text.len()
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// One or more bytes between messages, written with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and
+/// `\xNN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delimiter(Vec<u8>);
+
+impl Delimiter {
+    /// The bytes themselves.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Delimiter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = text::unescape(text)?;
+        if bytes.is_empty() {
+            return Err("a delimiter has at least one byte".to_owned());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// What stands behind each message in the output: any bytes, or none. Written as a [`Delimiter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending(Vec<u8>);
+
+impl Ending {
+    /// The bytes themselves.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Ending {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text::unescape(text).map(Self)
+    }
+}
+
+/// Where to begin in a stream (<https://www.rabbitmq.com/docs/streams#consuming>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamOffset {
+    /// With the first message that is there.
+    First,
+    /// With the last chunk of messages.
+    Last,
+    /// With the next message that comes.
+    Next,
+    /// With this message, counted from 0.
+    Number(u64),
+    /// With the messages of this moment.
+    Moment(Timestamp),
+}
+
+impl FromStr for StreamOffset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "first" => Self::First,
+            "last" => Self::Last,
+            "next" => Self::Next,
+            _ => match text.parse() {
+                Ok(number) => Self::Number(number),
+                Err(_) => Self::Moment(text.parse().map_err(
+                    |_| "write first, last, next, a number, or a time like 2025-12-31T23:59:59Z",
+                )?),
+            },
+        })
+    }
+}
+
+/// One header: `KEY: VALUE` for a text, `KEY:=JSON` for a value of another type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// The header's name.
+    pub name: ShortString,
+    /// Its value.
+    pub value: Value,
+}
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once(':')
+            .ok_or("write 'KEY: VALUE' for a text, or 'KEY:=JSON' for another type")?;
+        let name = name.trim();
+        if name.is_empty() {
+            return Err("a header's name can't be empty".to_owned());
+        }
+        let value = match value.strip_prefix('=') {
+            Some(json) => envelope::parse_value(json.as_bytes())?,
+            None => Value::LongString(value.trim_start().as_bytes().to_vec()),
+        };
+        Ok(Self {
+            name: ShortString::new(name)?,
+            value,
+        })
+    }
+}
+
+/// How long a message may wait in a queue. AMQP carries it as a text: milliseconds in decimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiration(Span);
+
+impl Expiration {
+    /// The property's text.
+    #[must_use]
+    pub fn milliseconds(self) -> String {
+        self.0.get().as_millis().to_string()
+    }
+}
+
+impl FromStr for Expiration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span: Span = text.parse()?;
+        // RabbitMQ's own limit (rabbit_misc:check_expiry).
+        if span.get().as_millis() > u128::from(u32::MAX) {
+            return Err(format!(
+                "{text} is longer than RabbitMQ can count (49 days)"
+            ));
+        }
+        Ok(Self(span))
+    }
+}
+
+/// A moment, in seconds since 1970: `now`, a number, or a date and time after RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamp(pub u64);
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let moment = match text {
+            "now" => SystemTime::now(),
+            _ => match text.parse() {
+                Ok(seconds) => return Ok(Self(seconds)),
+                Err(_) => humantime::parse_rfc3339(text).map_err(|_| {
+                    "write now, seconds since 1970, or a time like 2025-12-31T23:59:59Z".to_owned()
+                })?,
+            },
+        };
+        moment
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| Self(since.as_secs()))
+            .map_err(|_| "is before 1970".to_owned())
+    }
+}
+
+/// How many messages to send in a second: any number above 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// The time from one message to the next.
+    #[must_use]
+    pub fn interval(self) -> Duration {
+        Duration::try_from_secs_f64(1.0 / self.0).unwrap_or(Duration::MAX)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(rate) if rate > 0.0 && f64::is_finite(rate) => Ok(Self(rate)),
+            _ => Err("not a number of messages a second, such as 100 or 0.5".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delimiters_are_bytes() {
+        let bytes = |text: &str| text.parse::<Delimiter>().map(|delimiter| delimiter.0);
+        assert_eq!(bytes("--").unwrap(), b"--");
+        assert_eq!(bytes(r"\r\n").unwrap(), b"\r\n");
+        assert_eq!(bytes(r"\0\x1F\\t").unwrap(), b"\0\x1f\\t");
+        assert_eq!(bytes("é").unwrap(), "é".as_bytes());
+        for wrong in ["", "\\", r"\q", r"\x1", r"\x1g"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn headers_are_texts_or_json() {
+        let header = |text: &str| {
+            text.parse::<Header>()
+                .map(|header| (header.name.as_str().unwrap().to_owned(), header.value))
+        };
+        let text = |text: &str| Value::LongString(text.into());
+        assert_eq!(header("a: b: c").unwrap(), ("a".to_owned(), text("b: c")));
+        assert_eq!(header("a:b").unwrap(), ("a".to_owned(), text("b")));
+        assert_eq!(header("a:").unwrap(), ("a".to_owned(), text("")));
+        assert_eq!(
+            header("a:=1").unwrap(),
+            ("a".to_owned(), Value::SignedInt(1))
+        );
+        assert_eq!(
+            header("a:=true").unwrap(),
+            ("a".to_owned(), Value::Bool(true))
+        );
+        let long = format!("{}: x", "k".repeat(256));
+        for wrong in ["a", ": b", "a:=", "a:={", &long] {
+            assert!(header(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_and_rates() {
+        assert_eq!("1m".parse::<Expiration>().unwrap().milliseconds(), "60000");
+        assert!("50days".parse::<Expiration>().is_err());
+        assert_eq!("12".parse(), Ok(Timestamp(12)));
+        assert_eq!("1970-01-01T00:01:00Z".parse(), Ok(Timestamp(60)));
+        assert!("yesterday".parse::<Timestamp>().is_err());
+        assert_eq!(
+            "0.5".parse::<Rate>().unwrap().interval(),
+            Duration::from_secs(2)
+        );
+        for wrong in ["0", "-1", "inf", "NaN", "x"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+    }
+}

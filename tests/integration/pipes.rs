@@ -1,0 +1,549 @@
+//! Messages in and out as parts of a pipeline.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amiquip::{
+    AmqpProperties, AmqpValue, ExchangeDeclareOptions, ExchangeType, FieldTable, Publish,
+};
+use nix::sys::signal::Signal;
+
+use crate::support::{Files, Observer, hello, queue, shell};
+
+/// What `receive` prints of all that is in a queue.
+fn received(queue: &str, options: &[&str]) -> String {
+    let mut arguments = vec!["receive", "--drain", queue];
+    arguments.extend(options);
+    let outcome = hello(arguments).run();
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    outcome.stdout
+}
+
+#[test]
+fn each_line_is_a_message() {
+    let queue = queue("lines");
+    hello(["send", "-q", &queue, "-l"])
+        .stdin("one\n\ntwo words\r\nlast")
+        .run()
+        .printed(" [x] Sent 4 messages\n");
+    assert_eq!(
+        Observer::new().drain(&queue),
+        ["one", "", "two words\r", "last"]
+    );
+    hello(["send", "-q", &queue, "-l"])
+        .run()
+        .printed(" [x] Sent 0 messages\n");
+}
+
+#[test]
+fn any_bytes_may_delimit() {
+    let queue = queue("delimiter");
+    hello(["send", "-q", &queue, "-0"])
+        .stdin(b"a\nb\0c\0".to_vec())
+        .run()
+        .printed(" [x] Sent 2 messages\n");
+    hello(["send", "-q", &queue, "-D", r"-\x2d\t"])
+        .stdin("d--\te-")
+        .run()
+        .printed(" [x] Sent 2 messages\n");
+    assert_eq!(Observer::new().drain(&queue), ["a\nb", "c", "d", "e-"]);
+    for wrong in ["", r"\q"] {
+        hello(["send", "-q", &queue, "-D", wrong])
+            .run()
+            .failed(64, &["--delimiter"]);
+    }
+}
+
+#[test]
+fn a_long_line_stays_one_message() {
+    let queue = queue("long-line");
+    let line = "x".repeat(40_000);
+    hello(["send", "-q", &queue, "-l"])
+        .stdin(format!("{line}\n{line}y\n"))
+        .run()
+        .printed(" [x] Sent 2 messages\n");
+    assert_eq!(Observer::new().drain(&queue), [line.clone(), line + "y"]);
+}
+
+#[test]
+fn a_line_is_on_its_way_before_the_next_is_read() {
+    let queue = queue("stream");
+    hello(["declare", &queue]).run();
+    let line = format!("(echo first; sleep 3; echo second) | $H send -l -q {queue}");
+    let start = Instant::now();
+    let sender = shell(&line).spawn();
+    let mut observer = Observer::new();
+    while observer.messages(&queue) == 0 {
+        assert!(
+            start.elapsed() < Duration::from_millis(2500),
+            "it waits for more"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    sender.end().printed(" [x] Sent 2 messages\n");
+    assert_eq!(observer.drain(&queue), ["first", "second"]);
+}
+
+#[test]
+fn ctrl_c_while_input_is_awaited_ends_at_once() {
+    let queue = queue("idle-input");
+    let mut sender = shell(&format!(
+        "exec $H send -l -q {queue} < <(echo a; exec sleep 60 2>/dev/null)"
+    ))
+    .spawn();
+    let mut observer = Observer::new();
+    hello(["declare", &queue]).run();
+    while observer.messages(&queue) == 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    sender.collect();
+    let (outcome, time) = sender.stop(Signal::SIGINT);
+    outcome.failed(
+        130,
+        &["interrupted while sending; nothing after line 1 of standard input was sent; 1 confirmed"],
+    );
+    assert!(time < Duration::from_secs(1), "{time:?}");
+}
+
+#[test]
+fn files_are_messages_whole_or_in_lines() {
+    let queue = queue("files");
+    let files = Files::new();
+    let first = files.write("a", "one\ntwo\n");
+    let second = files.write("b", "\0");
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+    hello(["send", "-q", &queue, "-f", first, "-f", second, "argument"])
+        .run()
+        .printed(" [x] Sent 'argument'\n [x] Sent 'one\\ntwo\\n'\n [x] Sent '\\x00'\n [x] Sent 3 messages\n");
+    hello(["send", "-q", &queue, "-l", "-f", first, "-c", "2"])
+        .run()
+        .printed(" [x] Sent 4 messages\n");
+    assert_eq!(
+        Observer::new().drain(&queue),
+        ["argument", "one\ntwo\n", "\0", "one", "two", "one", "two"]
+    );
+    hello(["send", "-q", &queue, "-f", first, "-f", "/no/such/file"])
+        .run()
+        .failed(66, &["cannot read /no/such/file: no such file"]);
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn a_message_that_no_queue_took_is_named_by_its_line() {
+    let queue = queue("line-nowhere");
+    hello(["send", "--no-declare", "-q", &queue, "-l"])
+        .stdin("a\nb\n")
+        .run()
+        .failed(
+            67,
+            &["line 1 of standard input (312 NO_ROUTE); going on", "returned line 1 of standard input (312 NO_ROUTE), line 2 of standard input (312 NO_ROUTE); 0 confirmed"],
+        );
+    hello([
+        "send",
+        "--no-declare",
+        "-q",
+        &queue,
+        "--allow-unroutable",
+        "a",
+    ])
+    .run()
+    .printed(" [x] Sent 'a'\n");
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let queue = queue("rate");
+    let start = Instant::now();
+    hello(["send", "-q", &queue, "-c", "50", "--rate", "50", "x"])
+        .run()
+        .printed(" [x] Sent 50 messages\n");
+    let time = start.elapsed();
+    assert!(time > Duration::from_millis(900), "{time:?}");
+    assert_eq!(Observer::new().messages(&queue), 50);
+}
+
+#[test]
+fn properties_and_headers_arrive() {
+    let queue = queue("properties");
+    hello([
+        "send",
+        "-q",
+        &queue,
+        "--persistent",
+        "-H",
+        "text: a: b",
+        "-H",
+        "number:=7",
+        "-H",
+        "list:=[1.5,null]",
+        "--content-type",
+        "text/plain",
+        "--content-encoding",
+        "gzip",
+        "--priority",
+        "3",
+        "--expiration",
+        "1m",
+        "--correlation-id",
+        "c",
+        "--reply-to",
+        "r",
+        "--message-id",
+        "m",
+        "--type",
+        "t",
+        "--user-id",
+        "guest",
+        "--app-id",
+        "p",
+        "--timestamp",
+        "1970-01-02T00:00:00Z",
+        "x",
+    ])
+    .run()
+    .printed(" [x] Sent 'x'\n");
+    let got = Observer::new()
+        .channel()
+        .basic_get(&*queue, true)
+        .unwrap()
+        .unwrap();
+    let properties = got.delivery.properties;
+    let text = |text: &Option<String>| text.clone().unwrap();
+    assert_eq!(
+        [
+            text(properties.content_type()),
+            text(properties.content_encoding()),
+            text(properties.expiration()),
+            text(properties.correlation_id()),
+            text(properties.reply_to()),
+            text(properties.message_id()),
+            text(properties.type_()),
+            text(properties.user_id()),
+            text(properties.app_id()),
+        ],
+        [
+            "text/plain",
+            "gzip",
+            "60000",
+            "c",
+            "r",
+            "m",
+            "t",
+            "guest",
+            "p"
+        ]
+    );
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    assert_eq!(*properties.priority(), Some(3));
+    assert_eq!(*properties.timestamp(), Some(86_400));
+    let headers = properties.headers().clone().unwrap();
+    assert_eq!(headers["text"], AmqpValue::LongString("a: b".to_owned()));
+    assert_eq!(headers["number"], AmqpValue::LongInt(7));
+    assert_eq!(
+        headers["list"],
+        AmqpValue::FieldArray(vec![AmqpValue::Double(1.5), AmqpValue::Void])
+    );
+    for (option, value) in [
+        ("-H", "no colon"),
+        ("-H", "k:={"),
+        ("--app-id", &"x".repeat(256)),
+        ("-r", &"x".repeat(256)),
+        ("--priority", "256"),
+        ("--timestamp", "soon"),
+    ] {
+        let outcome = hello(["send", "-q", &queue, option, value, "x"]).run();
+        assert_eq!(outcome.status(), 64, "{option}");
+    }
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn a_message_goes_to_an_exchange_with_its_routing_key() {
+    let (queue, exchange) = (queue("bound"), queue("topic"));
+    let mut observer = Observer::new();
+    let channel = observer.channel();
+    channel
+        .exchange_declare(
+            ExchangeType::Topic,
+            &*exchange,
+            ExchangeDeclareOptions::default(),
+        )
+        .unwrap();
+    hello(["declare", &queue]).run();
+    channel
+        .queue_bind(&*queue, &*exchange, "a.*", FieldTable::new())
+        .unwrap();
+    hello(["send", "-e", &exchange, "-r", "a.b", "x"])
+        .run()
+        .printed(" [x] Sent 'x'\n");
+    hello(["send", "-e", &exchange, "-r", "b", "x"])
+        .run()
+        .failed(67, &["312 NO_ROUTE", "binding"]);
+    hello(["send", "-r", &queue, "y"])
+        .run()
+        .printed(" [x] Sent 'y'\n");
+    hello(["send", "-e", "no-such-exchange", "x"]).run().failed(
+        67,
+        &[
+            "no exchange 'no-such-exchange'",
+            "0 of 1 confirmed",
+            "rabbitmqctl list_exchanges",
+        ],
+    );
+    assert_eq!(
+        received(&queue, &["--format", r"%e %r %s\n"]),
+        format!("{exchange} a.b x\n {queue} y\n")
+    );
+}
+
+#[test]
+fn an_envelope_carries_its_own_properties_and_address() {
+    let (queue, other) = (queue("jsonl"), queue("jsonl-other"));
+    hello(["declare", &other]).run();
+    let lines = format!(
+        r#"{{"payload":"a"}}
+{{"payload":"/w==","payload_encoding":"base64","properties":{{"priority":9,"headers":{{"k":1}}}}}}
+
+{{"payload":"b","routing_key":"{other}"}}
+"#
+    );
+    hello([
+        "send",
+        "-q",
+        &queue,
+        "--jsonl",
+        "--priority",
+        "1",
+        "-H",
+        "k: v",
+    ])
+    .stdin(lines)
+    .run()
+    .printed(" [x] Sent 3 messages\n");
+    assert_eq!(
+        received(&queue, &["--format", r"%x %{priority} %h\n"]),
+        "61 1 {\"k\":\"v\"}\nff 9 {\"k\":1}\n"
+    );
+    assert_eq!(Observer::new().drain(&other), ["b"]);
+    hello(["send", "-q", &queue, "--jsonl"])
+        .stdin("{\"payload\":\"a\"}\n{\"payload\":}\n{\"payload\":\"c\"}\n")
+        .run()
+        .failed(
+            65,
+            &[
+                "line 2 of standard input: is not JSON: ",
+                "nothing after line 1 of standard input was sent; 1 confirmed",
+            ],
+        );
+    assert_eq!(Observer::new().drain(&queue), ["a"]);
+}
+
+#[test]
+fn an_envelope_with_an_address_declares_no_queue() {
+    let (queue, other) = (queue("undeclared"), queue("jsonl-address"));
+    hello(["declare", &other]).run();
+    hello(["send", "-q", &queue, "--jsonl"])
+        .stdin(format!("{{\"payload\":\"b\",\"routing_key\":\"{other}\"}}"))
+        .run()
+        .printed(" [x] Sent 1 message\n");
+    hello(["receive", "--no-declare", "--drain", &queue])
+        .run()
+        .failed(67, &["no queue"]);
+}
+
+#[test]
+fn bodies_come_out_byte_for_byte() {
+    let queue = queue("body");
+    let send = || {
+        hello(["send", "-q", &queue, "-D", "|"])
+            .stdin(b"a\n|\0\xff|".to_vec())
+            .run()
+    };
+    let bytes = |options: &str| {
+        send();
+        let line =
+            format!("$H receive --drain -o body {options} {queue} | od -An -tx1 | tr -d ' \\n'");
+        shell(&line).run().stdout
+    };
+    assert_eq!(bytes(""), "610a0a00ff0a");
+    assert_eq!(bytes("-D ''"), "610a00ff");
+    assert_eq!(bytes("-0"), "610a0000ff00");
+    assert_eq!(bytes("-D '\\x01,'"), "610a012c00ff012c");
+}
+
+#[test]
+fn what_json_says_makes_the_same_message_again() {
+    let queue = queue("round-trip");
+    let mut observer = Observer::new();
+    hello(["declare", &queue]).run();
+    let mut nested = FieldTable::new();
+    nested.insert("!amqp".to_owned(), AmqpValue::LongLongInt(1));
+    nested.insert(
+        "deep".to_owned(),
+        AmqpValue::FieldArray(vec![AmqpValue::ShortInt(-1)]),
+    );
+    let values = [
+        AmqpValue::Boolean(true),
+        AmqpValue::ShortShortInt(-1),
+        AmqpValue::ShortShortUInt(200),
+        AmqpValue::ShortInt(-300),
+        AmqpValue::ShortUInt(60_000),
+        AmqpValue::LongInt(5),
+        AmqpValue::LongUInt(4_000_000_000),
+        AmqpValue::LongLongInt(5),
+        AmqpValue::LongLongInt(i64::MIN),
+        AmqpValue::Float(0.1),
+        AmqpValue::Double(0.1),
+        AmqpValue::LongString("é\n".to_owned()),
+        AmqpValue::Timestamp(1),
+        AmqpValue::ByteArray(vec![0, 255]),
+        AmqpValue::Void,
+        AmqpValue::FieldTable(nested),
+    ];
+    let headers: FieldTable = values
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| (format!("h{index:02}"), value))
+        .collect();
+    let properties = AmqpProperties::default()
+        .with_headers(headers)
+        .with_content_type("a/b".to_owned())
+        .with_message_id("id".to_owned())
+        .with_timestamp(7)
+        .with_delivery_mode(2);
+    for body in [&b"text"[..], b"\xff\0"] {
+        let publish = Publish::with_properties(body, &*queue, properties.clone());
+        observer.channel().basic_publish("", publish).unwrap();
+    }
+    let lines = received(&queue, &["-o", "json"]);
+    hello(["send", "--jsonl"])
+        .stdin(lines)
+        .run()
+        .printed(" [x] Sent 2 messages\n");
+    for body in [&b"text"[..], b"\xff\0"] {
+        let got = observer
+            .channel()
+            .basic_get(&*queue, true)
+            .unwrap()
+            .unwrap();
+        assert_eq!(got.delivery.body, body);
+        assert_eq!(got.delivery.properties, properties);
+    }
+}
+
+#[test]
+fn templates_show_what_they_name_and_nothing_else() {
+    let queue = queue("format");
+    hello(["send", "-q", &queue, "--app-id", "p", "-H", "k: v", "a b"]).run();
+    assert_eq!(
+        received(
+            &queue,
+            &["--format", r"%S:%s:%{app_id}:%{headers.k}:%{headers.x}\0"]
+        ),
+        "3:a b:p:v:\0"
+    );
+    hello(["receive", "--format", "%q", &queue])
+        .run()
+        .failed(64, &["--format", "'%q' is not known"]);
+}
+
+#[test]
+fn saved_messages_are_files_that_sort() {
+    let queue = queue("save");
+    let files = Files::new();
+    let directory = files.write("kept", "").parent().unwrap().join("new");
+    let directory = directory.to_str().unwrap();
+    hello(["send", "-q", &queue, "a", "b\n"]).run();
+    assert_eq!(
+        received(&queue, &["--save", directory]),
+        format!("{directory}/000000000001\n{directory}/000000000002\n")
+    );
+    hello(["send", "-q", &queue, "c"]).run();
+    assert_eq!(
+        received(&queue, &["--save", directory, "--quiet", "-o", "json"]),
+        ""
+    );
+    let read = |name: &str| fs::read_to_string(format!("{directory}/{name}")).unwrap();
+    assert_eq!([read("000000000001"), read("000000000002")], ["a", "b\n"]);
+    assert!(read("000000000003").starts_with("{\"exchange\":"));
+    assert_eq!(fs::read_dir(directory).unwrap().count(), 3);
+    hello(["send", "-q", &queue, "d"]).run();
+    hello(["receive", "--drain", "--save", "/proc/no", &queue])
+        .run()
+        .failed(73, &["cannot save messages in /proc/no"]);
+    assert_eq!(Observer::new().drain(&queue), ["d"]);
+}
+
+#[test]
+fn peeking_leaves_everything_in_its_place() {
+    let queue = queue("peek");
+    hello(["send", "-q", &queue, "-c", "1000", "x"]).run();
+    hello(["send", "-q", &queue, "last"]).run();
+    let peek = |options: &[&str]| {
+        let mut arguments = vec!["receive", "--peek", "-o", "body", &queue];
+        arguments.extend(options);
+        hello(arguments).run()
+    };
+    peek(&[]).printed(&("x\n".repeat(1000) + "last\n"));
+    peek(&["-c", "2"]).printed("x\nx\n");
+    peek(&["-c", "2000"]).failed(
+        1,
+        &["received 1001 of 2000: there are no more in the queue"],
+    );
+    let outcome = shell(&format!("$H receive --peek {queue} | head -1")).run();
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    let left = Observer::new().drain(&queue);
+    assert_eq!((left.len(), left[1000].as_str()), (1001, "last"));
+}
+
+#[test]
+fn one_can_listen_in_on_an_exchange() {
+    let exchange = queue("listen");
+    let mut observer = Observer::new();
+    observer
+        .channel()
+        .exchange_declare(
+            ExchangeType::Topic,
+            &*exchange,
+            ExchangeDeclareOptions::default(),
+        )
+        .unwrap();
+    let mut some = hello([
+        "receive", "-e", &exchange, "-r", "a.*", "-r", "b", "-c", "2",
+    ])
+    .spawn();
+    let mut all = hello([
+        "receive", "-e", &exchange, "-c", "3", "--format", r"%r\n", "-v",
+    ])
+    .spawn();
+    some.expect("CTRL+C\n");
+    assert!(all.has_said("the broker is", 1));
+    thread::sleep(Duration::from_millis(300));
+    for key in ["a.x", "c", "b"] {
+        hello(["send", "-e", &exchange, "-r", key, key])
+            .run()
+            .printed(&format!(" [x] Sent '{key}'\n"));
+    }
+    let outcome = some.end();
+    assert_eq!(outcome.stdout, " [x] Received 'a.x'\n [x] Received 'b'\n");
+    assert_eq!(all.end().stdout, "a.x\nc\nb\n");
+    hello(["receive", "-e", "no-such-exchange"]).run().failed(
+        67,
+        &["listen to exchange 'no-such-exchange'", "no exchange"],
+    );
+    hello(["receive", "-e", &exchange, "-q", "x"])
+        .run()
+        .failed(64, &["either a queue or --exchange"]);
+}
+
+#[test]
+fn an_exclusive_consumer_is_the_only_one() {
+    let queue = queue("exclusive");
+    let mut first = hello(["receive", "--exclusive", &queue]).spawn();
+    first.expect("CTRL+C\n");
+    hello(["receive", &queue])
+        .run()
+        .failed(76, &["in exclusive use", "another consumer has the queue"]);
+    first.stop(Signal::SIGINT).0.printed("");
+}
