@@ -9,7 +9,7 @@ use crate::message::ShortString;
 use crate::output::Template;
 use crate::values::{
     ConnectTimeout, Delimiter, Ending, Expiration, Header, Heartbeat, Host, Name, QueueName, Rate,
-    Span, StreamOffset, Timestamp, VirtualHost,
+    Span, StreamOffset, Target, Timestamp, VirtualHost,
 };
 
 /// The table that ends every long help.
@@ -362,6 +362,14 @@ pub struct Receive {
     /// the file's path; its body, unless --output json or --format say otherwise
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save: Option<PathBuf>,
+
+    /// Publish each message to an exchange with a routing key (':QUEUE' for a queue) instead of
+    /// printing it, and acknowledge it when the broker has confirmed it there
+    ///
+    /// Body, properties and headers stay as they are. A message that no queue takes, or that is
+    /// refused for good, ends it and stays where it was.
+    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
+    pub forward_to: Option<Target>,
 
     /// Show the messages that are in the queue, and leave them there
     ///

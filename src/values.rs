@@ -10,7 +10,9 @@ use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use url::Url;
 
-pub use message::{Delimiter, Ending, Expiration, Header, Name, Rate, StreamOffset, Timestamp};
+pub use message::{
+    Delimiter, Ending, Expiration, Header, Name, Rate, StreamOffset, Target, Timestamp,
+};
 
 /// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
 /// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).

@@ -57,6 +57,12 @@ impl Connector {
         }
     }
 
+    /// The broker's URL without the password.
+    #[must_use]
+    pub fn broker(&self) -> String {
+        self.broker.to_string()
+    }
+
     /// Whether the moment at which everything ends has come.
     pub(super) fn is_late(&self) -> bool {
         self.until.is_some_and(|until| Instant::now() >= until)

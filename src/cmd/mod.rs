@@ -3,6 +3,7 @@
 pub mod declare;
 pub mod receive;
 pub mod send;
+mod sending;
 
 use std::io::{self, Write};
 use std::time::Instant;

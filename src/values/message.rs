@@ -35,6 +35,32 @@ impl FromStr for Name {
     }
 }
 
+/// Where messages are forwarded to: `EXCHANGE:ROUTING_KEY`, and `:QUEUE` for a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The exchange, empty for the default one.
+    pub exchange: String,
+    /// The routing key.
+    pub routing_key: String,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (exchange, routing_key) = text
+            .split_once(':')
+            .ok_or("write EXCHANGE:ROUTING_KEY, or :QUEUE for a queue")?;
+        if exchange.is_empty() && routing_key.is_empty() {
+            return Err("a queue's name can't be empty".to_owned());
+        }
+        Ok(Self {
+            exchange: exchange.parse::<Name>()?.0,
+            routing_key: routing_key.parse::<Name>()?.0,
+        })
+    }
+}
+
 /// One or more bytes between messages, written with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and
 /// `\xNN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +263,21 @@ mod tests {
         assert_eq!(bytes("é").unwrap(), "é".as_bytes());
         for wrong in ["", "\\", r"\q", r"\x1", r"\x1g"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_an_exchange_and_a_routing_key() {
+        let target = |text: &str| {
+            text.parse::<Target>()
+                .map(|target| (target.exchange, target.routing_key))
+        };
+        let pair = |exchange: &str, key: &str| Ok((exchange.to_owned(), key.to_owned()));
+        assert_eq!(target(":queue"), pair("", "queue"));
+        assert_eq!(target("x:a:b"), pair("x", "a:b"));
+        assert_eq!(target("x:"), pair("x", ""));
+        for wrong in ["queue", ":", ""] {
+            assert!(target(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -547,3 +547,109 @@ fn an_exclusive_consumer_is_the_only_one() {
         .failed(76, &["in exclusive use", "another consumer has the queue"]);
     first.stop(Signal::SIGINT).0.printed("");
 }
+
+#[test]
+fn forwarded_messages_stay_as_they_are_and_none_is_lost() {
+    let (from, to) = (queue("from"), queue("to"));
+    hello(["declare", &to]).run();
+    let numbers: Vec<String> = (0..3000).map(|n| n.to_string()).collect();
+    hello([
+        "send",
+        "-q",
+        &from,
+        "--app-id",
+        "p",
+        "-H",
+        "k:=[1]",
+        "--priority",
+        "2",
+        "-l",
+    ])
+    .stdin(numbers.join("\n"))
+    .run()
+    .printed(" [x] Sent 3000 messages\n");
+    let target = format!(":{to}");
+    hello(["receive", "--forward-to", &target, "-c", "1000", &from])
+        .run()
+        .printed(" [x] Forwarded 1000 messages\n");
+    let mut observer = Observer::new();
+    assert_eq!(
+        (observer.messages(&from), observer.messages(&to)),
+        (2000, 1000)
+    );
+    hello(["receive", "--forward-to", &target, "--drain", &from])
+        .run()
+        .printed(" [x] Forwarded 2000 messages\n");
+    assert_eq!(
+        received(&to, &["-c", "1", "--format", "%s %{app_id} %h %{priority}"]),
+        "0 p {\"k\":[1]} 2"
+    );
+    assert_eq!(observer.drain(&to), numbers[1..]);
+}
+
+#[test]
+fn what_can_not_be_forwarded_stays_where_it_was() {
+    let from = queue("stays");
+    hello(["send", "-q", &from, "-c", "10", "x"]).run();
+    hello([
+        "receive",
+        "--forward-to",
+        ":no-such-queue",
+        "--drain",
+        &from,
+    ])
+    .run()
+    .failed(67, &["returned message 1 (312 NO_ROUTE)"]);
+    hello([
+        "receive",
+        "--forward-to",
+        "no-such-exchange:k",
+        "--drain",
+        &from,
+    ])
+    .run()
+    .failed(67, &["no exchange 'no-such-exchange'"]);
+    hello(["receive", "--forward-to", &format!(":{from}"), &from])
+        .run()
+        .failed(64, &["round for ever"]);
+    hello(["receive", "--forward-to", &from, &from])
+        .run()
+        .failed(64, &["EXCHANGE:ROUTING_KEY"]);
+    assert_eq!(Observer::new().messages(&from), 10);
+}
+
+#[test]
+fn ctrl_c_while_forwarding_loses_nothing() {
+    let (from, to) = (queue("burst-from"), queue("burst-to"));
+    hello(["declare", &to]).run();
+    let numbers: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
+    hello(["send", "-q", &from, "-l"])
+        .stdin(numbers.join("\n"))
+        .run();
+    let target = format!(":{to}");
+    for _ in 0..5 {
+        let forwarder = hello([
+            "receive",
+            "--forward-to",
+            &target,
+            "--prefetch",
+            "10",
+            &from,
+        ])
+        .spawn();
+        thread::sleep(Duration::from_millis(150));
+        let (outcome, time) = forwarder.stop(Signal::SIGINT);
+        assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+        assert!(time < Duration::from_secs(2), "{time:?}");
+    }
+    let mut observer = Observer::new();
+    let (left, mut all) = (observer.drain(&from), observer.drain(&to));
+    assert!(
+        !left.is_empty() && !all.is_empty(),
+        "it was not interrupted"
+    );
+    all.extend(left);
+    all.sort_by_key(|number| number.parse::<u32>().unwrap());
+    all.dedup();
+    assert_eq!(all, numbers);
+}

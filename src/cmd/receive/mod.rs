@@ -1,5 +1,6 @@
 //! `hello-mq receive`: print the messages of a queue, and acknowledge what is printed and flushed.
 
+mod forward;
 mod peek;
 
 use std::borrow::Cow;
@@ -7,15 +8,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::{Context, counted};
 use crate::broker::consumer::{self, Consumer, Event, Inflow, Options};
 use crate::broker::{Backoff, Connector, Session, topology};
 use crate::cli;
 use crate::cli::OutputForm;
 use crate::error::Error;
+use crate::message::Message;
 use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
 use crate::settings::Origin;
-use crate::values::{Name, QueueName, Span};
+use crate::values::{Name, QueueName, Span, Target};
+use forward::Forward;
 
 /// How long to wait, once it is time to leave, for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -62,6 +65,7 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
         let result = receiver.run(&mut inflow);
         (result, inflow.done())
     };
+    receiver.sink.close();
     let end = match result {
         // That is how it is meant to end, whatever it was doing.
         Err(Error::Interrupted(_)) => End::Stopped,
@@ -72,6 +76,9 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
         Err(error) => return Err(error),
         Ok(end) => end,
     };
+    if arguments.forward_to.is_some() {
+        context.print(&format!(" [x] Forwarded {}", counted(number, "message")))?;
+    }
     let why = match end {
         End::Count | End::Stopped => return Ok(()),
         End::TimeIsUp => "the time is up (--timeout)",
@@ -153,11 +160,86 @@ fn form(arguments: &cli::Receive) -> Result<Form, Error> {
     }
 }
 
+/// What writes messages as the user wants them.
+fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
+    let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
+    let form = form(arguments)?;
+    let stdout = Stdout::open().map_err(bug)?;
+    let is_quiet = context.talk.is_quiet();
+    let output: Box<dyn Output> = match &arguments.save {
+        None => Box::new(Stream::new(form, stdout, is_quiet)),
+        Some(path) => {
+            let directory = Directory::open(path, form, stdout, is_quiet);
+            Box::new(directory.map_err(|source| Error::Directory {
+                path: path.clone(),
+                source,
+            })?)
+        }
+    };
+    output::watch(
+        io::stdout().as_fd().try_clone_to_owned().map_err(bug)?,
+        context.interrupt.clone(),
+    )
+    .map_err(bug)?;
+    Writer::spawn(output).map_err(bug)
+}
+
+/// What publishes messages again.
+fn forward(target: &Target, context: &Context) -> Result<Forward, Error> {
+    let settings = &context.settings;
+    if target.exchange.is_empty() && target.routing_key == settings.queue.value.as_str() {
+        return Err(Error::Usage(format!(
+            "--forward-to: messages from queue {} to itself would go round for ever",
+            settings.queue.value
+        )));
+    }
+    let connector = context.connector("receive --forward-to", None);
+    Forward::spawn(target.clone(), settings, connector, context.talk)
+        .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+}
+
+/// Where messages go.
+enum Sink {
+    Writer(Writer),
+    Forward(Forward),
+}
+
+impl Sink {
+    /// Writes what comes before the first message.
+    fn start(&self) {
+        if let Self::Writer(writer) = self {
+            writer.start();
+        }
+    }
+
+    fn hand_over(&mut self, batch: Vec<Message>) {
+        match self {
+            Self::Writer(writer) => writer.hand_over(batch),
+            Self::Forward(forward) => forward.hand_over(batch),
+        }
+    }
+
+    /// A report for each batch, in order.
+    fn done(&self) -> &crossbeam_channel::Receiver<io::Result<()>> {
+        match self {
+            Self::Writer(writer) => writer.written(),
+            Self::Forward(forward) => forward.confirmed(),
+        }
+    }
+
+    fn close(self) {
+        match self {
+            Self::Writer(_) => {}
+            Self::Forward(forward) => forward.close(),
+        }
+    }
+}
+
 struct Receiver<'c> {
     context: &'c Context,
     connector: Connector,
     source: Source,
-    writer: Writer,
+    sink: Sink,
     drain: bool,
     until: Option<Instant>,
     idle_timeout: Option<Duration>,
@@ -171,26 +253,10 @@ struct Receiver<'c> {
 
 impl<'c> Receiver<'c> {
     fn new(arguments: &cli::Receive, source: Source, context: &'c Context) -> Result<Self, Error> {
-        let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
-        let form = form(arguments)?;
-        let stdout = Stdout::open().map_err(bug)?;
-        let is_quiet = context.talk.is_quiet();
-        let output: Box<dyn Output> = match &arguments.save {
-            None => Box::new(Stream::new(form, stdout, is_quiet)),
-            Some(path) => {
-                let directory = Directory::open(path, form, stdout, is_quiet);
-                Box::new(directory.map_err(|source| Error::Directory {
-                    path: path.clone(),
-                    source,
-                })?)
-            }
+        let sink = match &arguments.forward_to {
+            Some(target) => Sink::Forward(forward(target, context)?),
+            None => Sink::Writer(writer(arguments, context)?),
         };
-        output::watch(
-            io::stdout().as_fd().try_clone_to_owned().map_err(bug)?,
-            context.interrupt.clone(),
-        )
-        .map_err(bug)?;
-        let writer = Writer::spawn(output).map_err(bug)?;
 
         let now = Instant::now();
         let until = context
@@ -203,7 +269,7 @@ impl<'c> Receiver<'c> {
             context,
             connector: context.connector("receive", until),
             source,
-            writer,
+            sink,
             drain: arguments.drain,
             until,
             idle_timeout: context.settings.idle_timeout.value.and_then(Span::if_any),
@@ -214,11 +280,11 @@ impl<'c> Receiver<'c> {
     }
 
     /// Shows what is in the queue, and returns why it ended and how many messages there were.
-    fn peek(&self, count: Option<u64>) -> Result<(End, u64), Error> {
+    fn peek(&mut self, count: Option<u64>) -> Result<(End, u64), Error> {
         peek::run(
             self.context,
             &self.connector,
-            &self.writer,
+            &mut self.sink,
             self.until,
             count,
         )
@@ -287,7 +353,7 @@ impl<'c> Receiver<'c> {
         let mut end = End::Count;
         consumer::consume(session, &queue, inflow, |consumer| {
             if !self.started {
-                self.writer.start();
+                self.sink.start();
                 self.started = true;
             }
             end = self.print(consumer)?;
@@ -318,7 +384,7 @@ impl<'c> Receiver<'c> {
         let mut look_at = self.drain.then(Instant::now);
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
-                self.writer.hand_over(batch);
+                self.sink.hand_over(batch);
                 continue;
             }
             // A reader that is slow is not a queue that is idle.
@@ -331,7 +397,7 @@ impl<'c> Receiver<'c> {
                 Some(moment) => Some(moment),
                 None => [self.until, idle_at, look].into_iter().flatten().min(),
             };
-            match consumer.wait(self.writer.written(), at_most)? {
+            match consumer.wait(self.sink.done(), at_most)? {
                 Event::Taken => {
                     self.last_message = Instant::now();
                     self.alive_since = self.last_message;
@@ -362,6 +428,11 @@ impl<'c> Receiver<'c> {
     }
 
     fn unwritten(&self, source: io::Error) -> Error {
+        // What forwards messages fails as a `send` does.
+        let source = match source.downcast::<Error>() {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
         let queue = &self.context.settings.queue.value;
         if let Source::Exchange(..) = self.source {
             return Error::Output {

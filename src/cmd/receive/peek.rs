@@ -8,9 +8,8 @@ use crate::broker::peek::Peek;
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
-use crate::output::Writer;
 
-use super::End;
+use super::{End, Sink};
 
 /// How many messages are written at a time.
 const BATCH: usize = 128;
@@ -27,7 +26,7 @@ const BATCH_BYTES: usize = 4 << 20;
 pub fn run(
     context: &Context,
     connector: &Connector,
-    writer: &Writer,
+    sink: &mut Sink,
     until: Option<Instant>,
     count: Option<u64>,
 ) -> Result<(End, u64), Error> {
@@ -57,9 +56,9 @@ pub fn run(
             batch.push(message);
         }
         let messages = batch.len() as u64;
-        writer.hand_over(batch);
+        sink.hand_over(batch);
         select! {
-            recv(writer.written()) -> written => match written {
+            recv(sink.done()) -> written => match written {
                 Ok(Ok(())) => shown += messages,
                 Ok(Err(source)) => return Err(Error::Output {
                     source,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::supply::Outgoing;
 use crate::broker::publisher::Fate;
+use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Input, Place, ranges};
@@ -58,53 +58,6 @@ impl<'c> Report<'c> {
         self.plan.is_some() && self.count == 1
     }
 
-    /// Notes that a message is being sent.
-    pub fn take(&mut self, message: &Outgoing) {
-        self.open.insert(message.number, message.place.clone());
-        if self
-            .last
-            .as_ref()
-            .is_none_or(|(last, _)| *last < message.number)
-        {
-            self.last = Some((message.number, message.place.clone()));
-        }
-    }
-
-    /// Notes a message's fate, and says whether it is its last.
-    pub fn note(&mut self, message: &Outgoing, fate: &Fate) -> bool {
-        match fate {
-            Fate::Refused => {
-                self.refused.insert(message.number, message.place.clone());
-                return false;
-            }
-            Fate::Confirmed => {
-                self.confirmed += 1;
-                if self.is_detailed() {
-                    let body = &message.message.body;
-                    self.print(&match body.len() {
-                        0..=SHOWN => format!(" [x] Sent {}", text::quote(body)),
-                        length => format!(" [x] Sent a message of {length} bytes"),
-                    });
-                }
-            }
-            Fate::Returned(said) => {
-                let name = self.name(&message.place);
-                if self.plan.is_none() && self.returned.is_empty() {
-                    // There may be hours until the end.
-                    self.context.talk.note(&format!(
-                        "{} returned {name} ({said}); going on",
-                        self.context.settings.broker
-                    ));
-                }
-                self.returned.push(|| format!("{name} ({said})"));
-            }
-        }
-        self.known += 1;
-        self.open.remove(&message.number);
-        self.refused.remove(&message.number);
-        true
-    }
-
     fn name(&self, place: &Place) -> String {
         if self.total() == Some(1) {
             "the message".to_owned()
@@ -119,16 +72,6 @@ impl<'c> Report<'c> {
         } else {
             ranges(places.iter().copied())
         }
-    }
-
-    /// How many messages' fate is known.
-    pub fn known(&self) -> u64 {
-        self.known
-    }
-
-    /// The messages that the broker has refused and not taken since, as names.
-    pub fn refused(&self) -> Vec<String> {
-        self.names(&self.refused.values().collect::<Vec<_>>())
     }
 
     /// Whether the fate of every message that was taken is known.
@@ -194,5 +137,59 @@ impl<'c> Report<'c> {
             returned: self.returned,
             cause,
         }))
+    }
+}
+
+impl Ledger for Report<'_> {
+    fn take(&mut self, message: &Outgoing) {
+        self.open.insert(message.number, message.place.clone());
+        if self
+            .last
+            .as_ref()
+            .is_none_or(|(last, _)| *last < message.number)
+        {
+            self.last = Some((message.number, message.place.clone()));
+        }
+    }
+
+    fn note(&mut self, message: &Outgoing, fate: &Fate) {
+        match fate {
+            Fate::Refused => {
+                self.refused.insert(message.number, message.place.clone());
+                return;
+            }
+            Fate::Confirmed => {
+                self.confirmed += 1;
+                if self.is_detailed() {
+                    let body = &message.message.body;
+                    self.print(&match body.len() {
+                        0..=SHOWN => format!(" [x] Sent {}", text::quote(body)),
+                        length => format!(" [x] Sent a message of {length} bytes"),
+                    });
+                }
+            }
+            Fate::Returned(said) => {
+                let name = self.name(&message.place);
+                if self.plan.is_none() && self.returned.is_empty() {
+                    // There may be hours until the end.
+                    self.context.talk.note(&format!(
+                        "{} returned {name} ({said}); going on",
+                        self.context.settings.broker
+                    ));
+                }
+                self.returned.push(|| format!("{name} ({said})"));
+            }
+        }
+        self.known += 1;
+        self.open.remove(&message.number);
+        self.refused.remove(&message.number);
+    }
+
+    fn known(&self) -> u64 {
+        self.known
+    }
+
+    fn refused(&self) -> Vec<String> {
+        self.names(&self.refused.values().collect::<Vec<_>>())
     }
 }

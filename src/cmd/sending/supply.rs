@@ -1,4 +1,4 @@
-//! The messages of one `send`, in order: those that have to be sent again before those to come.
+//! The messages to send, in order: those that have to be sent again before those to come.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +16,7 @@ pub struct Outgoing {
     pub message: Message,
     /// Where it came from.
     pub place: Place,
-    /// Which message of this `send` it is, from 1.
+    /// Which message it is, from 1.
     pub number: u64,
     /// Whether it goes to the queue that hello-mq declares.
     pub to_queue: bool,
@@ -39,8 +39,8 @@ pub struct Template {
     pub queue: String,
     /// The properties, as far as an envelope leaves them out.
     pub properties: Properties,
-    /// What every `message-id` begins with that nobody else gave.
-    pub run: String,
+    /// What every `message-id` begins with that nobody else gave; `None` for no such id.
+    pub run: Option<String>,
 }
 
 impl Template {
@@ -62,8 +62,8 @@ impl Template {
                 _ => String::new(),
             });
         let mut properties = envelope.properties.or(&self.properties);
-        if properties.message_id.is_none() {
-            properties.message_id = ShortString::new(format!("{}-{number}", self.run)).ok();
+        if let (None, Some(run)) = (&properties.message_id, &self.run) {
+            properties.message_id = ShortString::new(format!("{run}-{number}")).ok();
         }
         Outgoing {
             message: Message {
@@ -210,7 +210,7 @@ mod tests {
                 priority: Some(1),
                 ..Properties::default()
             },
-            run: "run".to_owned(),
+            run: Some("run".to_owned()),
         }
     }
 

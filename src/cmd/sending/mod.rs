@@ -1,0 +1,297 @@
+//! Sending messages until the broker has confirmed each, over as many connections as it takes.
+
+mod supply;
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::never;
+
+use crate::broker::publisher::{Event, Fate, Options, Publisher};
+use crate::broker::{Backoff, Connector, Session, topology};
+use crate::error::{Error, listed};
+use crate::talk::Talk;
+use crate::values::{QueueName, Rate, Span};
+use supply::Next;
+pub use supply::{Outgoing, Supply, Template};
+
+/// Why [`Sending::pump`] came to an end with the fate of every message known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    /// There is nothing more to send.
+    Done,
+    /// The next message needs the queue to be there.
+    QueueNeeded,
+}
+
+/// Who is told what becomes of the messages.
+pub trait Ledger {
+    /// A message is being sent, perhaps not for the first time.
+    fn take(&mut self, message: &Outgoing);
+
+    /// The fate of a message is known. One that was refused is sent again.
+    fn note(&mut self, message: &Outgoing, fate: &Fate);
+
+    /// How many messages' fate is known for good.
+    fn known(&self) -> u64;
+
+    /// The messages that the broker has refused and not taken since, as names.
+    fn refused(&self) -> Vec<String>;
+}
+
+/// Messages on their way: what to send, where, and who is told.
+pub struct Sending<L> {
+    /// The way to the broker.
+    pub connector: Connector,
+    /// How to publish.
+    pub options: Options,
+    /// The queue that has to be there for messages that go to it; `None` if it is not to be declared.
+    pub queue: Option<QueueName>,
+    /// Whether messages go to it, as far as is known.
+    pub is_queue_needed: bool,
+    /// What to send.
+    pub supply: Supply,
+    /// Who is told.
+    pub ledger: L,
+    /// How fast to send.
+    pub pace: Pace,
+    /// How long to try.
+    pub patience: Patience,
+    /// How to tell the user.
+    pub talk: Talk,
+}
+
+impl<L: Ledger> Sending<L> {
+    /// Sends the messages, and after a lost connection again those that were not confirmed, in
+    /// order.
+    ///
+    /// # Errors
+    /// Those of the input and of the broker. The ledger knows what became of the messages, and the
+    /// supply has those that are still to be sent.
+    pub fn deliver(&mut self) -> Result<(), Error> {
+        let mut session = self.connector.open()?;
+        loop {
+            match self.publish(&mut session) {
+                Err(error) if error.is_transient() && self.patience.is_any() => {
+                    self.patience.renew(self.ledger.known());
+                    session = self.connector.reopen(
+                        error,
+                        self.patience.until,
+                        &mut self.patience.backoff,
+                    )?;
+                }
+                result => return result.and_then(|()| session.close()),
+            }
+        }
+    }
+
+    /// Sends the messages on one connection. Those that are not confirmed when it fails are back in
+    /// the supply.
+    fn publish(&mut self, session: &mut Session) -> Result<(), Error> {
+        loop {
+            if let Some(queue) = self.queue.as_ref().filter(|_| self.is_queue_needed) {
+                topology::ensure(session, queue)?;
+            }
+            let mut publisher = Publisher::open(session, self.options)?;
+            let result = self.pump(&mut publisher);
+            if let Ok(Pause::QueueNeeded) = result {
+                self.is_queue_needed = true;
+                continue;
+            }
+            let (known, unknown) = publisher.end();
+            for (message, fate) in known {
+                self.ledger.note(&message, &fate);
+                if fate == Fate::Refused {
+                    self.supply.put_back([message]);
+                }
+            }
+            self.supply.put_back(unknown);
+            return result.map(drop);
+        }
+    }
+
+    fn pump(&mut self, publisher: &mut Publisher<Outgoing>) -> Result<Pause, Error> {
+        let mut refused = Vec::new();
+        let mut stop = None;
+        let mut not_before = None;
+        loop {
+            while let Some((message, fate)) = publisher.settled() {
+                self.ledger.note(&message, &fate);
+                if fate == Fate::Refused {
+                    refused.push(message);
+                } else {
+                    self.trust();
+                }
+            }
+            if publisher.is_idle() {
+                if !refused.is_empty() {
+                    self.supply.put_back(refused.drain(..));
+                    // There is more to do than it seemed.
+                    stop = stop.filter(Result::is_err);
+                    if stop.is_none() {
+                        not_before = Some(self.refused()?);
+                    }
+                }
+                if let Some(stop) = stop.take() {
+                    return stop;
+                }
+            }
+            // What was refused is tried again one by one until the first is taken.
+            let has_room = if self.patience.is_refused {
+                publisher.is_idle()
+            } else {
+                publisher.has_room() && refused.is_empty()
+            };
+            let not_yet = not_before
+                .max(self.pace.next())
+                .filter(|moment| *moment > Instant::now());
+            let may_publish = has_room && stop.is_none();
+            let mut batches = never();
+            if may_publish && not_yet.is_none() {
+                match self.supply.next() {
+                    Next::Message(message) => match self.obstacle(publisher, &message) {
+                        Some(obstacle) => {
+                            self.supply.put_back([message]);
+                            stop = Some(obstacle);
+                            continue;
+                        }
+                        None => {
+                            self.ledger.take(&message);
+                            self.pace.published();
+                            publisher.publish(message)?;
+                            continue;
+                        }
+                    },
+                    Next::Later => batches = self.supply.batches(),
+                    Next::Nothing => {
+                        stop = Some(self.supply.failure().map_or(Ok(Pause::Done), Err));
+                        continue;
+                    }
+                }
+            }
+            match publisher.wait(&batches, not_yet.filter(|_| may_publish))? {
+                Event::Input(batch) => self.supply.add(batch),
+                Event::Interrupted => {
+                    publisher.stop();
+                    let interrupted = Error::Interrupted("while sending".to_owned());
+                    stop = Some(Err(interrupted));
+                }
+                Event::Settled | Event::Late => {}
+            }
+        }
+    }
+
+    /// What has to happen before a message can be sent, or keeps it from being sent.
+    fn obstacle(
+        &self,
+        publisher: &Publisher<Outgoing>,
+        message: &Outgoing,
+    ) -> Option<Result<Pause, Error>> {
+        if message.to_queue && !self.is_queue_needed {
+            return Some(Ok(Pause::QueueNeeded));
+        }
+        let problem = publisher.obstacle(&message.message)?;
+        let place = message.place.to_string();
+        Some(Err(Error::BadInput { place, problem }))
+    }
+
+    /// The broker has refused messages: they can be sent again from the moment that is returned.
+    fn refused(&mut self) -> Result<Instant, Error> {
+        let broker = self.connector.broker();
+        self.patience.renew(self.ledger.known());
+        if self.patience.is_over() {
+            return Err(Error::Nack { broker });
+        }
+        if !self.patience.is_refused {
+            self.patience.is_refused = true;
+            self.talk.note(&format!(
+                "{broker} refused (nack) {}; trying again",
+                listed(&self.ledger.refused())
+            ));
+        }
+        Ok(Instant::now() + self.patience.backoff.next_delay())
+    }
+
+    /// The broker took or returned a message: it refuses no longer.
+    fn trust(&mut self) {
+        if self.patience.is_refused {
+            self.patience.is_refused = false;
+            let broker = self.connector.broker();
+            self.talk.note(&format!("{broker} takes messages again"));
+        }
+    }
+}
+
+/// How long to try again: the time starts anew with each message whose fate becomes known.
+pub struct Patience {
+    retry_for: Span,
+    known: u64,
+    until: Option<Instant>,
+    backoff: Backoff,
+    /// Whether the broker refused what was sent last.
+    is_refused: bool,
+}
+
+impl Patience {
+    /// For so long; 0s is not at all.
+    #[must_use]
+    pub fn new(retry_for: Span) -> Self {
+        Self {
+            retry_for,
+            known: 0,
+            until: None,
+            backoff: Backoff::default(),
+            is_refused: false,
+        }
+    }
+
+    fn is_any(&self) -> bool {
+        self.retry_for != Span::seconds(0)
+    }
+
+    fn renew(&mut self, known: u64) {
+        if known > self.known || self.until.is_none() {
+            self.known = known;
+            self.until = Instant::now().checked_add(self.retry_for.get());
+            self.backoff = Backoff::default();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
+/// When the next message may be sent.
+pub struct Pace {
+    interval: Option<Duration>,
+    next: Option<Instant>,
+}
+
+/// How far the sending may be behind its pace and still catch up. A timer is not exact.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
+impl Pace {
+    /// At this rate, or as fast as it goes.
+    #[must_use]
+    pub fn new(rate: Option<Rate>) -> Self {
+        Self {
+            interval: rate.map(Rate::interval),
+            next: None,
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn published(&mut self) {
+        if let Some(interval) = self.interval {
+            let now = Instant::now();
+            let due = self
+                .next
+                .unwrap_or(now)
+                .max(now.checked_sub(CATCH_UP).unwrap_or(now));
+            self.next = due.checked_add(interval);
+        }
+    }
+}
