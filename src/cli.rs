@@ -371,6 +371,40 @@ pub struct Receive {
     #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
 
+    /// Run this command for each message instead of printing it: the body is its standard input,
+    /// properties are in its environment (HELLO_MQ_...). Its exit status decides: 0 acknowledges the
+    /// message, 3 rejects it, 4 has it delivered again later, and of anything else --on-failure says
+    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to"])]
+    pub command: Vec<OsString>,
+
+    /// Run so many commands at a time [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Command", requires = "command", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+
+    /// A command that takes longer has failed, and is ended with all its processes
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Command",
+        requires = "command"
+    )]
+    pub command_timeout: Option<Span>,
+
+    /// What becomes of a message whose command fails: it is delivered again later (requeue), is
+    /// dead-lettered or dropped (reject), or goes back at once and hello-mq ends with 1 (stop)
+    /// [default: requeue]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        help_heading = "Command",
+        requires = "command"
+    )]
+    pub on_failure: Option<OnFailure>,
+
+    /// Reject a message that was delivered again so many times [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Command", requires = "command")]
+    pub max_redeliveries: Option<u32>,
+
     /// Show the messages that are in the queue, and leave them there
     ///
     /// They are given back when the last is printed; until then no one else gets them, and then
@@ -425,6 +459,17 @@ pub struct Receive {
     /// Don't declare the queue first
     #[arg(long)]
     pub no_declare: bool,
+}
+
+/// What becomes of a message whose command fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// It is delivered again, after a while
+    Requeue,
+    /// It is dead-lettered, or dropped
+    Reject,
+    /// It is given back, and hello-mq ends
+    Stop,
 }
 
 /// What a received message looks like.

@@ -221,6 +221,19 @@ pub enum Error {
         consequence: String,
     },
 
+    /// The command for the messages can't be run at all.
+    #[error("cannot run {}: {}", text::quote(command.as_bytes()), reason(source))]
+    Spawn {
+        /// The command.
+        command: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+
+    /// A command failed, and that is the end (`--on-failure stop`).
+    #[error("{0}; it is back in its queue, and this is the end (--on-failure stop)")]
+    CommandFailed(String),
+
     /// The directory for the messages can't be written to.
     #[error("cannot save messages in {}: {}", text::escape(&path.display().to_string()), reason(source))]
     Directory {
@@ -332,7 +345,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
-            Self::Usage(_) => Status::Usage,
+            Self::Usage(_) | Self::Spawn { .. } => Status::Usage,
             Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
             Self::InputFile { .. } => Status::NoInput,
             Self::Config { .. } | Self::File { .. } => Status::Config,
@@ -340,7 +353,7 @@ impl Error {
                 Status::Unavailable
             }
             Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
-            Self::Short { .. } | Self::TimeIsUp => Status::Short,
+            Self::Short { .. } | Self::TimeIsUp | Self::CommandFailed(_) => Status::Short,
             Self::LoginRefused { code, .. } => match code {
                 403 | 530 => Status::NoPermission,
                 _ => Status::Unavailable,
@@ -458,6 +471,8 @@ impl Error {
             | Self::File { .. }
             | Self::Output { .. }
             | Self::Directory { .. }
+            | Self::Spawn { .. }
+            | Self::CommandFailed(_)
             | Self::Interrupted(_) => return None,
         };
         Some(hint)

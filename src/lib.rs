@@ -24,6 +24,7 @@ use std::io::{self, Write};
 
 use cli::{Cli, Command, Instead};
 use cmd::Context;
+pub use cmd::receive::abort;
 use error::{Error, Status};
 use interrupt::Interrupt;
 use talk::Talk;

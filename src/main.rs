@@ -5,7 +5,7 @@ use std::thread;
 
 use crossbeam_channel::{bounded, select};
 use hello_mq::error::Status;
-use hello_mq::{answer, cli, interrupt, run};
+use hello_mq::{abort, answer, cli, interrupt, run};
 
 fn main() -> ExitCode {
     let status = match cli::parse(std::env::args_os()) {
@@ -25,6 +25,9 @@ fn supervise(cli: cli::Cli) -> Status {
     thread::spawn(move || sender.send(run(cli, first)));
     select! {
         recv(done) -> status => status.unwrap_or(Status::Bug),
-        recv(second.receiver()) -> _ => Status::Interrupted,
+        recv(second.receiver()) -> _ => {
+            abort();
+            Status::Interrupted
+        }
     }
 }

@@ -337,17 +337,14 @@ impl Consumer<'_> {
     }
 
     fn subscribe(&mut self) -> Result<(), Error> {
-        let options = ConsumerOptions {
-            no_ack: self.inflow.no_ack,
-            exclusive: self.inflow.options.exclusive,
-            arguments: self.inflow.options.arguments(self.inflow.next_offset),
-            ..ConsumerOptions::default()
-        };
-        let consumer = self
-            .channel
-            .basic_consume(self.queue.as_str(), options)
-            .map_err(|error| self.error(error))?;
-        self.subscription = Some(Subscription { consumer });
+        let subscription = subscribe(
+            self.channel,
+            self.queue,
+            &self.inflow.options,
+            self.inflow.no_ack,
+            self.inflow.next_offset,
+        );
+        self.subscription = Some(subscription.map_err(|error| self.error(error))?);
         Ok(())
     }
 
@@ -396,17 +393,35 @@ impl Consumer<'_> {
     }
 }
 
+/// Tells the broker of a consumer that goes on with the message `next_offset` of a stream.
+pub(super) fn subscribe<'c>(
+    channel: &'c Channel,
+    queue: &QueueName,
+    options: &Options,
+    no_ack: bool,
+    next_offset: Option<u64>,
+) -> Result<Subscription<'c>, amiquip::Error> {
+    let options = ConsumerOptions {
+        no_ack,
+        exclusive: options.exclusive,
+        arguments: options.arguments(next_offset),
+        ..ConsumerOptions::default()
+    };
+    let consumer = channel.basic_consume(queue.as_str(), options)?;
+    Ok(Subscription { consumer })
+}
+
 /// A consumer that the broker knows of.
 ///
 /// The library's I/O thread fails, and the connection with it, if it finds nobody who listens when
 /// the broker's answer to a cancellation comes in. So a consumer is always cancelled first, then
 /// listened to until it has ended, and only then dropped.
-struct Subscription<'c> {
+pub(super) struct Subscription<'c> {
     consumer: amiquip::Consumer<'c>,
 }
 
 impl Subscription<'_> {
-    fn deliveries(&self) -> &Receiver<ConsumerMessage> {
+    pub(super) fn deliveries(&self) -> &Receiver<ConsumerMessage> {
         self.consumer.receiver()
     }
 

@@ -9,6 +9,8 @@ pub mod consumer;
 mod content;
 mod flow;
 mod guard;
+pub mod handler;
+mod hands;
 mod handshake;
 pub mod peek;
 pub mod publisher;

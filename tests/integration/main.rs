@@ -3,6 +3,7 @@
 //! `make test` runs these; by hand: `scripts/with-broker cargo test --test integration`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod command;
 mod declare;
 mod errors;
 mod faults;

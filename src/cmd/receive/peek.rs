@@ -9,7 +9,8 @@ use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
 
-use super::{End, Sink};
+use super::End;
+use super::print::Sink;
 
 /// How many messages are written at a time.
 const BATCH: usize = 128;

@@ -1,0 +1,236 @@
+//! Consuming one message at a time: each is settled by itself, in whatever order.
+
+use std::time::Instant;
+
+use amiquip::{Channel, ConsumerMessage, Delivery};
+use crossbeam_channel::{Receiver, at, never, select};
+
+use super::consumer::{Options, Subscription, subscribe};
+use super::guard::GRACE;
+use super::hands::Hands;
+pub use super::hands::Ticket;
+use super::{Session, content, topology};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::message::Message;
+use crate::values::QueueName;
+
+/// The messages of a `receive` that are settled one by one, across connections.
+#[derive(Debug)]
+pub struct Handled {
+    hands: Hands<Delivery>,
+    options: Options,
+}
+
+impl Handled {
+    /// The messages that are to come.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            hands: Hands::new(options.count),
+            options,
+        }
+    }
+
+    /// How many messages have left the queue for good.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.hands.done()
+    }
+
+    /// Whether a message can still be settled.
+    #[must_use]
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.hands.holds(ticket)
+    }
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done with.
+    Acknowledge,
+    /// It is dead-lettered, or dropped.
+    Reject,
+    /// It goes back to the queue.
+    Requeue,
+}
+
+/// What a [`Handler`] was waiting for.
+#[derive(Debug)]
+pub enum Event<R> {
+    /// A message came.
+    Taken(Ticket, Box<Message>),
+    /// Something else that was waited for.
+    Other(R),
+    /// The user wants to stop.
+    Interrupted,
+    /// The moment that was waited for at most has come.
+    Late,
+}
+
+/// A running consumer whose messages are settled one by one.
+pub struct Handler<'c> {
+    session: &'c mut Session,
+    channel: &'c Channel,
+    queue: &'c QueueName,
+    subscription: Subscription<'c>,
+    handled: &'c mut Handled,
+}
+
+/// Consumes from a queue for as long as `work` does. Whatever `work` returns, the channel is then
+/// closed, which gives what is not settled back to the queue.
+///
+/// # Errors
+/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with.
+pub fn handle(
+    session: &mut Session,
+    queue: &QueueName,
+    handled: &mut Handled,
+    work: impl FnOnce(&mut Handler) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let channel = session.channel()?;
+    let doing = format!("consume from queue {queue}");
+    let subscription = channel
+        .qos(0, handled.options.prefetch, false)
+        .and_then(|()| subscribe(&channel, queue, &handled.options, false, None))
+        .map_err(|error| session.error(&doing, error))?;
+    let mut handler = Handler {
+        session: &mut *session,
+        channel: &channel,
+        queue,
+        subscription,
+        handled: &mut *handled,
+    };
+    let result = work(&mut handler);
+    if !matches!(result, Err(Error::Cancelled { .. })) {
+        handler.session.start_closing(GRACE);
+    }
+    drop(handler);
+    let closed = channel.close();
+    handled.hands.lose_receipts();
+    result?;
+    closed.map_err(|error| session.error("close a channel", error))
+}
+
+impl Handler<'_> {
+    /// Whether all the messages that were asked for are in hand, or done.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.handled.hands.is_complete()
+    }
+
+    /// Whether no message is in hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.handled.hands.is_empty()
+    }
+
+    /// Waits for whatever comes first: a message, if one more may be taken; something in `other`;
+    /// `interrupt`, if there is one; or the moment `at_most`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
+    pub fn wait<R>(
+        &mut self,
+        may_take: bool,
+        other: &Receiver<R>,
+        interrupt: Option<&Interrupt>,
+        at_most: Option<Instant>,
+    ) -> Result<Event<R>, Error> {
+        let deliveries = self.subscription.deliveries();
+        let late = at_most.map_or_else(never, at);
+        let interrupted = interrupt.map_or_else(never, |interrupt| interrupt.receiver().clone());
+        // Results first: what they settle makes room.
+        if let Ok(other) = other.try_recv() {
+            return Ok(Event::Other(other));
+        }
+        let message = if may_take && !self.is_complete() {
+            select! {
+                recv(deliveries) -> message => message,
+                recv(other) -> other => return self.other(other),
+                recv(interrupted) -> _ => return Ok(Event::Interrupted),
+                recv(late) -> _ => return Ok(Event::Late),
+            }
+        } else {
+            select! {
+                recv(other) -> other => return self.other(other),
+                recv(interrupted) -> _ => return Ok(Event::Interrupted),
+                recv(late) -> _ => return Ok(Event::Late),
+            }
+        };
+        match message {
+            Ok(ConsumerMessage::Delivery(mut delivery)) => {
+                let message = content::received(&mut delivery, self.session);
+                let ticket = self.handled.hands.take(delivery);
+                Ok(Event::Taken(ticket, Box::new(message)))
+            }
+            Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
+                broker: self.session.name.clone(),
+                queue: self.queue.to_string(),
+            }),
+            Ok(
+                ConsumerMessage::ServerClosedChannel(error)
+                | ConsumerMessage::ServerClosedConnection(error),
+            ) => Err(self.error(error)),
+            Ok(_) | Err(_) => Err(self.error(amiquip::Error::EventLoopDropped)),
+        }
+    }
+
+    fn other<R, E>(&self, other: Result<R, E>) -> Result<Event<R>, Error> {
+        other.map(Event::Other).map_err(|_| {
+            Error::Bug(format!(
+                "nobody handles the messages of queue {}",
+                self.queue
+            ))
+        })
+    }
+
+    /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Error> {
+        let hands = &mut self.handled.hands;
+        let delivery = match outcome {
+            Outcome::Acknowledge | Outcome::Reject => hands.finish(ticket),
+            Outcome::Requeue => hands.give_back(ticket),
+        };
+        let Some(delivery) = delivery else {
+            return Ok(());
+        };
+        match outcome {
+            Outcome::Acknowledge => delivery.ack(self.channel),
+            Outcome::Reject => delivery.reject(self.channel, false),
+            Outcome::Requeue => delivery.reject(self.channel, true),
+        }
+        .map_err(|error| self.error(error))
+    }
+
+    /// Whether a message can still be settled.
+    #[must_use]
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.handled.holds(ticket)
+    }
+
+    /// Whether the queue has no message that is ready, and none is on its way.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn is_queue_empty(&mut self) -> Result<bool, Error> {
+        if topology::look_up(self.session, self.queue)?.messages > 0 {
+            return Ok(false);
+        }
+        // What is not ready any more may be on its way to us. The broker answers on the consumer's own
+        // channel only after that.
+        self.channel
+            .qos(0, self.handled.options.prefetch, false)
+            .map_err(|error| self.error(error))?;
+        Ok(self.subscription.deliveries().is_empty())
+    }
+
+    fn error(&mut self, error: amiquip::Error) -> Error {
+        self.session
+            .error(&format!("consume from queue {}", self.queue), error)
+    }
+}

@@ -1,0 +1,423 @@
+//! `hello-mq receive -- COMMAND`: a command for each message, whose exit status decides.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsString;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::sys::signal::Signal;
+
+use super::job::{Ended, Job, MERCY};
+use super::line::Line;
+use super::{End, LULL, Limits, has_come};
+use crate::broker::handler::{Event, Handler, Outcome, Ticket};
+use crate::cli::{self, OnFailure};
+use crate::cmd::Context;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::message::{Message, Value};
+use crate::text;
+use crate::values::Span;
+
+/// How often a message is delivered again, where nothing else is said, before it is rejected.
+const MAX_REDELIVERIES: u32 = 10;
+
+/// The first delay before a message is delivered again. It doubles each time.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// How many messages may wait for their next delivery beside those that are being handled.
+pub const SPARE: u16 = 10;
+
+/// What the exit statuses of a command mean.
+const DONE: i32 = 0;
+const REJECT: i32 = 3;
+const LATER: i32 = 4;
+
+/// The commands of one `receive`.
+pub struct Commands<'c> {
+    context: &'c Context,
+    command: Vec<OsString>,
+    jobs: usize,
+    timeout: Option<Duration>,
+    on_failure: OnFailure,
+    attempts: Attempts,
+    running: HashMap<Ticket, Running>,
+    /// The messages that go back to the queue at a certain moment.
+    delayed: BTreeMap<(Instant, Ticket), ()>,
+    ended: Receiver<Ended>,
+    sender: Sender<Ended>,
+    /// Whether commands are running, for whoever has to wait for them.
+    busy: Arc<AtomicBool>,
+    limits: Limits,
+    last_message: Instant,
+}
+
+struct Running {
+    job: Job,
+    /// What the message is called when something is said of it.
+    name: String,
+    key: u64,
+    /// When it is asked to end, and then made to.
+    deadline: Option<Instant>,
+    is_asked: bool,
+}
+
+impl<'c> Commands<'c> {
+    pub fn new(arguments: &cli::Receive, context: &'c Context, limits: Limits) -> Self {
+        let (sender, ended) = unbounded();
+        Self {
+            context,
+            command: arguments.command.clone(),
+            jobs: usize::from(arguments.jobs.unwrap_or(1)),
+            timeout: arguments.command_timeout.and_then(Span::if_any),
+            on_failure: arguments.on_failure.unwrap_or(OnFailure::Requeue),
+            attempts: Attempts::new(arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES)),
+            running: HashMap::new(),
+            delayed: BTreeMap::new(),
+            ended,
+            sender,
+            busy: Arc::default(),
+            limits,
+            last_message: Instant::now(),
+        }
+    }
+
+    /// An interrupt for the connection, which has to outlive the user's as long as commands are
+    /// running: their messages are still to be acknowledged.
+    pub fn leave(&self) -> Interrupt {
+        let leave = Interrupt::default();
+        let (user, ours) = (self.context.interrupt.clone(), leave.clone());
+        let busy = Arc::clone(&self.busy);
+        thread::spawn(move || {
+            let _ = user.receiver().recv();
+            while busy.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            ours.trigger();
+        });
+        leave
+    }
+
+    /// Handles messages on one connection. Commands may still be running when it is lost.
+    pub fn work(&mut self, line: &mut Line, handler: &mut Handler) -> Result<End, Error> {
+        self.delayed
+            .retain(|(_, ticket), ()| handler.holds(*ticket));
+        self.last_message = Instant::now();
+        let mut end = None;
+        let mut look_at = self.limits.drain.then(Instant::now);
+        loop {
+            self.give_back_what_is_due(handler)?;
+            self.end_what_is_late();
+            self.busy.store(!self.running.is_empty(), Ordering::Relaxed);
+            if self.running.is_empty() {
+                match end {
+                    Some(end) => return end,
+                    None if handler.is_complete() && self.delayed.is_empty() => {
+                        return Ok(End::Count);
+                    }
+                    None => {}
+                }
+            }
+            let is_waiting = handler.is_idle() && self.running.is_empty() && end.is_none();
+            let idle_at = self
+                .limits
+                .idle_timeout
+                .filter(|_| is_waiting)
+                .and_then(|timeout| self.last_message.checked_add(timeout));
+            let look = look_at.filter(|_| is_waiting);
+            let until = self.limits.until.filter(|_| end.is_none());
+            let at_most = [until, idle_at, look, self.next_moment()];
+            let at_most = at_most.into_iter().flatten().min();
+            let may_take = end.is_none() && self.running.len() < self.jobs;
+            let interrupt = Some(&self.context.interrupt).filter(|_| end.is_none());
+            match handler.wait(may_take, &self.ended, interrupt, at_most)? {
+                Event::Taken(ticket, message) => {
+                    self.last_message = Instant::now();
+                    line.alive_since = self.last_message;
+                    look_at = look_at.map(|_| self.last_message + LULL);
+                    self.start(ticket, *message)?;
+                }
+                Event::Other((ticket, status)) => {
+                    self.last_message = Instant::now();
+                    if let Err(error) = self.finish(handler, ticket, status)? {
+                        end = Some(Err(error));
+                    }
+                }
+                Event::Interrupted => end = Some(Ok(End::Stopped)),
+                Event::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
+                Event::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
+                Event::Late if has_come(look) => {
+                    if handler.is_queue_empty()? {
+                        end = Some(Ok(End::Empty));
+                    }
+                    look_at = Some(Instant::now() + LULL);
+                }
+                Event::Late => {}
+            }
+        }
+    }
+
+    fn start(&mut self, ticket: Ticket, message: Message) -> Result<(), Error> {
+        let key = key(&message);
+        let name = match &message.properties.message_id {
+            Some(id) => format!("message {id}"),
+            None => "a message".to_owned(),
+        };
+        let attempt = 1 + self.attempts.of(key, &message);
+        let job = Job::start(&self.command, ticket, message, attempt, self.sender.clone());
+        let job = job.map_err(|source| Error::Spawn {
+            command: self
+                .command
+                .first()
+                .map(|program| program.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            source,
+        })?;
+        let running = Running {
+            job,
+            name,
+            key,
+            deadline: self
+                .timeout
+                .and_then(|timeout| Instant::now().checked_add(timeout)),
+            is_asked: false,
+        };
+        self.running.insert(ticket, running);
+        Ok(())
+    }
+
+    /// Settles the message of a command that has ended. The inner error is that of a command whose
+    /// failure is the end.
+    fn finish(
+        &mut self,
+        handler: &mut Handler,
+        ticket: Ticket,
+        status: io::Result<ExitStatus>,
+    ) -> Result<Result<(), Error>, Error> {
+        let Some(running) = self.running.remove(&ticket) else {
+            return Ok(Ok(()));
+        };
+        let Running { name, key, .. } = running;
+        if !handler.holds(ticket) {
+            self.context.talk.note(&format!(
+                "{name}: the connection was lost before the command had ended; it is delivered again"
+            ));
+            return Ok(Ok(()));
+        }
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        let failure = format!(
+            "{name}: the command {}",
+            match status {
+                _ if running.is_asked => format!(
+                    "took longer than {} (--command-timeout)",
+                    text::rounded(self.timeout.unwrap_or_default())
+                ),
+                Err(error) => format!("can't be waited for: {error}"),
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => format!("ended with status {code}"),
+                    (None, Some(signal)) => format!("was killed by signal {signal}"),
+                    (None, None) => "ended".to_owned(),
+                },
+            }
+        );
+        let code = code.filter(|_| !running.is_asked);
+        let outcome = match (code, self.on_failure) {
+            (Some(DONE), _) => Outcome::Acknowledge,
+            (Some(REJECT), _) => Outcome::Reject,
+            (Some(LATER), _) | (_, OnFailure::Requeue) => match self.attempts.delay(key) {
+                Some(delay) => {
+                    let delay_text = text::rounded(delay);
+                    self.context.talk.note(&format!(
+                        "{failure}; it goes back to the queue in {delay_text}"
+                    ));
+                    self.delayed.insert((Instant::now() + delay, ticket), ());
+                    return Ok(Ok(()));
+                }
+                None => {
+                    let most = self.attempts.max;
+                    self.context.talk.note(&format!(
+                        "{failure}; it was delivered again {most} times, and is rejected (--max-redeliveries)"
+                    ));
+                    Outcome::Reject
+                }
+            },
+            (_, OnFailure::Reject) => {
+                self.context
+                    .talk
+                    .note(&format!("{failure}; it is rejected"));
+                Outcome::Reject
+            }
+            (_, OnFailure::Stop) => {
+                handler.settle(ticket, Outcome::Requeue)?;
+                return Ok(Err(Error::CommandFailed(failure)));
+            }
+        };
+        self.attempts.forget(key);
+        handler.settle(ticket, outcome)?;
+        Ok(Ok(()))
+    }
+
+    fn give_back_what_is_due(&mut self, handler: &mut Handler) -> Result<(), Error> {
+        while let Some(entry) = self.delayed.first_entry() {
+            let (moment, ticket) = *entry.key();
+            if moment > Instant::now() {
+                break;
+            }
+            entry.remove();
+            handler.settle(ticket, Outcome::Requeue)?;
+        }
+        Ok(())
+    }
+
+    fn end_what_is_late(&mut self) {
+        let now = Instant::now();
+        for running in self.running.values_mut() {
+            if running.deadline.is_some_and(|deadline| deadline <= now) {
+                let signal = if running.is_asked {
+                    Signal::SIGKILL
+                } else {
+                    Signal::SIGTERM
+                };
+                running.job.signal(signal);
+                running.is_asked = true;
+                running.deadline = Some(now + MERCY);
+            }
+        }
+    }
+
+    /// When there is something to do although nothing comes.
+    fn next_moment(&self) -> Option<Instant> {
+        let deadlines = self.running.values().filter_map(|running| running.deadline);
+        let delayed = self.delayed.keys().map(|(moment, _)| *moment);
+        deadlines.chain(delayed).min()
+    }
+}
+
+/// What a message is known by when it comes again: its `message-id`, or else all of it.
+fn key(message: &Message) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match &message.properties.message_id {
+        Some(id) => id.as_bytes().hash(&mut hasher),
+        None => (&message.exchange, &message.routing_key, &message.body).hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+/// How often messages were delivered again. A classic queue does not count that.
+struct Attempts {
+    max: u32,
+    counts: HashMap<u64, u32>,
+    /// The order in which they came in, so that the oldest can be forgotten.
+    order: VecDeque<u64>,
+}
+
+/// How many messages are remembered.
+const REMEMBERED: usize = 10_000;
+
+impl Attempts {
+    fn new(max: u32) -> Self {
+        Self {
+            max,
+            counts: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// How often a message has come before, as far as is known here or the broker has counted.
+    fn of(&mut self, key: u64, message: &Message) -> u64 {
+        let headers = message.properties.headers.as_ref();
+        let counted = match headers.and_then(|headers| headers.get(b"x-delivery-count")) {
+            Some(Value::Long(count)) => u32::try_from(*count).unwrap_or_default(),
+            Some(Value::SignedInt(count)) => u32::try_from(*count).unwrap_or_default(),
+            _ => 0,
+        };
+        let known = self.counts.get(&key).copied().unwrap_or_default();
+        if counted > known {
+            self.remember(key, counted);
+        }
+        counted.max(known).into()
+    }
+
+    /// How long a message waits for its next delivery; `None` if there is to be none.
+    fn delay(&mut self, key: u64) -> Option<Duration> {
+        let count = self.counts.get(&key).copied().unwrap_or_default();
+        if count >= self.max {
+            return None;
+        }
+        self.remember(key, count + 1);
+        let factor = 1_u32.checked_shl(count.min(16)).unwrap_or(1);
+        Some((FIRST_DELAY * factor).min(LONGEST_DELAY))
+    }
+
+    fn remember(&mut self, key: u64, count: u32) {
+        if self.counts.insert(key, count).is_none() {
+            self.order.push_back(key);
+        }
+        while self.order.len() > REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.counts.remove(&oldest);
+            }
+        }
+    }
+
+    fn forget(&mut self, key: u64) {
+        if self.counts.remove(&key).is_some() {
+            self.order.retain(|known| *known != key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_and_end() {
+        let mut attempts = Attempts::new(8);
+        let delays: Vec<_> = std::iter::from_fn(|| attempts.delay(1))
+            .map(|delay| delay.as_secs())
+            .collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(attempts.delay(2), Some(FIRST_DELAY));
+        attempts.forget(1);
+        assert_eq!(attempts.delay(1), Some(FIRST_DELAY));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut attempts = Attempts::new(8);
+        for key in 0..2 * REMEMBERED as u64 {
+            attempts.delay(key);
+        }
+        assert_eq!(
+            (attempts.counts.len(), attempts.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+        assert_eq!(attempts.counts.get(&0), None);
+    }
+
+    #[test]
+    fn the_brokers_own_count_is_used() {
+        let mut message = Message::default();
+        let header = |count| {
+            let name = crate::message::ShortString::new("x-delivery-count").unwrap();
+            Some([(name, Value::Long(count))].into_iter().collect())
+        };
+        message.properties.headers = header(3);
+        let mut attempts = Attempts::new(4);
+        assert_eq!(attempts.of(1, &message), 3);
+        assert_eq!(attempts.delay(1), Some(FIRST_DELAY * 8));
+        assert_eq!(attempts.delay(1), None);
+    }
+}

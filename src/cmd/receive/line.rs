@@ -1,0 +1,167 @@
+//! The line to what messages are received from: opened, and got back when it is lost.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use super::End;
+use crate::broker::{Backoff, Connector, Session, topology};
+use crate::cli;
+use crate::cmd::Context;
+use crate::error::Error;
+use crate::settings::Origin;
+use crate::values::{Name, QueueName};
+
+/// A connection that lasted so long is not one that fails again and again.
+const STABLE: Duration = Duration::from_secs(30);
+
+/// What messages are received from.
+pub enum Source {
+    /// The queue of the settings.
+    Queue,
+    /// What an exchange sends to these routing keys.
+    Exchange(String, Vec<String>),
+}
+
+/// A routing key that matches every other at a topic exchange, and means nothing to a fanout or a
+/// headers exchange.
+const EVERYTHING: &str = "#";
+
+impl Source {
+    /// What the command line names.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it names nothing that can be received from.
+    pub fn new(arguments: &cli::Receive, context: &Context) -> Result<Self, Error> {
+        let Some(exchange) = &arguments.exchange else {
+            return Ok(Source::Queue);
+        };
+        let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
+        if exchange.as_str().is_empty() {
+            return usage(
+                "--exchange: nobody can listen in on the default exchange; receive from a queue",
+            );
+        }
+        if matches!(context.settings.queue.origin, Origin::Flag(_)) {
+            return usage("give either a queue or --exchange");
+        }
+        if arguments.drain {
+            return usage("--drain: the temporary queue of --exchange is empty to begin with");
+        }
+        let keys = match arguments.routing_key.as_slice() {
+            [] => vec![EVERYTHING.to_owned()],
+            keys => keys
+                .iter()
+                .map(|key| Name::as_str(key).to_owned())
+                .collect(),
+        };
+        Ok(Source::Exchange(exchange.as_str().to_owned(), keys))
+    }
+}
+
+/// The line to the broker.
+pub struct Line<'c> {
+    context: &'c Context,
+    connector: Connector,
+    pub source: Source,
+    /// When no more is wanted at the latest.
+    until: Option<Instant>,
+    /// Since when the connection is open, or has brought its last message.
+    pub alive_since: Instant,
+}
+
+impl<'c> Line<'c> {
+    pub fn new(
+        context: &'c Context,
+        connector: Connector,
+        source: Source,
+        until: Option<Instant>,
+    ) -> Self {
+        Self {
+            context,
+            connector,
+            source,
+            until,
+            alive_since: Instant::now(),
+        }
+    }
+
+    /// Receives with `consume`, over as many connections as it takes.
+    ///
+    /// # Errors
+    /// Those of `consume` that no other connection can mend, and those of connecting again.
+    pub fn keep(
+        &mut self,
+        mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<End, Error>,
+    ) -> Result<End, Error> {
+        let mut backoff = Backoff::default();
+        let mut session = self.connector.open()?;
+        loop {
+            let opened = Instant::now();
+            self.alive_since = opened;
+            let ended = self
+                .prepare(&mut session)
+                .and_then(|queue| consume(self, &mut session, &queue));
+            let error = match ended {
+                Ok(end) => {
+                    // The channel is closed, and with it all is said that counts.
+                    let _ = session.close();
+                    return Ok(end);
+                }
+                Err(error) => error,
+            };
+            if self.context.settings.no_reconnect.value {
+                return Err(error);
+            }
+            let error = match error {
+                Error::Cancelled { .. } if matches!(self.source, Source::Queue) => {
+                    match self.resume(&mut session, error) {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
+                }
+                error => error,
+            };
+            if !error.is_transient() {
+                return Err(error);
+            }
+            if self.alive_since > opened || opened.elapsed() > STABLE {
+                backoff = Backoff::default();
+            }
+            session = self.connector.reopen(error, self.until, &mut backoff)?;
+        }
+    }
+
+    /// The broker has ended the consumption. A queue that is still there (its node failed over, or
+    /// it was made anew) is consumed from again; one that was deleted is not brought back.
+    fn resume(&self, session: &mut Session, cancelled: Error) -> Result<(), Error> {
+        let queue = &self.context.settings.queue.value;
+        match topology::look_up(session, queue) {
+            Ok(_) => {
+                self.context.talk.note(&format!(
+                    "{cancelled}; it is there, consuming from it again"
+                ));
+                Ok(())
+            }
+            Err(error @ Error::Refused { code: 404, .. }) if !error.is_transient() => {
+                Err(cancelled)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that there is something to receive from.
+    fn prepare(&self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
+        let settings = &self.context.settings;
+        match &self.source {
+            Source::Queue => {
+                if !settings.no_declare.value {
+                    topology::ensure(session, &settings.queue.value)?;
+                }
+                Ok(Cow::Borrowed(&settings.queue.value))
+            }
+            Source::Exchange(exchange, routing_keys) => {
+                topology::listen(session, exchange, routing_keys).map(Cow::Owned)
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Messages from a consumer to where they go, and acknowledged when they are there.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::forward::Forward;
+use super::line::{Line, Source};
+use super::{End, LULL, Limits, has_come};
+use crate::broker::Session;
+use crate::broker::consumer::{self, Consumer, Event, Inflow};
+use crate::cmd::Context;
+use crate::error::Error;
+use crate::message::Message;
+use crate::output::Writer;
+use crate::values::QueueName;
+
+/// How long to wait, once it is time to leave, for a reader that takes nothing.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where messages go.
+pub enum Sink {
+    Writer(Writer),
+    Forward(Forward),
+}
+
+impl Sink {
+    /// Writes what comes before the first message.
+    fn start(&self) {
+        if let Self::Writer(writer) = self {
+            writer.start();
+        }
+    }
+
+    pub fn hand_over(&mut self, batch: Vec<Message>) {
+        match self {
+            Self::Writer(writer) => writer.hand_over(batch),
+            Self::Forward(forward) => forward.hand_over(batch),
+        }
+    }
+
+    /// A report for each batch, in order.
+    pub fn done(&self) -> &crossbeam_channel::Receiver<io::Result<()>> {
+        match self {
+            Self::Writer(writer) => writer.written(),
+            Self::Forward(forward) => forward.confirmed(),
+        }
+    }
+
+    /// Ends what is going on in the background.
+    pub fn close(self) {
+        match self {
+            Self::Writer(_) => {}
+            Self::Forward(forward) => forward.close(),
+        }
+    }
+}
+
+/// What moves messages from one connection after another.
+pub struct Printer<'c> {
+    context: &'c Context,
+    sink: &'c mut Sink,
+    limits: Limits,
+    /// Whether what comes before the first message is written.
+    started: bool,
+    /// When the last message came or was written, or the wait for the first began.
+    last_message: Instant,
+}
+
+impl<'c> Printer<'c> {
+    pub fn new(context: &'c Context, sink: &'c mut Sink, limits: Limits) -> Self {
+        Self {
+            context,
+            sink,
+            limits,
+            started: false,
+            last_message: Instant::now(),
+        }
+    }
+
+    /// Receives on one connection.
+    ///
+    /// # Errors
+    /// Those of the broker; [`Error::Output`] if a message can't be written.
+    pub fn consume(
+        &mut self,
+        line: &mut Line,
+        session: &mut Session,
+        queue: &QueueName,
+        inflow: &mut Inflow,
+    ) -> Result<End, Error> {
+        let mut end = End::Count;
+        // While there was no connection no message could come.
+        self.last_message = Instant::now();
+        consumer::consume(session, queue, inflow, |consumer| {
+            if !self.started {
+                self.sink.start();
+                self.started = true;
+            }
+            end = self.print(line, consumer)?;
+            Ok(())
+        })?;
+        Ok(end)
+    }
+
+    fn print(&mut self, line: &mut Line, consumer: &mut Consumer) -> Result<End, Error> {
+        let mut end = End::Count;
+        let mut leave_by = None;
+        let mut look_at = self.limits.drain.then(Instant::now);
+        while !consumer.is_done() {
+            if let Some(batch) = consumer.next_batch() {
+                self.sink.hand_over(batch);
+                continue;
+            }
+            // A reader that is slow is not a queue that is idle.
+            let idle_at = self
+                .limits
+                .idle_timeout
+                .filter(|_| consumer.is_idle())
+                .and_then(|timeout| self.last_message.checked_add(timeout));
+            let look = look_at.filter(|_| consumer.is_idle());
+            let at_most = match leave_by {
+                Some(moment) => Some(moment),
+                None => [self.limits.until, idle_at, look]
+                    .into_iter()
+                    .flatten()
+                    .min(),
+            };
+            match consumer.wait(self.sink.done(), at_most)? {
+                Event::Taken => {
+                    self.last_message = Instant::now();
+                    line.alive_since = self.last_message;
+                    look_at = look_at.map(|_| self.last_message + LULL);
+                }
+                Event::Written(Ok(())) => {
+                    self.last_message = Instant::now();
+                    consumer.acknowledge()?;
+                }
+                Event::Written(Err(source)) => return Err(self.unwritten(&line.source, source)),
+                Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,
+                Event::Late if leave_by.is_some() => break,
+                Event::Late if has_come(self.limits.until) => {
+                    end = leave(consumer, End::TimeIsUp, &mut leave_by)?;
+                }
+                Event::Late if has_come(idle_at) => {
+                    end = leave(consumer, End::Idle, &mut leave_by)?;
+                }
+                Event::Late => {
+                    if consumer.stop_if_empty()? {
+                        end = End::Empty;
+                    }
+                    look_at = Some(Instant::now() + LULL);
+                }
+            }
+        }
+        Ok(end)
+    }
+
+    fn unwritten(&self, from: &Source, source: io::Error) -> Error {
+        // What forwards messages fails as a `send` does.
+        let source = match source.downcast::<Error>() {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
+        let queue = &self.context.settings.queue.value;
+        if let Source::Exchange(..) = from {
+            return Error::Output {
+                source,
+                consequence: "what was not written is lost".to_owned(),
+            };
+        }
+        Error::Output {
+            source,
+            consequence: if self.context.settings.auto_ack.value {
+                format!("what was on its way from queue {queue} is lost (--auto-ack)")
+            } else {
+                format!("what was not written is back in queue {queue}")
+            },
+        }
+    }
+}
+
+/// Takes no more messages; the reader has a moment for those that it is being given.
+fn leave(consumer: &mut Consumer, end: End, leave_by: &mut Option<Instant>) -> Result<End, Error> {
+    consumer.stop()?;
+    *leave_by = Some(Instant::now() + PATIENCE);
+    Ok(end)
+}

@@ -1,0 +1,341 @@
+//! A command for each message.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use amiquip::{AmqpValue, FieldTable, QueueDeclareOptions};
+use nix::sys::signal::Signal;
+
+use crate::support::{Files, Node, Observer, hello, queue, shell};
+
+/// A queue whose rejected messages go to another, and the other.
+fn with_dead_letters(name: &str) -> (String, String) {
+    let (queue, dead) = (queue(name), queue(&format!("{name}-dead")));
+    let mut observer = Observer::new();
+    hello(["declare", &dead]).run();
+    let text = |text: &str| AmqpValue::LongString(text.to_owned());
+    let mut arguments = FieldTable::new();
+    arguments.insert("x-dead-letter-exchange".to_owned(), text(""));
+    arguments.insert("x-dead-letter-routing-key".to_owned(), text(&dead));
+    let options = QueueDeclareOptions {
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    observer.channel().queue_declare(&*queue, options).unwrap();
+    (queue, dead)
+}
+
+#[test]
+fn a_command_gets_the_body_and_what_the_message_says() {
+    let queue = queue("command");
+    hello([
+        "send",
+        "-q",
+        &queue,
+        "-H",
+        "x-shop: 7",
+        "--app-id",
+        "p",
+        "--type",
+        "t",
+        "a\nb",
+    ])
+    .run();
+    let script = "cat; echo \"|$HELLO_MQ_APP_ID|$HELLO_MQ_TYPE|$HELLO_MQ_HEADER_X_SHOP|$HELLO_MQ_HEADERS|$HELLO_MQ_ROUTING_KEY|$HELLO_MQ_ATTEMPT|$HELLO_MQ_PRIORITY|\"";
+    hello(["receive", "--drain", &queue, "--", "sh", "-c", script])
+        .env("HELLO_MQ_PRIORITY", "another message's")
+        .run()
+        .printed(&format!("a\nb|p|t|7|{{\"x-shop\":\"7\"}}|{queue}|1||\n"));
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn its_exit_status_decides() {
+    let (queue, dead) = with_dead_letters("status");
+    hello(["send", "-q", &queue, "0", "3", "0"]).run();
+    let start = Instant::now();
+    hello([
+        "receive",
+        "--drain",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        "exit $(cat)",
+    ])
+    .run()
+    .printed("");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let mut observer = Observer::new();
+    assert_eq!(observer.drain(&dead), ["3"]);
+    assert_eq!(observer.messages(&queue), 0);
+}
+
+#[test]
+fn what_fails_comes_again_later_and_keeps_nobody_waiting() {
+    let (queue, dead) = with_dead_letters("poison");
+    let files = Files::new();
+    let log = files.write("log", "");
+    hello(["send", "-q", &queue, "poison", "a", "b", "c"]).run();
+    let script = format!(
+        "body=$(cat); echo $body $HELLO_MQ_ATTEMPT >>{}; test $body != poison",
+        log.display()
+    );
+    let start = Instant::now();
+    let outcome = hello([
+        "receive",
+        "--drain",
+        "--max-redeliveries",
+        "2",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ])
+    .run();
+    let time = start.elapsed();
+    assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, ""));
+    for said in [
+        "the command ended with status 1; it goes back to the queue in 1s",
+        "it goes back to the queue in 2s",
+        "it was delivered again 2 times, and is rejected (--max-redeliveries)",
+    ] {
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+    }
+    assert_eq!(
+        fs::read_to_string(log).unwrap(),
+        "poison 1\na 1\nb 1\nc 1\npoison 2\npoison 3\n"
+    );
+    assert!(
+        time > Duration::from_secs(3) && time < Duration::from_secs(10),
+        "{time:?}"
+    );
+    assert_eq!(Observer::new().drain(&dead), ["poison"]);
+}
+
+#[test]
+fn on_failure_says_what_becomes_of_the_message() {
+    let (queue, dead) = with_dead_letters("failure");
+    hello(["send", "-q", &queue, "a"]).run();
+    hello(["receive", "--on-failure", "stop", &queue, "--", "false"])
+        .run()
+        .failed(
+            1,
+            &["the command ended with status 1; it is back in its queue"],
+        );
+    assert_eq!(Observer::new().messages(&queue), 1);
+    let outcome = hello([
+        "receive",
+        "--drain",
+        "--on-failure",
+        "reject",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        "kill -9 $$",
+    ])
+    .run();
+    assert_eq!(outcome.status(), 0);
+    assert!(
+        outcome
+            .stderr
+            .contains("was killed by signal 9; it is rejected"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(Observer::new().drain(&dead), ["a"]);
+    hello(["send", "-q", &queue, "b"]).run();
+    hello(["receive", &queue, "--", "/no/such/command"])
+        .run()
+        .failed(64, &["cannot run '/no/such/command': no such file"]);
+    assert_eq!(Observer::new().drain(&queue), ["b"]);
+}
+
+#[test]
+fn a_command_that_takes_too_long_is_ended_with_all_its_processes() {
+    let (queue, dead) = with_dead_letters("slow");
+    let files = Files::new();
+    let file = files.write("pid", "");
+    hello(["send", "-q", &queue, "a"]).run();
+    // Both the shell and what it waits for ignore the polite request.
+    let script = format!(
+        "trap '' TERM; sleep 60 & echo $! >{}; wait; wait",
+        file.display()
+    );
+    let start = Instant::now();
+    let outcome = hello([
+        "receive",
+        "--drain",
+        "--on-failure",
+        "reject",
+        "--command-timeout",
+        "300ms",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ])
+    .run();
+    let time = start.elapsed();
+    assert_eq!(outcome.status(), 0);
+    assert!(
+        outcome
+            .stderr
+            .contains("took longer than 300ms (--command-timeout); it is rejected"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(time < Duration::from_secs(6), "{time:?}");
+    let pid = fs::read_to_string(file).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+    assert!(
+        status.is_err() || status.unwrap().contains("State:\tZ"),
+        "it still runs"
+    );
+    assert_eq!(Observer::new().drain(&dead), ["a"]);
+}
+
+#[test]
+fn several_jobs_run_at_a_time() {
+    let queue = queue("jobs");
+    hello(["send", "-q", &queue, "-c", "8", "x"]).run();
+    let start = Instant::now();
+    hello([
+        "receive", "--drain", "--jobs", "8", &queue, "--", "sleep", "1",
+    ])
+    .run()
+    .printed("");
+    let time = start.elapsed();
+    assert!(
+        time > Duration::from_secs(1) && time < Duration::from_secs(4),
+        "{time:?}"
+    );
+}
+
+#[test]
+fn exactly_the_count_is_handled() {
+    let queue = queue("command-count");
+    hello(["send", "-q", &queue, "-c", "10", "x"]).run();
+    hello(["receive", "-c", "3", "--jobs", "2", &queue, "--", "cat"])
+        .run()
+        .printed("xxx");
+    assert_eq!(Observer::new().messages(&queue), 7);
+    hello([
+        "receive",
+        "-c",
+        "9",
+        "--timeout",
+        "1s",
+        &queue,
+        "--",
+        "true",
+    ])
+    .run()
+    .failed(1, &["received 7 of 9: the time is up"]);
+}
+
+#[test]
+fn ctrl_c_lets_commands_finish_and_a_second_one_ends_them() {
+    let queue = queue("finish");
+    hello(["send", "-q", &queue, "-c", "5", "x"]).run();
+    let mut receiver = hello([
+        "receive",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        "echo begin; sleep 2; echo end",
+    ])
+    .spawn();
+    receiver.expect("begin\n");
+    let (outcome, time) = receiver.stop(Signal::SIGINT);
+    assert_eq!(
+        (
+            outcome.status(),
+            outcome.stdout.as_str(),
+            outcome.stderr.as_str()
+        ),
+        (0, "end\n", "")
+    );
+    assert!(
+        time > Duration::from_secs(1) && time < Duration::from_secs(4),
+        "{time:?}"
+    );
+    assert_eq!(Observer::new().messages(&queue), 4);
+
+    let mut receiver = hello([
+        "receive",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        "echo begin $$; exec sleep 30",
+    ])
+    .spawn();
+    receiver.expect("begin ");
+    let pid = receiver.expect("\n");
+    receiver.signal(Signal::SIGINT);
+    thread::sleep(Duration::from_millis(400));
+    let (outcome, time) = receiver.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 130);
+    assert!(time < Duration::from_secs(2), "{time:?}");
+    assert!(fs::read_to_string(format!("/proc/{}/status", pid.trim())).is_err());
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(Observer::new().messages(&queue), 4);
+}
+
+#[test]
+fn a_lost_connection_is_got_back_and_every_message_handled() {
+    let mut node = Node::start();
+    let files = Files::new();
+    let log = files.write("log", "");
+    node.hello(["declare", "--durable", "d"]).run();
+    node.hello(["send", "-q", "d", "--persistent", "-l"])
+        .stdin((0..200).map(|n| format!("{n}\n")).collect::<String>())
+        .run();
+    let script = format!("n=$(cat); sleep 0.05; echo $n >>{}", log.display());
+    let mut receiver = node
+        .hello([
+            "receive",
+            "--jobs",
+            "4",
+            "--idle-timeout",
+            "5s",
+            "d",
+            "--",
+            "sh",
+            "-c",
+            &script,
+        ])
+        .spawn();
+    thread::sleep(Duration::from_millis(700));
+    node.tool("broker-kill");
+    node.tool("broker-start");
+    assert!(receiver.has_said(" again after ", 1));
+    let outcome = receiver.end();
+    assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
+    let mut handled: Vec<u32> = fs::read_to_string(log)
+        .unwrap()
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    handled.sort_unstable();
+    handled.dedup();
+    assert_eq!(handled, (0..200).collect::<Vec<_>>());
+    assert_eq!(node.observer().messages("d"), 0);
+}
+
+#[test]
+fn a_command_that_reads_nothing_is_no_failure() {
+    let queue = queue("unread");
+    hello(["send", "-q", &queue])
+        .stdin(vec![b'x'; 1 << 20])
+        .run();
+    let line = format!("$H receive --drain {queue} -- true");
+    shell(&line).run().printed("");
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
