@@ -558,6 +558,55 @@ fn a_cluster_whose_leader_is_killed() {
 }
 
 #[test]
+fn a_forwarder_that_is_killed_and_whose_broker_is() {
+    let mut node = Node::start();
+    let files = Files::new();
+    let lines = files.write("lines", &numbers(20_000).join("\n"));
+    node.hello(["declare", "--durable", "to"]).run();
+    node.hello(["declare", "--durable", "from"]).run();
+    node.hello([
+        "send",
+        "-q",
+        "from",
+        "--persistent",
+        "--quiet",
+        "-l",
+        "-f",
+        lines.to_str().unwrap(),
+    ])
+    .run()
+    .printed("");
+    let forward = |node: &Node, more: &[&str]| {
+        let mut arguments = vec!["receive", "--forward-to", ":to", "--prefetch", "8", "from"];
+        arguments.extend(more);
+        node.hello(&arguments)
+    };
+    for _ in 0..20 {
+        let forwarder = forward(&node, &[]).spawn();
+        thread::sleep(Duration::from_millis(random(150)));
+        forwarder.stop(Signal::SIGKILL);
+    }
+    // Two connections are lost and got back each time.
+    let mut forwarder = forward(&node, &["--idle-timeout", "10s"]).spawn();
+    let happened = again_and_again(&mut forwarder, 6, Duration::from_millis(80), || {
+        node.tool("broker-kill");
+        node.tool("broker-start");
+    });
+    let said = forwarder.said();
+    let outcome = forwarder.end();
+    outcome_is_disturbed(happened.len() > 2, &outcome);
+    let mut observer = node.observer();
+    assert_eq!(observer.messages("from"), 0);
+    row(
+        "kill -9 of broker and hello-mq",
+        "forward",
+        20_000,
+        &count(20_000, drained(&mut observer, "to")),
+        longest_silence(&happened, &said),
+    );
+}
+
+#[test]
 fn two_hundred_signals_on_each_verb() {
     let node = Node::start();
     let part = numbers(2_000);

@@ -431,7 +431,8 @@ impl<'b> Bytes<'b> {
             b'u' => Value::UnsignedShort(u16::from_be_bytes(self.array()?)),
             b'I' => Value::SignedInt(i32::from_be_bytes(self.array()?)),
             b'i' => Value::UnsignedInt(u32::from_be_bytes(self.array()?)),
-            b'l' => Value::Long(i64::from_be_bytes(self.array()?)),
+            // Unsigned in the specification; RabbitMQ makes no difference.
+            b'l' | b'L' => Value::Long(i64::from_be_bytes(self.array()?)),
             b'f' => Value::Float(f32::from_bits(u32::from_be_bytes(self.array()?))),
             b'd' => Value::Double(f64::from_bits(u64::from_be_bytes(self.array()?))),
             b'D' => Value::Decimal {

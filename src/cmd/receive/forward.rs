@@ -16,7 +16,7 @@ use crate::message::envelope::Envelope;
 use crate::message::{Message, Properties};
 use crate::settings::Settings;
 use crate::talk::Talk;
-use crate::values::Target;
+use crate::values::{Span, Target};
 
 /// Messages on their way to another queue: a connection of its own, and a thread that minds it.
 pub struct Forward {
@@ -70,7 +70,8 @@ impl Forward {
                 known: 0,
             },
             pace: Pace::new(None),
-            patience: Patience::new(settings.retry_for.value),
+            // As long as there are messages to receive.
+            patience: Patience::new(settings.no_reconnect.value.then_some(Span::seconds(0))),
             connector,
             talk,
         };

@@ -41,7 +41,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         ledger: Report::new(context, &input),
         supply: Supply::new(input, template),
         pace,
-        patience: Patience::new(settings.retry_for.value),
+        patience: Patience::new(Some(settings.retry_for.value)),
         talk: context.talk,
     };
     let sent = sending.deliver();

@@ -21,6 +21,9 @@ enum Pause {
     Done,
     /// The next message needs the queue to be there.
     QueueNeeded,
+    /// It is time to send again what was refused, on another channel: a channel on which messages
+    /// were refused because a quorum queue had no leader refuses for ever (RabbitMQ 3.10).
+    Refused,
 }
 
 /// Who is told what becomes of the messages.
@@ -93,9 +96,13 @@ impl<L: Ledger> Sending<L> {
             }
             let mut publisher = Publisher::open(session, self.options)?;
             let result = self.pump(&mut publisher);
-            if let Ok(Pause::QueueNeeded) = result {
-                self.is_queue_needed = true;
-                continue;
+            match result {
+                Ok(Pause::QueueNeeded) => {
+                    self.is_queue_needed = true;
+                    continue;
+                }
+                Ok(Pause::Refused) => continue,
+                Ok(Pause::Done) | Err(_) => {}
             }
             let (known, unknown) = publisher.end();
             for (message, fate) in known {
@@ -112,7 +119,7 @@ impl<L: Ledger> Sending<L> {
     fn pump(&mut self, publisher: &mut Publisher<Outgoing>) -> Result<Pause, Error> {
         let mut refused = Vec::new();
         let mut stop = None;
-        let mut not_before = None;
+        let mut again_at = None;
         loop {
             while let Some((message, fate)) = publisher.settled() {
                 self.ledger.note(&message, &fate);
@@ -128,7 +135,7 @@ impl<L: Ledger> Sending<L> {
                     // There is more to do than it seemed.
                     stop = stop.filter(Result::is_err);
                     if stop.is_none() {
-                        not_before = Some(self.refused()?);
+                        again_at = Some(self.refused()?);
                     }
                 }
                 if let Some(stop) = stop.take() {
@@ -141,9 +148,12 @@ impl<L: Ledger> Sending<L> {
             } else {
                 publisher.has_room() && refused.is_empty()
             };
-            let not_yet = not_before
-                .max(self.pace.next())
+            let not_yet = again_at
+                .or(self.pace.next())
                 .filter(|moment| *moment > Instant::now());
+            if again_at.is_some() && not_yet.is_none() {
+                return Ok(Pause::Refused);
+            }
             let may_publish = has_room && stop.is_none();
             let mut batches = never();
             if may_publish && not_yet.is_none() {
@@ -223,7 +233,8 @@ impl<L: Ledger> Sending<L> {
 
 /// How long to try again: the time starts anew with each message whose fate becomes known.
 pub struct Patience {
-    retry_for: Span,
+    /// `None` is for ever.
+    retry_for: Option<Span>,
     known: u64,
     until: Option<Instant>,
     backoff: Backoff,
@@ -232,9 +243,9 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For so long; 0s is not at all.
+    /// For so long; 0s is not at all, and `None` for ever.
     #[must_use]
-    pub fn new(retry_for: Span) -> Self {
+    pub fn new(retry_for: Option<Span>) -> Self {
         Self {
             retry_for,
             known: 0,
@@ -245,13 +256,15 @@ impl Patience {
     }
 
     fn is_any(&self) -> bool {
-        self.retry_for != Span::seconds(0)
+        self.retry_for != Some(Span::seconds(0))
     }
 
     fn renew(&mut self, known: u64) {
         if known > self.known || self.until.is_none() {
             self.known = known;
-            self.until = Instant::now().checked_add(self.retry_for.get());
+            self.until = self
+                .retry_for
+                .and_then(|time| Instant::now().checked_add(time.get()));
             self.backoff = Backoff::default();
         }
     }
