@@ -18,7 +18,7 @@ macro_rules! exit_statuses {
         "\
 Exit status:
     0  done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe
-    1  fewer messages than --count before the timeout or the end of the queue
+    1  fewer messages than --count before the timeout or the end of the queue; a command failed
    64  the command line is wrong
    65  malformed input
    66  an input file can't be read
@@ -324,7 +324,7 @@ pub struct Receive {
     pub idle_timeout: Option<Span>,
 
     /// Stop when the queue is empty
-    #[arg(long, help_heading = "End")]
+    #[arg(long, help_heading = "End", conflicts_with = "stream_offset")]
     pub drain: bool,
 
     /// End when the connection is lost, instead of connecting again

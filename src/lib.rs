@@ -47,7 +47,7 @@ pub fn answer(instead: &Instead) -> Status {
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
     let talk = Talk::new(cli.common.quiet);
-    match execute(cli, interrupt, talk) {
+    match execute(cli, interrupt, talk.clone()) {
         Ok(()) => Status::Done,
         Err(error) => {
             talk.error(&error);

@@ -1,41 +1,91 @@
-//! What hello-mq says to the person: lines on standard error that start with `hello-mq: `.
+//! What hello-mq says to the person: lines on standard error that start with `hello-mq: `, and on a
+//! terminal how far long work has come.
 
 use std::io::{self, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::Error;
 
 /// Says things on standard error. A failure to do so is not reported: there is nowhere left to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Talk {
     quiet: bool,
+    /// Hidden until there is progress to show, and wherever standard error is no terminal.
+    progress: ProgressBar,
 }
+
+/// How often the progress is drawn anew, though nothing happens.
+const TICK: Duration = Duration::from_millis(200);
 
 impl Talk {
     /// With `quiet`, only errors are said.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        Self { quiet }
+        Self {
+            quiet,
+            progress: ProgressBar::hidden(),
+        }
+    }
+
+    /// Talk that can show progress as well.
+    #[must_use]
+    pub fn with_progress(&self) -> Self {
+        let progress = if self.quiet {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new_spinner()
+        };
+        Self {
+            quiet: self.quiet,
+            progress,
+        }
     }
 
     /// Whether only errors and data are wanted.
     #[must_use]
-    pub fn is_quiet(self) -> bool {
+    pub fn is_quiet(&self) -> bool {
         self.quiet
     }
 
     /// Says what the person should know although nothing failed.
-    pub fn note(self, text: &str) {
+    pub fn note(&self, text: &str) {
         if !self.quiet {
-            line(text);
+            self.progress.suspend(|| line(text));
         }
     }
 
     /// Says what failed and what to do next.
-    pub fn error(self, error: &Error) {
-        line(&error.to_string());
-        if let Some(hint) = error.hint() {
-            line(&format!("hint: {hint}"));
+    pub fn error(&self, error: &Error) {
+        self.progress.suspend(|| {
+            line(&error.to_string());
+            if let Some(hint) = error.hint() {
+                line(&format!("hint: {hint}"));
+            }
+        });
+    }
+
+    /// Whether somebody sees the progress.
+    #[must_use]
+    pub fn shows_progress(&self) -> bool {
+        !self.progress.is_hidden()
+    }
+
+    /// Shows how far the work has come, in place of what was shown before.
+    pub fn progress(&self, text: String) {
+        if self.progress.message().is_empty() {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                self.progress.set_style(style);
+            }
+            self.progress.enable_steady_tick(TICK);
         }
+        self.progress.set_message(text);
+    }
+
+    /// Takes the progress away.
+    pub fn end_progress(&self) {
+        self.progress.finish_and_clear();
     }
 }
 

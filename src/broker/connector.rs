@@ -46,14 +46,14 @@ impl Connector {
         verb: &str,
         interrupt: &Interrupt,
         until: Option<Instant>,
-        talk: Talk,
+        talk: &Talk,
     ) -> Self {
         Self {
             broker: broker.clone(),
             client: client(verb),
             interrupt: interrupt.clone(),
             until,
-            talk,
+            talk: talk.clone(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Connector {
                     blocked: established.blocked.clone(),
                     interrupt: connector.interrupt.clone(),
                     until: connector.until,
-                    talk: connector.talk,
+                    talk: connector.talk.clone(),
                 })
             });
             if sender.send(result).is_ok() {

@@ -17,12 +17,12 @@ use crate::values::QueueName;
 
 /// The messages of a `receive` that are settled one by one, across connections.
 #[derive(Debug)]
-pub struct Handled {
+pub struct Tally {
     hands: Hands<Delivery>,
     options: Options,
 }
 
-impl Handled {
+impl Tally {
     /// The messages that are to come.
     #[must_use]
     pub fn new(options: Options) -> Self {
@@ -75,7 +75,7 @@ pub struct Handler<'c> {
     channel: &'c Channel,
     queue: &'c QueueName,
     subscription: Subscription<'c>,
-    handled: &'c mut Handled,
+    tally: &'c mut Tally,
 }
 
 /// Consumes from a queue for as long as `work` does. Whatever `work` returns, the channel is then
@@ -86,21 +86,21 @@ pub struct Handler<'c> {
 pub fn handle(
     session: &mut Session,
     queue: &QueueName,
-    handled: &mut Handled,
+    tally: &mut Tally,
     work: impl FnOnce(&mut Handler) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let channel = session.channel()?;
     let doing = format!("consume from queue {queue}");
     let subscription = channel
-        .qos(0, handled.options.prefetch, false)
-        .and_then(|()| subscribe(&channel, queue, &handled.options, false, None))
+        .qos(0, tally.options.prefetch, false)
+        .and_then(|()| subscribe(&channel, queue, &tally.options, false, None))
         .map_err(|error| session.error(&doing, error))?;
     let mut handler = Handler {
         session: &mut *session,
         channel: &channel,
         queue,
         subscription,
-        handled: &mut *handled,
+        tally: &mut *tally,
     };
     let result = work(&mut handler);
     if !matches!(result, Err(Error::Cancelled { .. })) {
@@ -108,7 +108,7 @@ pub fn handle(
     }
     drop(handler);
     let closed = channel.close();
-    handled.hands.lose_receipts();
+    tally.hands.lose_receipts();
     result?;
     closed.map_err(|error| session.error("close a channel", error))
 }
@@ -117,13 +117,13 @@ impl Handler<'_> {
     /// Whether all the messages that were asked for are in hand, or done.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.handled.hands.is_complete()
+        self.tally.hands.is_complete()
     }
 
     /// Whether no message is in hand.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.handled.hands.is_empty()
+        self.tally.hands.is_empty()
     }
 
     /// Waits for whatever comes first: a message, if one more may be taken; something in `other`;
@@ -162,7 +162,7 @@ impl Handler<'_> {
         match message {
             Ok(ConsumerMessage::Delivery(mut delivery)) => {
                 let message = content::received(&mut delivery, self.session);
-                let ticket = self.handled.hands.take(delivery);
+                let ticket = self.tally.hands.take(delivery);
                 Ok(Event::Taken(ticket, Box::new(message)))
             }
             Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
@@ -191,7 +191,7 @@ impl Handler<'_> {
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Error> {
-        let hands = &mut self.handled.hands;
+        let hands = &mut self.tally.hands;
         let delivery = match outcome {
             Outcome::Acknowledge | Outcome::Reject => hands.finish(ticket),
             Outcome::Requeue => hands.give_back(ticket),
@@ -210,7 +210,7 @@ impl Handler<'_> {
     /// Whether a message can still be settled.
     #[must_use]
     pub fn holds(&self, ticket: Ticket) -> bool {
-        self.handled.holds(ticket)
+        self.tally.holds(ticket)
     }
 
     /// Whether the queue has no message that is ready, and none is on its way.
@@ -224,7 +224,7 @@ impl Handler<'_> {
         // What is not ready any more may be on its way to us. The broker answers on the consumer's own
         // channel only after that.
         self.channel
-            .qos(0, self.handled.options.prefetch, false)
+            .qos(0, self.tally.options.prefetch, false)
             .map_err(|error| self.error(error))?;
         Ok(self.subscription.deliveries().is_empty())
     }

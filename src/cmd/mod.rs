@@ -32,7 +32,7 @@ impl Context {
             verb,
             &self.interrupt,
             until,
-            self.talk,
+            &self.talk,
         )
     }
 

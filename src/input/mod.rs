@@ -140,7 +140,7 @@ impl Source {
 /// # Errors
 /// [`Error::Usage`] if it can't be read so; [`Error::InputFile`] and [`Error::Input`] if it can't be
 /// read at all; [`Error::EmptyInput`]; [`Error::Interrupted`] if the user did not wait for it.
-pub fn open(request: Request, interrupt: &Interrupt, talk: Talk) -> Result<Input, Error> {
+pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Input, Error> {
     let Request { form, count, .. } = request;
     let mut sources = sources(request.arguments, request.files);
     check(&sources, &form, count)?;
@@ -237,7 +237,7 @@ fn check(sources: &[Source], form: &Form, count: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn invite(form: &Form, talk: Talk) {
+fn invite(form: &Form, talk: &Talk) {
     talk.note(match form {
         Form::Whole => "reading the message from the terminal; Ctrl+D on an empty line ends it",
         Form::Pieces(_) => "reading messages from the terminal; Ctrl+D on an empty line ends them",
@@ -492,7 +492,7 @@ mod tests {
     }
 
     fn read(request: Request) -> Result<Vec<(Vec<u8>, String)>, Error> {
-        let input = open(request, &Interrupt::default(), Talk::new(true))?;
+        let input = open(request, &Interrupt::default(), &Talk::new(true))?;
         let mut items = Vec::new();
         for batch in input.batches {
             items.extend(
@@ -545,7 +545,7 @@ mod tests {
             files: vec![path],
             ..request(&[], Form::Envelopes)
         };
-        let input = open(input, &Interrupt::default(), Talk::new(true)).unwrap();
+        let input = open(input, &Interrupt::default(), &Talk::new(true)).unwrap();
         let batches: Vec<_> = input.batches.iter().collect();
         assert_eq!(batches.len(), 2);
         assert_eq!(batches[0].as_ref().unwrap()[0].envelope.body, b"a");

@@ -295,7 +295,12 @@ fn a_lost_connection_is_got_back_and_every_message_handled() {
     let log = files.write("log", "");
     node.hello(["declare", "--durable", "d"]).run();
     node.hello(["send", "-q", "d", "--persistent", "-l"])
-        .stdin((0..200).map(|n| format!("{n}\n")).collect::<String>())
+        .stdin(
+            (0..200)
+                .map(|n| n.to_string())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
         .run();
     let script = format!("n=$(cat); sleep 0.05; echo $n >>{}", log.display());
     let mut receiver = node

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use amiquip::{
     AmqpProperties, AmqpValue, ExchangeDeclareOptions, ExchangeType, FieldTable, Publish,
+    QueueDeclareOptions,
 };
 use nix::sys::signal::Signal;
 
@@ -652,4 +653,86 @@ fn ctrl_c_while_forwarding_loses_nothing() {
     all.sort_by_key(|number| number.parse::<u32>().unwrap());
     all.dedup();
     assert_eq!(all, numbers);
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let queue = queue("progress");
+    let send = format!("$H send -q {queue} -c 30 --rate 10 x");
+    shell(&send).run().printed(" [x] Sent 30 messages\n");
+    let outcome = shell(&format!("script -qec '{send}' /dev/null")).run();
+    assert_eq!(outcome.status(), 0);
+    assert!(outcome.stdout.contains(" of 30, confirmed "), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains(" [x] Sent 30 messages"),
+        "{outcome:?}"
+    );
+    let outcome = shell(&format!("script -qec '{send} --quiet' /dev/null")).run();
+    assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn a_stream_is_read_from_any_point_and_keeps_its_messages() {
+    let queue = queue("stream-queue");
+    let mut observer = Observer::new();
+    let mut arguments = FieldTable::new();
+    arguments.insert(
+        "x-queue-type".to_owned(),
+        AmqpValue::LongString("stream".to_owned()),
+    );
+    let options = QueueDeclareOptions {
+        durable: true,
+        arguments,
+        ..QueueDeclareOptions::default()
+    };
+    observer.channel().queue_declare(&*queue, options).unwrap();
+    let lines = (0..20)
+        .map(|n| n.to_string() + "\n")
+        .collect::<Vec<_>>()
+        .concat();
+    hello(["send", "-q", &queue, "-l"])
+        .stdin(lines.clone())
+        .run()
+        .printed(" [x] Sent 20 messages\n");
+    let read = |offset: &str, count: &str| {
+        hello([
+            "receive",
+            "-o",
+            "body",
+            "--stream-offset",
+            offset,
+            "-c",
+            count,
+            &queue,
+        ])
+        .run()
+    };
+    read("first", "20").printed(&lines);
+    read("17", "3").printed("17\n18\n19\n");
+    hello(["receive", "--stream-offset", "first", "--drain", &queue])
+        .run()
+        .failed(64, &["cannot be used with"]);
+    hello(["receive", "--stream-offset", "whenever", &queue])
+        .run()
+        .failed(64, &["write first, last, next, a number"]);
+    observer
+        .channel()
+        .queue_delete(&*queue, amiquip::QueueDeleteOptions::default())
+        .unwrap();
+}
+
+#[test]
+fn bodies_of_every_size_go_through_unchanged() {
+    let queue = queue("every-size");
+    // 131,064 bytes is the most of a body that one frame holds; 100 MiB is close to what the broker
+    // takes at most.
+    for size in [0, 1, 131_063, 131_064, 131_065, 100 << 20] {
+        let line = format!(
+            "head -c {size} /dev/urandom >$T/in && $H send --quiet -q {queue} -f $T/in && \
+             $H receive --drain -o body -D '' {queue} >$T/out && cmp $T/in $T/out"
+        );
+        let files = Files::new();
+        let directory = files.write("in", "").parent().unwrap().to_owned();
+        shell(&line).env("T", directory).run().printed("");
+    }
 }

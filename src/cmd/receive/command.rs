@@ -1,7 +1,7 @@
 //! `hello-mq receive -- COMMAND`: a command for each message, whose exit status decides.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -54,7 +54,7 @@ pub struct Commands<'c> {
     attempts: Attempts,
     running: HashMap<Ticket, Running>,
     /// The messages that go back to the queue at a certain moment.
-    delayed: BTreeMap<(Instant, Ticket), ()>,
+    delayed: BTreeSet<(Instant, Ticket)>,
     ended: Receiver<Ended>,
     sender: Sender<Ended>,
     /// Whether commands are running, for whoever has to wait for them.
@@ -84,7 +84,7 @@ impl<'c> Commands<'c> {
             on_failure: arguments.on_failure.unwrap_or(OnFailure::Requeue),
             attempts: Attempts::new(arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES)),
             running: HashMap::new(),
-            delayed: BTreeMap::new(),
+            delayed: BTreeSet::new(),
             ended,
             sender,
             busy: Arc::default(),
@@ -111,8 +111,7 @@ impl<'c> Commands<'c> {
 
     /// Handles messages on one connection. Commands may still be running when it is lost.
     pub fn work(&mut self, line: &mut Line, handler: &mut Handler) -> Result<End, Error> {
-        self.delayed
-            .retain(|(_, ticket), ()| handler.holds(*ticket));
+        self.delayed.retain(|(_, ticket)| handler.holds(*ticket));
         self.last_message = Instant::now();
         let mut end = None;
         let mut look_at = self.limits.drain.then(Instant::now);
@@ -241,7 +240,7 @@ impl<'c> Commands<'c> {
                     self.context.talk.note(&format!(
                         "{failure}; it goes back to the queue in {delay_text}"
                     ));
-                    self.delayed.insert((Instant::now() + delay, ticket), ());
+                    self.delayed.insert((Instant::now() + delay, ticket));
                     return Ok(Ok(()));
                 }
                 None => {
@@ -269,12 +268,11 @@ impl<'c> Commands<'c> {
     }
 
     fn give_back_what_is_due(&mut self, handler: &mut Handler) -> Result<(), Error> {
-        while let Some(entry) = self.delayed.first_entry() {
-            let (moment, ticket) = *entry.key();
+        while let Some((moment, ticket)) = self.delayed.first().copied() {
             if moment > Instant::now() {
                 break;
             }
-            entry.remove();
+            self.delayed.pop_first();
             handler.settle(ticket, Outcome::Requeue)?;
         }
         Ok(())
@@ -299,7 +297,7 @@ impl<'c> Commands<'c> {
     /// When there is something to do although nothing comes.
     fn next_moment(&self) -> Option<Instant> {
         let deadlines = self.running.values().filter_map(|running| running.deadline);
-        let delayed = self.delayed.keys().map(|(moment, _)| *moment);
+        let delayed = self.delayed.iter().map(|(moment, _)| *moment);
         deadlines.chain(delayed).min()
     }
 }
@@ -381,6 +379,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::ShortString;
 
     #[test]
     fn delays_double_and_end() {
@@ -410,11 +409,9 @@ mod tests {
     #[test]
     fn the_brokers_own_count_is_used() {
         let mut message = Message::default();
-        let header = |count| {
-            let name = crate::message::ShortString::new("x-delivery-count").unwrap();
-            Some([(name, Value::Long(count))].into_iter().collect())
-        };
-        message.properties.headers = header(3);
+        let name = ShortString::new("x-delivery-count").unwrap();
+        let headers = [(name, Value::Long(3))].into_iter().collect();
+        message.properties.headers = Some(headers);
         let mut attempts = Attempts::new(4);
         assert_eq!(attempts.of(1, &message), 3);
         assert_eq!(attempts.delay(1), Some(FIRST_DELAY * 8));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::{Context, counted};
 use crate::broker::Connector;
 use crate::broker::consumer::{Inflow, Options};
-use crate::broker::handler::{self, Handled};
+use crate::broker::handler::{self, Tally};
 use crate::cli::{self, OutputForm};
 use crate::error::Error;
 use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
@@ -163,24 +163,24 @@ fn command(arguments: &cli::Receive, context: &Context, source: Source, limits: 
         // What waits here is kept from other consumers.
         options.prefetch = arguments.jobs.unwrap_or(1).saturating_add(SPARE);
     }
-    let mut handled = Handled::new(options);
+    let mut tally = Tally::new(options);
     let mut commands = Commands::new(arguments, context, limits);
     let connector = Connector::new(
         &settings.broker,
         "receive -- COMMAND",
         &commands.leave(),
         None,
-        context.talk,
+        &context.talk,
     );
     let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
         let mut end = End::Count;
-        handler::handle(session, queue, &mut handled, |handler| {
+        handler::handle(session, queue, &mut tally, |handler| {
             end = commands.work(line, handler)?;
             Ok(())
         })?;
         Ok(end)
     });
-    (end, handled.done())
+    (end, tally.done())
 }
 
 /// What each message is to look like.
@@ -243,7 +243,7 @@ fn forward(target: &Target, context: &Context) -> Result<Forward, Error> {
         )));
     }
     let connector = context.connector("receive --forward-to", None);
-    Forward::spawn(target.clone(), settings, connector, context.talk)
+    Forward::spawn(target.clone(), settings, connector, context.talk.clone())
         .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
 }
 

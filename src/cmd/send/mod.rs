@@ -4,6 +4,7 @@ mod report;
 
 use super::Context;
 use super::sending::{Pace, Patience, Sending, Supply, Template};
+use crate::broker::Connector;
 use crate::broker::publisher::Options;
 use crate::cli;
 use crate::error::Error;
@@ -27,10 +28,17 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         form: form.clone(),
         count: arguments.count.unwrap_or(1),
     };
-    let input = input::open(request, &context.interrupt, context.talk)?;
+    let input = input::open(request, &context.interrupt, &context.talk)?;
     let settings = &context.settings;
+    let report = Report::new(context, &input);
     let mut sending = Sending {
-        connector: context.connector("send", None),
+        connector: Connector::new(
+            &settings.broker,
+            "send",
+            &context.interrupt,
+            None,
+            report.talk(),
+        ),
         options: Options {
             allow_unroutable: arguments.allow_unroutable,
             confirm_timeout: settings.confirm_timeout.value,
@@ -38,11 +46,11 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         queue: (!settings.no_declare.value).then(|| settings.queue.value.clone()),
         // An envelope may send all messages elsewhere.
         is_queue_needed: template.is_to_queue() && form != Form::Envelopes,
-        ledger: Report::new(context, &input),
         supply: Supply::new(input, template),
         pace,
         patience: Patience::new(Some(settings.retry_for.value)),
-        talk: context.talk,
+        talk: report.talk().clone(),
+        ledger: report,
     };
     let sent = sending.deliver();
     let Sending {

@@ -1,16 +1,26 @@
 //! What became of the messages of one `send`, as it is told in the end.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use indicatif::HumanBytes;
 
 use crate::broker::publisher::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Input, Place, ranges};
+use crate::talk::Talk;
 use crate::text;
 
 /// The longest body that is shown, in bytes; of a longer one only the size is.
 const SHOWN: usize = 4096;
+
+/// What takes no longer needs no progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the progress is told.
+const REFRESH: Duration = Duration::from_millis(200);
 
 /// What became of the messages so far. Of those that are confirmed only the number is kept.
 pub struct Report<'c> {
@@ -27,6 +37,12 @@ pub struct Report<'c> {
     confirmed: u64,
     known: u64,
     returned: Names,
+    /// How much of the confirmed messages was body.
+    bytes: u64,
+    /// When the sending began, and when its progress is to be told next.
+    began: Instant,
+    next_progress: Instant,
+    talk: Talk,
     /// Why the results could not be printed. The sending goes on nevertheless.
     unprinted: Option<Error>,
 }
@@ -43,6 +59,10 @@ impl<'c> Report<'c> {
             confirmed: 0,
             known: 0,
             returned: Names::default(),
+            bytes: 0,
+            began: Instant::now(),
+            next_progress: Instant::now() + PATIENCE,
+            talk: context.talk.with_progress(),
             unprinted: None,
         }
     }
@@ -51,6 +71,35 @@ impl<'c> Report<'c> {
     fn total(&self) -> Option<u64> {
         let plan = self.plan.as_ref()?;
         (plan.len() as u64).checked_mul(self.count)
+    }
+
+    /// What to say things with while the progress is shown.
+    pub fn talk(&self) -> &Talk {
+        &self.talk
+    }
+
+    /// Tells how far the sending has come, now and then.
+    fn tell_progress(&mut self) {
+        if self.is_detailed() || !self.talk.shows_progress() {
+            return;
+        }
+        let now = Instant::now();
+        if now < self.next_progress {
+            return;
+        }
+        self.next_progress = now + REFRESH;
+        let taken = self.last.as_ref().map_or(0, |(number, _)| *number);
+        let total = self.total().map(|total| format!(" of {total}"));
+        let seconds = self.began.elapsed().as_secs_f64();
+        // As exact as a rate has to be.
+        #[allow(clippy::cast_precision_loss)]
+        let rate = self.confirmed as f64 / seconds;
+        self.talk.progress(format!(
+            "sent {taken}{}, confirmed {}, {}, {rate:.0} messages/s",
+            total.unwrap_or_default(),
+            self.confirmed,
+            HumanBytes(self.bytes),
+        ));
     }
 
     /// Whether each message is told by a line of its own: a person typed them.
@@ -87,6 +136,7 @@ impl<'c> Report<'c> {
 
     /// Everything was taken, and its fate is known.
     pub fn end(mut self) -> Result<(), Error> {
+        self.talk.end_progress();
         if self.confirmed > 1 || !self.is_detailed() {
             self.print(&format!(" [x] Sent {}", counted(self.confirmed, "message")));
         }
@@ -98,6 +148,7 @@ impl<'c> Report<'c> {
 
     /// Something ended the sending early; `read_all` if there was nothing more to read.
     pub fn cut_short(self, cause: Error, read_all: bool) -> Error {
+        self.talk.end_progress();
         match cause {
             // The refused messages are named anyway.
             Error::Nack { .. } => self.failure(None, read_all),
@@ -160,6 +211,7 @@ impl Ledger for Report<'_> {
             }
             Fate::Confirmed => {
                 self.confirmed += 1;
+                self.bytes += message.message.body.len() as u64;
                 if self.is_detailed() {
                     let body = &message.message.body;
                     self.print(&match body.len() {
@@ -172,7 +224,7 @@ impl Ledger for Report<'_> {
                 let name = self.name(&message.place);
                 if self.plan.is_none() && self.returned.is_empty() {
                     // There may be hours until the end.
-                    self.context.talk.note(&format!(
+                    self.talk.note(&format!(
                         "{} returned {name} ({said}); going on",
                         self.context.settings.broker
                     ));
@@ -181,6 +233,7 @@ impl Ledger for Report<'_> {
             }
         }
         self.known += 1;
+        self.tell_progress();
         self.open.remove(&message.number);
         self.refused.remove(&message.number);
     }
