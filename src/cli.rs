@@ -233,6 +233,39 @@ pub struct Send {
     #[command(flatten)]
     pub properties: Properties,
 
+    /// The messages are requests: wait so long for the next reply, and print each
+    ///
+    /// Each request has a reply-to and a correlation-id of its own (RabbitMQ's direct reply-to).
+    /// 'hello-mq receive --reply -- COMMAND' answers.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Reply",
+        conflicts_with = "reply_to"
+    )]
+    pub reply_timeout: Option<Span>,
+
+    /// What to print of a reply, as of 'receive': text, body or json [default: text]
+    #[arg(
+        short,
+        long,
+        value_name = "FORM",
+        help_heading = "Reply",
+        requires = "reply_timeout"
+    )]
+    pub output: Option<OutputForm>,
+
+    /// Print each reply so, as 'receive --format' does
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        help_heading = "Reply",
+        allow_hyphen_values = true,
+        requires = "reply_timeout",
+        conflicts_with = "output"
+    )]
+    pub format: Option<Template>,
+
     /// Don't declare the queue first
     #[arg(long)]
     pub no_declare: bool,
@@ -376,6 +409,11 @@ pub struct Receive {
     /// message, 3 rejects it, 4 has it delivered again later, and of anything else --on-failure says
     #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to"])]
     pub command: Vec<OsString>,
+
+    /// Send what COMMAND prints to the message's reply-to, with its correlation-id, and acknowledge
+    /// the message when the broker has confirmed that
+    #[arg(long, help_heading = "Command", requires = "command")]
+    pub reply: bool,
 
     /// Run so many commands at a time [default: 1]
     #[arg(long, value_name = "N", help_heading = "Command", requires = "command", value_parser = clap::value_parser!(u16).range(1..))]

@@ -145,6 +145,17 @@ pub enum Error {
         why: &'static str,
     },
 
+    /// Requests were sent, and not all were answered.
+    #[error("no reply to {missing} within {patience} (--reply-timeout); {answered} answered")]
+    NoReply {
+        /// The requests without a reply, as names.
+        missing: String,
+        /// How many replies came.
+        answered: u64,
+        /// How long was waited for the next.
+        patience: String,
+    },
+
     /// The time that the user gave (`--timeout`) is over.
     #[error("the time is up")]
     TimeIsUp,
@@ -353,7 +364,9 @@ impl Error {
                 Status::Unavailable
             }
             Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
-            Self::Short { .. } | Self::TimeIsUp | Self::CommandFailed(_) => Status::Short,
+            Self::Short { .. } | Self::NoReply { .. } | Self::TimeIsUp | Self::CommandFailed(_) => {
+                Status::Short
+            }
             Self::LoginRefused { code, .. } => match code {
                 403 | 530 => Status::NoPermission,
                 _ => Status::Unavailable,
@@ -457,6 +470,9 @@ impl Error {
                 .to_owned(),
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug".to_owned(),
             Self::NotBack { last, .. } => return last.hint(),
+            Self::NoReply { .. } => "does anybody receive the requests, and answer them? \
+                 'rabbitmqctl list_consumers' shows who receives"
+                .to_owned(),
             Self::Nack { .. } => "the queue is full or its node is in trouble; try again later".to_owned(),
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later".to_owned()

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use amiquip::{Channel, Confirm, Publish, Return};
+use amiquip::{Channel, Confirm, ConsumerMessage, ConsumerOptions, Publish, Return};
 use crossbeam_channel::{Receiver, at, never, select};
 
 use super::Session;
@@ -29,15 +29,23 @@ const WINDOW_BYTES: usize = 4 << 20;
 pub struct Options {
     /// A message that no queue takes is dropped, and not returned.
     pub allow_unroutable: bool,
+    /// Replies come back on the same channel, to messages whose `reply-to` is [`REPLY_TO`].
+    pub replies: bool,
     /// How long the broker may confirm nothing while messages are on their way.
     pub confirm_timeout: Span,
 }
+
+/// The name of the queue that is no queue: what is sent to it goes straight to the channel that asked
+/// (<https://www.rabbitmq.com/docs/direct-reply-to>).
+pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// What a [`Publisher`] was waiting for.
 #[derive(Debug)]
 pub enum Event<I> {
     /// The fate of messages became known.
     Settled,
+    /// A reply came.
+    Reply(Box<Message>),
     /// There is input, or (`None`) there will be no more.
     Input(Option<I>),
     /// The user wants to stop.
@@ -52,6 +60,7 @@ pub struct Publisher<'s, T> {
     channel: Channel,
     confirms: Receiver<Confirm>,
     returns: Receiver<Return>,
+    replies: Receiver<ConsumerMessage>,
     window: Window<T>,
     options: Options,
     /// When the broker last had nothing to confirm, confirmed something or was sent something.
@@ -73,15 +82,21 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             let confirms = channel.listen_for_publisher_confirms()?;
             let returns = channel.listen_for_returns()?;
             channel.enable_publisher_confirms()?;
-            Ok((confirms, returns))
+            let replies = if options.replies {
+                listen_for_replies(&channel)?
+            } else {
+                never()
+            };
+            Ok((confirms, returns, replies))
         };
-        let (confirms, returns) =
+        let (confirms, returns, replies) =
             listen().map_err(|error| session.error("turn publisher confirms on", error))?;
         Ok(Self {
             session,
             channel,
             confirms,
             returns,
+            replies,
             window: Window::default(),
             options,
             heard: Instant::now(),
@@ -129,7 +144,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let publish = Publish {
             body: &message.body,
             routing_key: message.routing_key.clone(),
-            mandatory: !self.options.allow_unroutable,
+            mandatory: !self.options.allow_unroutable && !is_reply(message),
             immediate: false,
             properties: content::wrapped(&message.properties),
         };
@@ -177,6 +192,14 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                         let why = self.channel.qos(0, 0, false).err();
                         return Err(self.error(why.unwrap_or(amiquip::Error::EventLoopDropped)));
                     }
+                },
+                recv(self.replies) -> reply => match reply {
+                    Ok(ConsumerMessage::Delivery(mut delivery)) => {
+                        let message = content::received(&mut delivery, self.session);
+                        return Ok(Event::Reply(Box::new(message)));
+                    }
+                    // The channel is gone; the confirms say why.
+                    _ => self.replies = never(),
                 },
                 recv(input) -> input => return Ok(Event::Input(input.ok())),
                 recv(interrupt) -> _ => return Ok(Event::Interrupted),
@@ -255,4 +278,24 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     fn error(&mut self, error: amiquip::Error) -> Error {
         self.session.error("publish", error)
     }
+}
+
+/// Whether a message goes straight to a channel. RabbitMQ returns every such message that is mandatory,
+/// although it delivers it.
+fn is_reply(message: &Message) -> bool {
+    let rest = message.routing_key.strip_prefix(REPLY_TO);
+    message.exchange.is_empty() && rest.is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn listen_for_replies(channel: &Channel) -> Result<Receiver<ConsumerMessage>, amiquip::Error> {
+    let options = ConsumerOptions {
+        // There is no queue that could keep them.
+        no_ack: true,
+        ..ConsumerOptions::default()
+    };
+    let consumer = channel.basic_consume(REPLY_TO, options)?;
+    let replies = consumer.receiver().clone();
+    // It lives as long as the channel, so it must not be cancelled when it is dropped.
+    std::mem::forget(consumer);
+    Ok(replies)
 }

@@ -12,6 +12,7 @@ mod pika;
 mod pipes;
 mod receive;
 mod recovery;
+mod rpc;
 mod send;
 mod settings;
 mod support;

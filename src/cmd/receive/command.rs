@@ -1,7 +1,7 @@
 //! `hello-mq receive -- COMMAND`: a command for each message, whose exit status decides.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::Signal;
 
-use super::job::{Ended, Job, MERCY};
+use super::job::{Done, Job, MERCY};
 use super::line::Line;
+use super::reply::{Address, Replies};
 use super::{End, LULL, Limits, has_come};
+use crate::broker::Connector;
 use crate::broker::handler::{Event, Handler, Outcome, Ticket};
 use crate::cli::{self, OnFailure};
 use crate::cmd::Context;
@@ -55,8 +57,12 @@ pub struct Commands<'c> {
     running: HashMap<Ticket, Running>,
     /// The messages that go back to the queue at a certain moment.
     delayed: BTreeSet<(Instant, Ticket)>,
-    ended: Receiver<Ended>,
-    sender: Sender<Ended>,
+    done: Receiver<Done>,
+    sender: Sender<Done>,
+    /// What sends replies, if there are to be any.
+    replies: Option<Replies>,
+    /// The messages whose replies are on their way.
+    replying: HashSet<Ticket>,
     /// Whether commands are running, for whoever has to wait for them.
     busy: Arc<AtomicBool>,
     limits: Limits,
@@ -68,6 +74,7 @@ struct Running {
     /// What the message is called when something is said of it.
     name: String,
     key: u64,
+    address: Option<Address>,
     /// When it is asked to end, and then made to.
     deadline: Option<Instant>,
     is_asked: bool,
@@ -75,7 +82,7 @@ struct Running {
 
 impl<'c> Commands<'c> {
     pub fn new(arguments: &cli::Receive, context: &'c Context, limits: Limits) -> Self {
-        let (sender, ended) = unbounded();
+        let (sender, done) = unbounded();
         Self {
             context,
             command: arguments.command.clone(),
@@ -85,8 +92,10 @@ impl<'c> Commands<'c> {
             attempts: Attempts::new(arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES)),
             running: HashMap::new(),
             delayed: BTreeSet::new(),
-            ended,
+            done,
             sender,
+            replies: None,
+            replying: HashSet::new(),
             busy: Arc::default(),
             limits,
             last_message: Instant::now(),
@@ -109,17 +118,41 @@ impl<'c> Commands<'c> {
         leave
     }
 
+    /// From here on replies are sent.
+    ///
+    /// # Errors
+    /// Those of the system, if it has no more threads.
+    pub fn reply(&mut self, connector: Connector) -> io::Result<()> {
+        let talk = self.context.talk.clone();
+        let replies = Replies::spawn(&self.context.settings, connector, talk, self.sender.clone())?;
+        self.replies = Some(replies);
+        Ok(())
+    }
+
+    /// Ends what is going on in the background.
+    pub fn close(self) {
+        if let Some(replies) = self.replies {
+            replies.close();
+        }
+    }
+
+    /// Whether something is being done about a message.
+    fn is_busy(&self) -> bool {
+        !self.running.is_empty() || !self.replying.is_empty()
+    }
+
     /// Handles messages on one connection. Commands may still be running when it is lost.
     pub fn work(&mut self, line: &mut Line, handler: &mut Handler) -> Result<End, Error> {
         self.delayed.retain(|(_, ticket)| handler.holds(*ticket));
+        self.replying.retain(|ticket| handler.holds(*ticket));
         self.last_message = Instant::now();
         let mut end = None;
         let mut look_at = self.limits.drain.then(Instant::now);
         loop {
             self.give_back_what_is_due(handler)?;
             self.end_what_is_late();
-            self.busy.store(!self.running.is_empty(), Ordering::Relaxed);
-            if self.running.is_empty() {
+            self.busy.store(self.is_busy(), Ordering::Relaxed);
+            if !self.is_busy() {
                 match end {
                     Some(end) => return end,
                     None if handler.is_complete() && self.delayed.is_empty() => {
@@ -128,7 +161,7 @@ impl<'c> Commands<'c> {
                     None => {}
                 }
             }
-            let is_waiting = handler.is_idle() && self.running.is_empty() && end.is_none();
+            let is_waiting = handler.is_idle() && !self.is_busy() && end.is_none();
             let idle_at = self
                 .limits
                 .idle_timeout
@@ -140,18 +173,32 @@ impl<'c> Commands<'c> {
             let at_most = at_most.into_iter().flatten().min();
             let may_take = end.is_none() && self.running.len() < self.jobs;
             let interrupt = Some(&self.context.interrupt).filter(|_| end.is_none());
-            match handler.wait(may_take, &self.ended, interrupt, at_most)? {
+            match handler.wait(may_take, &self.done, interrupt, at_most)? {
                 Event::Taken(ticket, message) => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
                     look_at = look_at.map(|_| self.last_message + LULL);
                     self.start(ticket, *message)?;
                 }
-                Event::Other((ticket, status)) => {
+                Event::Other(Done::Ended(ticket, status, printed)) => {
                     self.last_message = Instant::now();
-                    if let Err(error) = self.finish(handler, ticket, status)? {
+                    if let Err(error) = self.finish(handler, ticket, status, printed)? {
                         end = Some(Err(error));
                     }
+                }
+                Event::Other(Done::Replied(ticket, returned)) => {
+                    self.last_message = Instant::now();
+                    self.replying.remove(&ticket);
+                    if let Some(said) = returned {
+                        self.context
+                            .talk
+                            .note(&format!("nobody took a reply ({said}): who asked is gone"));
+                    }
+                    handler.settle(ticket, Outcome::Acknowledge)?;
+                }
+                Event::Other(Done::NoReplies(error)) => {
+                    self.replying.clear();
+                    end = Some(Err(error));
                 }
                 Event::Interrupted => end = Some(Ok(End::Stopped)),
                 Event::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
@@ -174,7 +221,15 @@ impl<'c> Commands<'c> {
             None => "a message".to_owned(),
         };
         let attempt = 1 + self.attempts.of(key, &message);
-        let job = Job::start(&self.command, ticket, message, attempt, self.sender.clone());
+        let address = Address::of(&message);
+        let captured = self.replies.is_some();
+        if captured && address.is_none() {
+            self.context.talk.note(&format!(
+                "{name} has no reply-to: what the command prints is dropped"
+            ));
+        }
+        let done = self.sender.clone();
+        let job = Job::start(&self.command, ticket, message, attempt, captured, done);
         let job = job.map_err(|source| Error::Spawn {
             command: self
                 .command
@@ -187,6 +242,7 @@ impl<'c> Commands<'c> {
             job,
             name,
             key,
+            address,
             deadline: self
                 .timeout
                 .and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -203,11 +259,13 @@ impl<'c> Commands<'c> {
         handler: &mut Handler,
         ticket: Ticket,
         status: io::Result<ExitStatus>,
+        printed: Vec<u8>,
     ) -> Result<Result<(), Error>, Error> {
         let Some(running) = self.running.remove(&ticket) else {
             return Ok(Ok(()));
         };
-        let Running { name, key, .. } = running;
+        let Running { name, key, .. } = &running;
+        let key = *key;
         if !handler.holds(ticket) {
             self.context.talk.note(&format!(
                 "{name}: the connection was lost before the command had ended; it is delivered again"
@@ -263,6 +321,13 @@ impl<'c> Commands<'c> {
             }
         };
         self.attempts.forget(key);
+        if let (Outcome::Acknowledge, Some(replies), Some(address)) =
+            (outcome, &self.replies, running.address)
+        {
+            replies.send(ticket, address, printed);
+            self.replying.insert(ticket);
+            return Ok(Ok(()));
+        }
         handler.settle(ticket, outcome)?;
         Ok(Ok(()))
     }

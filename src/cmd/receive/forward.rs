@@ -3,34 +3,32 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::outlet::Outlet;
 use crate::broker::Connector;
-use crate::broker::publisher::{Fate, Options};
-use crate::cmd::sending::{Ledger, Outgoing, Pace, Patience, Sending, Supply, Template};
+use crate::broker::publisher::Fate;
+use crate::cmd::sending::{Ledger, Outgoing};
 use crate::error::{Error, Names, NotTaken};
-use crate::input::{Input, Item, Place};
-use crate::message::envelope::Envelope;
-use crate::message::{Message, Properties};
+use crate::input::{Place, ranges};
+use crate::message::Message;
 use crate::settings::Settings;
 use crate::talk::Talk;
-use crate::values::{Span, Target};
+use crate::values::Target;
 
-/// Messages on their way to another queue: a connection of its own, and a thread that minds it.
+/// Messages on their way to another queue.
 pub struct Forward {
     target: Target,
-    items: Option<Sender<Result<Vec<Item>, Error>>>,
+    outlet: Outlet,
     batches: Sender<u64>,
     confirmed: Receiver<io::Result<()>>,
     /// How many messages have been handed over.
     messages: u64,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Forward {
-    /// Starts the thread.
+    /// Starts to publish.
     ///
     /// # Errors
     /// Those of the system, if it has no more threads.
@@ -40,55 +38,27 @@ impl Forward {
         connector: Connector,
         talk: Talk,
     ) -> io::Result<Self> {
-        let (items, input) = unbounded();
         let (batches, boundaries) = unbounded();
         let (reports, confirmed) = unbounded();
-        let mut sending = Sending {
-            options: Options {
-                allow_unroutable: false,
-                confirm_timeout: settings.confirm_timeout.value,
-            },
-            // A queue that is to be forwarded to is somebody's, who knows its properties.
-            queue: None,
-            is_queue_needed: false,
-            supply: Supply::new(
-                Input {
-                    batches: input,
-                    plan: None,
-                    count: 1,
-                },
-                template(&target),
-            ),
-            ledger: Confirmed {
-                broker: connector.broker(),
-                reports: reports.clone(),
-                boundaries,
-                waiting: VecDeque::new(),
-                open: BTreeSet::new(),
-                refused: BTreeSet::new(),
-                taken: 0,
-                known: 0,
-            },
-            pace: Pace::new(None),
-            // As long as there are messages to receive.
-            patience: Patience::new(settings.no_reconnect.value.then_some(Span::seconds(0))),
-            connector,
-            talk,
+        let ledger = Confirmed {
+            broker: connector.broker(),
+            reports: reports.clone(),
+            boundaries,
+            waiting: VecDeque::new(),
+            open: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            taken: 0,
+            known: 0,
         };
-        let thread = thread::Builder::new()
-            .name("forward".to_owned())
-            .spawn(move || {
-                if let Err(error) = sending.deliver() {
-                    let _ = reports.send(Err(io::Error::other(error)));
-                }
-            })?;
+        let failed = move |error| {
+            let _ = reports.send(Err(io::Error::other(error)));
+        };
         Ok(Self {
             target,
-            items: Some(items),
+            outlet: Outlet::spawn(settings, connector, talk, ledger, failed)?,
             batches,
             confirmed,
             messages: 0,
-            thread: Some(thread),
         })
     }
 
@@ -96,20 +66,16 @@ impl Forward {
     pub fn hand_over(&mut self, batch: Vec<Message>) {
         let numbers = self.messages + 1..;
         self.messages += batch.len() as u64;
-        let items = numbers.zip(batch).map(|(number, message)| Item {
-            envelope: Envelope {
-                exchange: Some(self.target.exchange.clone()),
-                routing_key: Some(self.target.routing_key.clone()),
-                properties: message.properties,
-                body: message.body,
-            },
-            place: Place::Argument(number),
-        });
-        let items = items.collect();
         let _ = self.batches.send(self.messages);
-        if let Some(sender) = &self.items {
-            let _ = sender.send(Ok(items));
-        }
+        self.outlet
+            .publish(numbers.zip(batch).map(|(number, message)| {
+                let message = Message {
+                    exchange: self.target.exchange.clone(),
+                    routing_key: self.target.routing_key.clone(),
+                    ..message
+                };
+                (number, message)
+            }));
     }
 
     /// A report for each batch, in order; the first failure is the last.
@@ -119,23 +85,8 @@ impl Forward {
     }
 
     /// Closes the connection.
-    pub fn close(mut self) {
-        self.items.take();
-        if let Some(thread) = self.thread.take() {
-            // Its session bounds what it waits for.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn template(target: &Target) -> Template {
-    Template {
-        exchange: target.exchange.clone(),
-        routing_key: Some(target.routing_key.clone()),
-        queue: String::new(),
-        properties: Properties::default(),
-        // A message is forwarded as it is.
-        run: None,
+    pub fn close(self) {
+        self.outlet.close();
     }
 }
 
@@ -207,6 +158,6 @@ impl Ledger for Confirmed {
 
     fn refused(&self) -> Vec<String> {
         let places: Vec<_> = self.refused.iter().copied().map(Place::Argument).collect();
-        crate::input::ranges(&places)
+        ranges(&places)
     }
 }

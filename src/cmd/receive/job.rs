@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,14 @@ use nix::unistd::Pid;
 
 use super::environment::variables;
 use crate::broker::handler::Ticket;
+use crate::error::Error;
 use crate::message::Message;
 
 /// How long processes that are asked to end have for it.
 pub const MERCY: Duration = Duration::from_secs(2);
+
+/// The longest reply, in bytes: RabbitMQ can't be told to take a longer message.
+const LONGEST: u64 = 512 << 20;
 
 /// How long they have when the user does not want to wait.
 const NO_MERCY: Duration = Duration::from_millis(200);
@@ -60,11 +64,20 @@ pub struct Job {
     group: i32,
 }
 
-/// How a command ended.
-pub type Ended = (Ticket, io::Result<ExitStatus>);
+/// What has become of a message in the meantime.
+#[derive(Debug)]
+pub enum Done {
+    /// Its command has ended, and printed this where that is wanted.
+    Ended(Ticket, io::Result<ExitStatus>, Vec<u8>),
+    /// Its reply is confirmed, or (in the broker's words) nobody took it.
+    Replied(Ticket, Option<String>),
+    /// No more replies can be sent.
+    NoReplies(Error),
+}
 
 impl Job {
-    /// Runs a command for a message. How it ended is sent to `ended`.
+    /// Runs a command for a message. How it ended, and with `captured` what it printed, is sent to
+    /// `done`.
     ///
     /// # Errors
     /// Those of the system, so if there is no such command.
@@ -73,7 +86,8 @@ impl Job {
         ticket: Ticket,
         message: Message,
         attempt: u64,
-        ended: Sender<Ended>,
+        captured: bool,
+        done: Sender<Done>,
     ) -> io::Result<Self> {
         let (program, arguments) = command
             .split_first()
@@ -83,6 +97,9 @@ impl Job {
             .args(arguments)
             .stdin(Stdio::piped())
             .process_group(0);
+        if captured {
+            command.stdout(Stdio::piped());
+        }
         for (name, _) in env::vars_os() {
             let is_of_message = name
                 .to_str()
@@ -104,9 +121,15 @@ impl Job {
             thread::spawn(move || stdin.write_all(&body));
         }
         thread::spawn(move || {
+            let mut printed = Vec::new();
+            let read = match child.stdout.take() {
+                Some(stdout) => stdout.take(LONGEST).read_to_end(&mut printed),
+                None => Ok(0),
+            };
             let status = child.wait();
             self::groups().remove(&group);
-            let _ = ended.send((ticket, status));
+            let status = read.and(status);
+            let _ = done.send(Done::Ended(ticket, status, printed));
         });
         Ok(Self { group })
     }

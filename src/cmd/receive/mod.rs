@@ -5,8 +5,10 @@ mod environment;
 mod forward;
 mod job;
 mod line;
+mod outlet;
 mod peek;
 mod print;
+mod reply;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -70,7 +72,7 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
     let source = Source::new(arguments, context)?;
     let limits = Limits::new(arguments, context);
     let (result, number) = if !arguments.command.is_empty() {
-        command(arguments, context, source, limits)
+        command(arguments, context, source, limits)?
     } else if arguments.peek {
         peek(arguments, context, limits)?
     } else {
@@ -156,7 +158,12 @@ fn peek(arguments: &cli::Receive, context: &Context, limits: Limits) -> Result<E
     })
 }
 
-fn command(arguments: &cli::Receive, context: &Context, source: Source, limits: Limits) -> Ended {
+fn command(
+    arguments: &cli::Receive,
+    context: &Context,
+    source: Source,
+    limits: Limits,
+) -> Result<Ended, Error> {
     let settings = &context.settings;
     let mut options = options(arguments, context);
     if settings.prefetch.origin == Origin::Default {
@@ -165,13 +172,14 @@ fn command(arguments: &cli::Receive, context: &Context, source: Source, limits: 
     }
     let mut tally = Tally::new(options);
     let mut commands = Commands::new(arguments, context, limits);
-    let connector = Connector::new(
-        &settings.broker,
-        "receive -- COMMAND",
-        &commands.leave(),
-        None,
-        &context.talk,
-    );
+    let leave = commands.leave();
+    let connector = |verb| Connector::new(&settings.broker, verb, &leave, None, &context.talk);
+    if arguments.reply {
+        commands
+            .reply(connector("receive --reply"))
+            .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
+    }
+    let connector = connector("receive -- COMMAND");
     let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
         let mut end = End::Count;
         handler::handle(session, queue, &mut tally, |handler| {
@@ -180,7 +188,8 @@ fn command(arguments: &cli::Receive, context: &Context, source: Source, limits: 
         })?;
         Ok(end)
     });
-    (end, tally.done())
+    commands.close();
+    Ok((end, tally.done()))
 }
 
 /// What each message is to look like.

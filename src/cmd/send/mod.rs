@@ -1,16 +1,19 @@
 //! `hello-mq send`: publish messages, and be done when the broker has confirmed each.
 
+mod replies;
 mod report;
 
 use super::Context;
 use super::sending::{Pace, Patience, Sending, Supply, Template};
 use crate::broker::Connector;
-use crate::broker::publisher::Options;
-use crate::cli;
+use crate::broker::publisher::{Options, REPLY_TO};
+use crate::cli::{self, OutputForm};
 use crate::error::Error;
 use crate::input::{self, Form, Request};
 use crate::message::{Properties, ShortString, Table};
+use crate::output;
 use crate::values::{Expiration, Header, Name};
+use replies::Replies;
 use report::Report;
 
 /// Sends the messages and prints each that is confirmed, or how many.
@@ -21,6 +24,7 @@ use report::Report;
 pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let template = template(&arguments, context);
     let pace = Pace::new(arguments.rate);
+    let replies = replies(&arguments)?;
     let form = form(&arguments);
     let request = Request {
         arguments: arguments.messages,
@@ -30,7 +34,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     };
     let input = input::open(request, &context.interrupt, &context.talk)?;
     let settings = &context.settings;
-    let report = Report::new(context, &input);
+    let report = Report::new(context, &input, replies);
     let mut sending = Sending {
         connector: Connector::new(
             &settings.broker,
@@ -41,6 +45,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         ),
         options: Options {
             allow_unroutable: arguments.allow_unroutable,
+            replies: arguments.reply_timeout.is_some(),
             confirm_timeout: settings.confirm_timeout.value,
         },
         queue: (!settings.no_declare.value).then(|| settings.queue.value.clone()),
@@ -59,12 +64,29 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         ..
     } = sending;
     match sent {
-        Err(error) if !(report.is_settled() && supply.is_exhausted()) => {
+        Err(error) if !(report.is_complete() && supply.is_exhausted()) => {
             Err(report.cut_short(error, supply.is_read()))
         }
         // Once the fate of every message is known, the broker's last words add nothing to it.
         Ok(()) | Err(_) => report.end(),
     }
+}
+
+/// What prints the replies, if there are to be any.
+fn replies(arguments: &cli::Send) -> Result<Option<Replies>, Error> {
+    let Some(timeout) = arguments.reply_timeout else {
+        return Ok(None);
+    };
+    let end = b"\n".to_vec();
+    let form = match (&arguments.format, arguments.output) {
+        (Some(template), _) => output::Form::Template(template.clone()),
+        (None, Some(OutputForm::Body)) => output::Form::Body(end),
+        (None, Some(OutputForm::Json)) => output::Form::Json(end),
+        (None, Some(OutputForm::Text) | None) => output::Form::Text,
+    };
+    Replies::new(timeout, form)
+        .map(Some)
+        .map_err(|error| Error::Bug(format!("cannot open standard output: {error}")))
 }
 
 fn form(arguments: &cli::Send) -> Form {
@@ -95,7 +117,10 @@ fn template(arguments: &cli::Send, context: &Context) -> Template {
             delivery_mode: settings.persistent.value.then_some(PERSISTENT),
             priority: given.priority,
             correlation_id: given.correlation_id,
-            reply_to: given.reply_to,
+            reply_to: match arguments.reply_timeout {
+                Some(_) => ShortString::new(REPLY_TO).ok(),
+                None => given.reply_to,
+            },
             expiration: given
                 .expiration
                 .map(Expiration::milliseconds)
@@ -108,6 +133,7 @@ fn template(arguments: &cli::Send, context: &Context) -> Template {
             cluster_id: None,
         },
         run: Some(input::random_id()),
+        is_request: arguments.reply_timeout.is_some(),
     }
 }
 

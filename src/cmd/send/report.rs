@@ -1,15 +1,18 @@
 //! What became of the messages of one `send`, as it is told in the end.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
 
+use super::replies::Replies;
 use crate::broker::publisher::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Input, Place, ranges};
+use crate::message::Message;
 use crate::talk::Talk;
 use crate::text;
 
@@ -43,12 +46,13 @@ pub struct Report<'c> {
     began: Instant,
     next_progress: Instant,
     talk: Talk,
+    replies: Option<Replies>,
     /// Why the results could not be printed. The sending goes on nevertheless.
     unprinted: Option<Error>,
 }
 
 impl<'c> Report<'c> {
-    pub fn new(context: &'c Context, input: &Input) -> Self {
+    pub fn new(context: &'c Context, input: &Input, replies: Option<Replies>) -> Self {
         Self {
             context,
             plan: input.plan.clone(),
@@ -63,6 +67,7 @@ impl<'c> Report<'c> {
             began: Instant::now(),
             next_progress: Instant::now() + PATIENCE,
             talk: context.talk.with_progress(),
+            replies,
             unprinted: None,
         }
     }
@@ -123,13 +128,15 @@ impl<'c> Report<'c> {
         }
     }
 
-    /// Whether the fate of every message that was taken is known.
-    pub fn is_settled(&self) -> bool {
-        self.open.is_empty()
+    /// Whether the fate of every message that was taken is known, and no reply is missing.
+    pub fn is_complete(&self) -> bool {
+        self.open.is_empty() && self.replies_by().is_none()
     }
 
     fn print(&mut self, line: &str) {
-        if self.unprinted.is_none() {
+        // Where replies are data, nothing else is.
+        let is_data = self.replies.as_ref().is_some_and(Replies::is_data);
+        if self.unprinted.is_none() && !is_data {
             self.unprinted = self.context.print(line).err();
         }
     }
@@ -142,6 +149,11 @@ impl<'c> Report<'c> {
         }
         if self.confirmed < self.known {
             return Err(self.failure(None, true));
+        }
+        let is_alone = self.total() == Some(1);
+        let missing = |replies: &Replies| replies.missing(is_alone);
+        if let Some(error) = self.replies.as_ref().and_then(missing) {
+            return Err(error);
         }
         self.unprinted.map_or(Ok(()), Err)
     }
@@ -193,6 +205,9 @@ impl<'c> Report<'c> {
 
 impl Ledger for Report<'_> {
     fn take(&mut self, message: &Outgoing) {
+        if let Some(replies) = &mut self.replies {
+            replies.expect(message);
+        }
         self.open.insert(message.number, message.place.clone());
         if self
             .last
@@ -211,6 +226,9 @@ impl Ledger for Report<'_> {
             }
             Fate::Confirmed => {
                 self.confirmed += 1;
+                if let Some(replies) = &mut self.replies {
+                    replies.prolong();
+                }
                 self.bytes += message.message.body.len() as u64;
                 if self.is_detailed() {
                     let body = &message.message.body;
@@ -230,6 +248,9 @@ impl Ledger for Report<'_> {
                     ));
                 }
                 self.returned.push(|| format!("{name} ({said})"));
+                if let Some(replies) = &mut self.replies {
+                    replies.forget(message);
+                }
             }
         }
         self.known += 1;
@@ -244,5 +265,24 @@ impl Ledger for Report<'_> {
 
     fn refused(&self) -> Vec<String> {
         self.names(&self.refused.values().collect::<Vec<_>>())
+    }
+
+    fn reply(&mut self, message: &Message) {
+        let taken = self.replies.as_mut().map(|replies| replies.take(message));
+        if let Some(Err(source)) = taken {
+            if source.kind() == io::ErrorKind::BrokenPipe {
+                return;
+            }
+            let consequence = "the reply is lost".to_owned();
+            let error = Error::Output {
+                source,
+                consequence,
+            };
+            self.unprinted.get_or_insert(error);
+        }
+    }
+
+    fn replies_by(&self) -> Option<Instant> {
+        self.replies.as_ref().and_then(Replies::by)
     }
 }

@@ -9,6 +9,7 @@ use crossbeam_channel::never;
 use crate::broker::publisher::{Event, Fate, Options, Publisher};
 use crate::broker::{Backoff, Connector, Session, topology};
 use crate::error::{Error, listed};
+use crate::message::Message;
 use crate::talk::Talk;
 use crate::values::{QueueName, Rate, Span};
 use supply::Next;
@@ -39,6 +40,14 @@ pub trait Ledger {
 
     /// The messages that the broker has refused and not taken since, as names.
     fn refused(&self) -> Vec<String>;
+
+    /// A reply came.
+    fn reply(&mut self, _message: &Message) {}
+
+    /// Until when to wait for replies; `None` if none is missing.
+    fn replies_by(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// Messages on their way: what to send, where, and who is told.
@@ -138,8 +147,11 @@ impl<L: Ledger> Sending<L> {
                         again_at = Some(self.refused()?);
                     }
                 }
-                if let Some(stop) = stop.take() {
-                    return stop;
+                match stop {
+                    // Everything is sent, and perhaps not yet answered.
+                    Some(Ok(Pause::Done)) if self.ledger.replies_by() > Some(Instant::now()) => {}
+                    Some(stop) => return stop,
+                    None => {}
                 }
             }
             // What was refused is tried again one by one until the first is taken.
@@ -178,7 +190,12 @@ impl<L: Ledger> Sending<L> {
                     }
                 }
             }
-            match publisher.wait(&batches, not_yet.filter(|_| may_publish))? {
+            let at_most = match stop {
+                Some(Ok(Pause::Done)) => self.ledger.replies_by(),
+                _ => not_yet.filter(|_| may_publish),
+            };
+            match publisher.wait(&batches, at_most)? {
+                Event::Reply(message) => self.ledger.reply(&message),
                 Event::Input(batch) => self.supply.add(batch),
                 Event::Interrupted => {
                     publisher.stop();

@@ -41,6 +41,9 @@ pub struct Template {
     pub properties: Properties,
     /// What every `message-id` begins with that nobody else gave; `None` for no such id.
     pub run: Option<String>,
+    /// A message without a `correlation-id` gets its `message-id` for one, so that its reply can be
+    /// told from others.
+    pub is_request: bool,
 }
 
 impl Template {
@@ -64,6 +67,9 @@ impl Template {
         let mut properties = envelope.properties.or(&self.properties);
         if let (None, Some(run)) = (&properties.message_id, &self.run) {
             properties.message_id = ShortString::new(format!("{run}-{number}")).ok();
+        }
+        if self.is_request && properties.correlation_id.is_none() {
+            properties.correlation_id.clone_from(&properties.message_id);
         }
         Outgoing {
             message: Message {
@@ -211,6 +217,7 @@ mod tests {
                 ..Properties::default()
             },
             run: Some("run".to_owned()),
+            is_request: false,
         }
     }
 

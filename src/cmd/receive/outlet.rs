@@ -1,0 +1,110 @@
+//! A connection of its own, and a thread that minds it, on which a `receive` publishes.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::broker::Connector;
+use crate::broker::publisher::Options;
+use crate::cmd::sending::{Ledger, Pace, Patience, Sending, Supply, Template};
+use crate::error::Error;
+use crate::input::{Input, Item, Place};
+use crate::message::envelope::Envelope;
+use crate::message::{Message, Properties};
+use crate::settings::Settings;
+use crate::talk::Talk;
+use crate::values::Span;
+
+/// The way out for messages.
+pub struct Outlet {
+    items: Option<Sender<Result<Vec<Item>, Error>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Outlet {
+    /// Starts the thread. The fate of each message is told to `ledger`, and what ended the thread
+    /// early to `failed`.
+    ///
+    /// # Errors
+    /// Those of the system, if it has no more threads.
+    pub fn spawn(
+        settings: &Settings,
+        connector: Connector,
+        talk: Talk,
+        ledger: impl Ledger + Send + 'static,
+        failed: impl FnOnce(Error) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (items, batches) = unbounded();
+        let input = Input {
+            batches,
+            plan: None,
+            count: 1,
+        };
+        let mut sending = Sending {
+            connector,
+            options: Options {
+                allow_unroutable: false,
+                replies: false,
+                confirm_timeout: settings.confirm_timeout.value,
+            },
+            // Where it goes is somebody's, who knows its properties.
+            queue: None,
+            is_queue_needed: false,
+            supply: Supply::new(input, as_it_is()),
+            ledger,
+            pace: Pace::new(None),
+            // As long as there are messages to receive.
+            patience: Patience::new(settings.no_reconnect.value.then_some(Span::seconds(0))),
+            talk,
+        };
+        let thread = thread::Builder::new()
+            .name("outlet".to_owned())
+            .spawn(move || {
+                if let Err(error) = sending.deliver() {
+                    failed(error);
+                }
+            })?;
+        Ok(Self {
+            items: Some(items),
+            thread: Some(thread),
+        })
+    }
+
+    /// Publishes messages. Each is known to the ledger as the argument of its number.
+    pub fn publish(&self, messages: impl IntoIterator<Item = (u64, Message)>) {
+        let items = messages.into_iter().map(|(number, message)| Item {
+            envelope: Envelope {
+                exchange: Some(message.exchange),
+                routing_key: Some(message.routing_key),
+                properties: message.properties,
+                body: message.body,
+            },
+            place: Place::Argument(number),
+        });
+        if let Some(sender) = &self.items {
+            let _ = sender.send(Ok(items.collect()));
+        }
+    }
+
+    /// Closes the connection.
+    pub fn close(mut self) {
+        self.items.take();
+        if let Some(thread) = self.thread.take() {
+            // Its session bounds what it waits for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Nothing is added to a message.
+fn as_it_is() -> Template {
+    Template {
+        exchange: String::new(),
+        routing_key: None,
+        queue: String::new(),
+        properties: Properties::default(),
+        run: None,
+        is_request: false,
+    }
+}
