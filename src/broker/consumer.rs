@@ -296,6 +296,17 @@ impl Consumer<'_> {
         self.inflow.flow.is_empty()
     }
 
+    /// How many messages nobody has any more once the consumer ends: those that are not yet written,
+    /// if the broker has forgotten them.
+    #[must_use]
+    pub fn at_stake(&self) -> u64 {
+        if self.inflow.no_ack {
+            self.inflow.flow.unwritten()
+        } else {
+            0
+        }
+    }
+
     /// Takes no more messages if the queue has none, and says whether that is so.
     ///
     /// # Errors

@@ -76,6 +76,12 @@ impl<M, R> Flow<M, R> {
         self.batch.is_empty() && self.handed_over.is_empty()
     }
 
+    /// How many messages were taken and are not yet written.
+    pub fn unwritten(&self) -> u64 {
+        let handed_over: u64 = self.handed_over.iter().map(|batch| batch.messages).sum();
+        handed_over + self.batch.len() as u64
+    }
+
     /// Takes a message of so many bytes that the broker delivered.
     pub fn take(&mut self, message: M, bytes: usize, receipt: R) {
         self.batch.push(message);

@@ -253,7 +253,7 @@ pub fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
             // As a double it is exact.
             tagged("float", format_args!("{:?}", f64::from(*value)), out)
         }
-        // What JSON has no number for: the bits, in hex.
+        // What JSON has no number for, and no RabbitMQ lets through: the bits, in hex.
         Value::Float(value) => tagged("float", format_args!("\"{:08x}\"", value.to_bits()), out),
         Value::Double(value) => tagged("double", format_args!("\"{:016x}\"", value.to_bits()), out),
         Value::Decimal { scale, value } => write!(
@@ -396,6 +396,9 @@ fn short(json: Json) -> Result<ShortString, String> {
 
 const NO_TEXT: &str = "is not a text in quotes";
 
+/// RabbitMQ can't read such a header and ends the connection (`INTERNAL_ERROR`).
+const NOT_FINITE: &str = "is more than a float can carry";
+
 fn value(json: Json) -> Result<Value, String> {
     Ok(match json {
         Json::Null => Value::Void,
@@ -486,18 +489,13 @@ impl Tagged {
                 (Some(Ok(scale)), Some(value)) => Some(Value::Decimal { scale, value }),
                 _ => None,
             },
-            "float" => match &json {
-                Json::Text(bits) => u32::from_str_radix(bits, 16).ok().map(f32::from_bits),
-                // What was a float is one again; what was not is rounded as any would be.
-                #[allow(clippy::cast_possible_truncation)]
-                json => json.double().map(|number| number as f32),
-            }
-            .map(Value::Float),
-            "double" => match &json {
-                Json::Text(bits) => u64::from_str_radix(bits, 16).ok().map(f64::from_bits),
-                json => json.double(),
-            }
-            .map(Value::Double),
+            // What was a float is one again; what was not is rounded as any would be.
+            #[allow(clippy::cast_possible_truncation)]
+            "float" => match json.double().map(|number| number as f32) {
+                Some(number) if !number.is_finite() => return Err(NOT_FINITE.to_owned()),
+                number => number.map(Value::Float),
+            },
+            "double" => json.double().map(Value::Double),
             "longstr" | "bool" | "void" | "array" => Some(value(json)?),
             "table" => return pairs(json),
             _ => return Err(unknown("type", tag)),
@@ -760,6 +758,18 @@ mod tests {
             (
                 r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":300}}}}"#,
                 "'n': is no value of the type 'byte'",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"float","value":1e39}}}}"#,
+                "'n': is more than a float can carry",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"double","value":"7ff8000000000000"}}}}"#,
+                "'n': is no value of the type 'double'",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"n":1e999}}}"#,
+                "number out of range",
             ),
             (
                 r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"qubit","value":1}}}}"#,

@@ -493,17 +493,10 @@ pub mod tests {
             any::<i32>().prop_map(Value::SignedInt),
             any::<u32>().prop_map(Value::UnsignedInt),
             prop_oneof![any::<i64>(), -9..9_i64].prop_map(Value::Long),
-            any::<u32>().prop_map(|bits| Value::Float(f32::from_bits(bits))),
-            any::<u64>().prop_map(|bits| Value::Double(f64::from_bits(bits))),
-            prop_oneof![
-                Just(0.0),
-                Just(-0.0),
-                Just(1.0),
-                Just(1e300),
-                Just(f64::NAN),
-                Just(f64::INFINITY)
-            ]
-            .prop_map(Value::Double),
+            // By default only finite ones, as no broker lets others through.
+            any::<f32>().prop_map(Value::Float),
+            any::<f64>().prop_map(Value::Double),
+            prop_oneof![Just(0.0), Just(-0.0), Just(1.0), Just(1e300)].prop_map(Value::Double),
             (any::<u8>(), any::<u32>()).prop_map(|(scale, value)| Value::Decimal { scale, value }),
             bytes().prop_map(Value::LongString),
             any::<u64>().prop_map(Value::Timestamp),

@@ -1,6 +1,7 @@
 //! Messages in and out as parts of a pipeline.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -735,4 +736,167 @@ fn bodies_of_every_size_go_through_unchanged() {
         let directory = files.write("in", "").parent().unwrap().to_owned();
         shell(&line).env("T", directory).run().printed("");
     }
+}
+
+/// Numbers that are different in each run, and always the same for one seed.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = RandomState::new().build_hasher().finish();
+        // Shown if the test fails.
+        #[allow(clippy::print_stdout)]
+        {
+            println!("seed {seed}");
+        }
+        Self(seed | 1)
+    }
+
+    /// A number below `end` (xorshift64).
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % end
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.below(from.len())]
+    }
+}
+
+#[test]
+fn every_splitter_gives_back_what_it_was_given() {
+    let mut random = Random::new();
+    for (sender, receiver, delimiter) in [
+        ("-l", "-D '\\n'", &b"\n"[..]),
+        ("-0", "-0", b"\0"),
+        ("-D -- ", "-D --", b"--"),
+        ("-D '\\xff\\n'", "-D '\\xff\\n'", b"\xff\n"),
+    ] {
+        let queue = queue("splitter");
+        // Pieces of every length around a read's boundary, of bytes that delimiters are made of.
+        let mut input = Vec::new();
+        while input.len() < 300_000 {
+            let length = match random.below(50) {
+                0 => 65_536 - random.below(4),
+                1 => random.below(5000),
+                _ => random.below(12),
+            };
+            input.extend((0..length).map(|_| b"a\n-\0\xff"[random.below(5)]));
+            // A piece that ends as the delimiter begins would give up its last byte to it.
+            input.push(b'a');
+            input.extend(delimiter);
+        }
+        let files = Files::new();
+        let file = files.write("in", "");
+        fs::write(&file, &input).unwrap();
+        let line = format!(
+            "set -o pipefail; cat $IN | $H send --quiet {sender} -q {queue} && \
+             $H receive --drain -o body {receiver} {queue} | cmp - $IN"
+        );
+        shell(&line).env("IN", &file).run().printed("");
+    }
+}
+
+/// A header's value, as JSON that names its type.
+fn any_value(random: &mut Random, depth: usize) -> String {
+    let base64 = random.pick(&["", "AA==", "/w==", "w6k=", "AP/+"]);
+    let float = random.pick(&["0.5", "-0.0", "1e+300", "5e-324"]);
+    let number = 1 + random.below(100);
+    match random.below(if depth > 3 { 15 } else { 17 }) {
+        0 => random.pick(&["true", "false", "null"]).to_owned(),
+        1 => format!("{number}"),
+        2 => format!("-{number}000000000000"),
+        3 => float.to_owned(),
+        4 => random
+            .pick(&["\"\"", "\"\\u0000\\u202e\"", "\"é'\\n\""])
+            .to_owned(),
+        5 => format!("{{\"!amqp\":\"byte\",\"value\":-{number}}}"),
+        6 => format!("{{\"!amqp\":\"unsignedbyte\",\"value\":{number}}}"),
+        7 => format!("{{\"!amqp\":\"short\",\"value\":-{number}}}"),
+        8 => format!("{{\"!amqp\":\"unsignedshort\",\"value\":{number}}}"),
+        9 => format!("{{\"!amqp\":\"unsignedint\",\"value\":{number}}}"),
+        10 => format!("{{\"!amqp\":\"long\",\"value\":{number}}}"),
+        11 => format!("{{\"!amqp\":\"timestamp\",\"value\":{number}}}"),
+        12 => format!("{{\"!amqp\":\"decimal\",\"scale\":2,\"value\":{number}}}"),
+        13 => format!("{{\"!amqp\":\"binary\",\"base64\":\"{base64}\"}}"),
+        14 => random
+            .pick(&[
+                "{\"!amqp\":\"longstr\",\"base64\":\"/w==\"}",
+                "{\"!amqp\":\"float\",\"value\":0.5}",
+                "{\"!amqp\":\"float\",\"value\":-0.0}",
+            ])
+            .to_owned(),
+        15 => {
+            let values: Vec<_> = (0..random.below(4))
+                .map(|_| any_value(random, depth + 1))
+                .collect();
+            format!("[{}]", values.join(","))
+        }
+        _ => any_table(random, depth + 1),
+    }
+}
+
+fn any_table(random: &mut Random, depth: usize) -> String {
+    let names = ["\"a\"", "\"é\"", "\"x-b\"", "\"c d\""];
+    let names = &names[..random.below(names.len() + 1)];
+    if random.below(5) == 0 {
+        // What an object can't hold: a name that is not UTF-8, one that is the tag, one that is twice.
+        let (first, second) = (any_value(random, depth), any_value(random, depth));
+        let name = random.pick(&[
+            "{\"!amqp\":\"shortstr\",\"base64\":\"/w==\"}",
+            "\"!amqp\"",
+            "\"a\"",
+        ]);
+        return format!("{{\"!amqp\":\"table\",\"value\":[[\"a\",{first}],[{name},{second}]]}}");
+    }
+    let entries: Vec<_> = names
+        .iter()
+        .map(|name| format!("{name}:{}", any_value(random, depth)))
+        .collect();
+    format!("{{{}}}", entries.join(","))
+}
+
+#[test]
+fn any_message_comes_back_as_it_was_sent() {
+    let mut random = Random::new();
+    let queue = queue("any");
+    let lines: Vec<String> = (0..2000)
+        .map(|number| {
+            let headers = any_table(&mut random, 0);
+            let (payload, encoding, bytes) = match random.below(3) {
+                0 => ("é\\u0000\\n", "string", 4),
+                1 => ("", "string", 0),
+                _ => ("AP//", "base64", 3),
+            };
+            let text = random.pick(&["\"t\"", "\"\"", "{\"!amqp\":\"shortstr\",\"base64\":\"/w==\"}"]);
+            format!(
+                "{{\"exchange\":\"\",\"routing_key\":\"{queue}\",\"redelivered\":false,\"properties\":{{\"content_type\":{text},\"correlation_id\":{text},\"message_id\":\"{number}\",\"type\":{text},\"app_id\":{text},\"delivery_mode\":1,\"priority\":{},\"timestamp\":{number},\"headers\":{headers}}},\"payload_bytes\":{bytes},\"payload\":\"{payload}\",\"payload_encoding\":\"{encoding}\"}}",
+                random.below(256)
+            )
+        })
+        .collect();
+    hello(["declare", &queue]).run();
+    hello(["send", "--jsonl"])
+        .stdin(lines.join("\n"))
+        .run()
+        .printed(" [x] Sent 2000 messages\n");
+    let received = received(&queue, &["-o", "json"]);
+    for (line, received) in lines.iter().zip(received.lines()) {
+        assert_eq!(line, received);
+    }
+    assert_eq!(received.lines().count(), lines.len());
+}
+
+#[test]
+fn a_consumer_with_a_higher_priority_is_served_first() {
+    let queue = queue("consumer-priority");
+    let mut low = hello(["receive", "--priority", "-1", &queue]).spawn();
+    low.expect("CTRL+C\n");
+    let mut high = hello(["receive", "--priority", "5", "-c", "3", &queue]).spawn();
+    high.expect("CTRL+C\n");
+    hello(["send", "-q", &queue, "a", "b", "c"]).run();
+    assert_eq!(high.end().stdout.lines().count(), 3);
+    low.stop(Signal::SIGINT).0.printed("");
 }

@@ -1,3 +1,4 @@
+use std::io::{BufRead, BufReader};
 use std::thread;
 use std::time::Duration;
 
@@ -192,10 +193,42 @@ fn without_acknowledgements_a_slow_reader_pauses_the_broker() {
         "{left} of 200,000 messages are left in the queue"
     );
     // When it is read again, the rest comes.
-    let reading = thread::spawn(move || std::io::read_to_string(unread).unwrap().lines().count());
+    let mut lines = BufReader::new(unread).lines();
+    let read = lines.by_ref().take(200_000 - 1).map(Result::unwrap).count();
+    assert_eq!(read, 200_000 - 1);
+    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn without_acknowledgements_what_nobody_read_is_told() {
+    let queue = queue("unread");
+    let mut observer = Observer::new();
+    let channel = observer.channel();
+    channel
+        .queue_declare(&*queue, QueueDeclareOptions::default())
+        .unwrap();
+    for _ in 0..5000 {
+        channel
+            .basic_publish("", amiquip::Publish::new(&[b'x'; 256], &*queue))
+            .unwrap();
+    }
+    observer.settles_at(&queue, 5000);
+    let mut receiver = hello(["receive", "--auto-ack", &queue]).spawn();
+    receiver.expect(" [x] Received");
+    let unread = receiver.stop_reading();
     observer.settles_at(&queue, 0);
-    receiver.stop(Signal::SIGINT);
-    assert_eq!(reading.join().unwrap(), 200_000 - 1);
+    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 0);
+    drop(unread);
+    let lost = outcome
+        .stderr
+        .strip_prefix(
+            "hello-mq: lost what was received and not yet written (--auto-ack): messages: ",
+        )
+        .unwrap_or_else(|| panic!("{}", outcome.stderr));
+    assert!(lost.trim_end().parse::<u32>().unwrap() > 1_000, "{lost}");
 }
 
 #[test]

@@ -137,7 +137,16 @@ impl<'c> Printer<'c> {
                 }
                 Event::Written(Err(source)) => return Err(self.unwritten(&line.source, source)),
                 Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,
-                Event::Late if leave_by.is_some() => break,
+                Event::Late if leave_by.is_some() => {
+                    let lost = consumer.at_stake();
+                    if lost > 0 {
+                        self.context.talk.note(&format!(
+                            "lost what was received and not yet written (--auto-ack): \
+                             messages: {lost}"
+                        ));
+                    }
+                    break;
+                }
                 Event::Late if has_come(self.limits.until) => {
                     end = leave(consumer, End::TimeIsUp, &mut leave_by)?;
                 }
