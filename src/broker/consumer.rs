@@ -42,6 +42,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// How many messages the broker may send ahead if so many are `left` to take: no more than
+    /// that. One that goes back is marked as delivered before, and a quorum queue drops a message
+    /// that went back too often.
+    pub(super) fn prefetch(&self, left: Option<u64>) -> u16 {
+        let left = left.and_then(|left| u16::try_from(left).ok());
+        // 0 would be any number.
+        left.map_or(self.prefetch, |left| left.clamp(1, self.prefetch.max(1)))
+    }
+
     /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
     fn arguments(&self, next_offset: Option<u64>) -> FieldTable {
         let mut arguments = FieldTable::new();
@@ -123,17 +132,6 @@ impl Inflow {
     pub fn done(&self) -> u64 {
         self.flow.done()
     }
-
-    /// How many messages the broker may send ahead: none that would not be taken.
-    fn prefetch(&self) -> u16 {
-        match self.flow.left() {
-            Some(left) => {
-                let left = u16::try_from(left).unwrap_or(u16::MAX);
-                self.options.prefetch.min(left)
-            }
-            None => self.options.prefetch,
-        }
-    }
 }
 
 /// A running consumer.
@@ -196,7 +194,7 @@ pub fn consume(
 impl Consumer<'_> {
     fn start(&mut self) -> Result<(), Error> {
         if !self.inflow.no_ack {
-            let prefetch = self.inflow.prefetch();
+            let prefetch = self.inflow.options.prefetch(self.inflow.flow.left());
             self.channel
                 .qos(0, prefetch, false)
                 .map_err(|error| self.error(error))?;
@@ -437,7 +435,7 @@ impl Subscription<'_> {
     }
 
     /// Cancels the consumer and returns what the broker had sent before it knew.
-    fn end(&self) -> Vec<Delivery> {
+    pub(super) fn end(&self) -> Vec<Delivery> {
         let _ = self.consumer.cancel();
         self.consumer
             .receiver()

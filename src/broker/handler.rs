@@ -74,7 +74,8 @@ pub struct Handler<'c> {
     session: &'c mut Session,
     channel: &'c Channel,
     queue: &'c QueueName,
-    subscription: Subscription<'c>,
+    /// `None` while no more messages may be taken.
+    subscription: Option<Subscription<'c>>,
     tally: &'c mut Tally,
 }
 
@@ -90,19 +91,14 @@ pub fn handle(
     work: impl FnOnce(&mut Handler) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let channel = session.channel()?;
-    let doing = format!("consume from queue {queue}");
-    let subscription = channel
-        .qos(0, tally.options.prefetch, false)
-        .and_then(|()| subscribe(&channel, queue, &tally.options, false, None))
-        .map_err(|error| session.error(&doing, error))?;
     let mut handler = Handler {
         session: &mut *session,
         channel: &channel,
         queue,
-        subscription,
+        subscription: None,
         tally: &mut *tally,
     };
-    let result = work(&mut handler);
+    let result = handler.subscribe().and_then(|()| work(&mut handler));
     if !matches!(result, Err(Error::Cancelled { .. })) {
         handler.session.start_closing(GRACE);
     }
@@ -138,31 +134,32 @@ impl Handler<'_> {
         interrupt: Option<&Interrupt>,
         at_most: Option<Instant>,
     ) -> Result<Event<R>, Error> {
-        let deliveries = self.subscription.deliveries();
+        if !self.is_complete() && self.subscription.is_none() {
+            self.subscribe()?;
+        }
+        let deliveries = match &self.subscription {
+            Some(subscription) if may_take => subscription.deliveries().clone(),
+            _ => never(),
+        };
         let late = at_most.map_or_else(never, at);
         let interrupted = interrupt.map_or_else(never, |interrupt| interrupt.receiver().clone());
         // Results first: what they settle makes room.
         if let Ok(other) = other.try_recv() {
             return Ok(Event::Other(other));
         }
-        let message = if may_take && !self.is_complete() {
-            select! {
-                recv(deliveries) -> message => message,
-                recv(other) -> other => return self.other(other),
-                recv(interrupted) -> _ => return Ok(Event::Interrupted),
-                recv(late) -> _ => return Ok(Event::Late),
-            }
-        } else {
-            select! {
-                recv(other) -> other => return self.other(other),
-                recv(interrupted) -> _ => return Ok(Event::Interrupted),
-                recv(late) -> _ => return Ok(Event::Late),
-            }
+        let message = select! {
+            recv(deliveries) -> message => message,
+            recv(other) -> other => return self.other(other),
+            recv(interrupted) -> _ => return Ok(Event::Interrupted),
+            recv(late) -> _ => return Ok(Event::Late),
         };
         match message {
             Ok(ConsumerMessage::Delivery(mut delivery)) => {
                 let message = content::received(&mut delivery, self.session);
                 let ticket = self.tally.hands.take(delivery);
+                if self.is_complete() {
+                    self.unsubscribe()?;
+                }
                 Ok(Event::Taken(ticket, Box::new(message)))
             }
             Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
@@ -223,10 +220,39 @@ impl Handler<'_> {
         }
         // What is not ready any more may be on its way to us. The broker answers on the consumer's own
         // channel only after that.
+        self.limit()?;
+        Ok(match &self.subscription {
+            Some(subscription) => subscription.deliveries().is_empty(),
+            None => true,
+        })
+    }
+
+    fn limit(&mut self) -> Result<(), Error> {
+        let prefetch = self.tally.options.prefetch(self.tally.hands.left());
         self.channel
-            .qos(0, self.tally.options.prefetch, false)
-            .map_err(|error| self.error(error))?;
-        Ok(self.subscription.deliveries().is_empty())
+            .qos(0, prefetch, false)
+            .map_err(|error| self.error(error))
+    }
+
+    fn subscribe(&mut self) -> Result<(), Error> {
+        self.limit()?;
+        let options = &self.tally.options;
+        let subscription = subscribe(self.channel, self.queue, options, false, None);
+        self.subscription = Some(subscription.map_err(|error| self.error(error))?);
+        Ok(())
+    }
+
+    /// All are taken that were asked for, and the last one's acknowledgement must not bring another.
+    fn unsubscribe(&mut self) -> Result<(), Error> {
+        let unwanted = self
+            .subscription
+            .take()
+            .map(|subscription| subscription.end());
+        for delivery in unwanted.into_iter().flatten() {
+            let given_back = delivery.reject(self.channel, true);
+            given_back.map_err(|error| self.error(error))?;
+        }
+        Ok(())
     }
 
     fn error(&mut self, error: amiquip::Error) -> Error {

@@ -27,6 +27,11 @@ impl<R> Hands<R> {
         }
     }
 
+    /// How many messages may still be taken; `None` for any number.
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
     /// How many messages have left the queue for good.
     pub fn done(&self) -> u64 {
         self.done

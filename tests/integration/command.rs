@@ -239,6 +239,19 @@ fn exactly_the_count_is_handled() {
 }
 
 #[test]
+fn no_more_than_the_count_is_on_its_way() {
+    let queue = queue("command-ahead");
+    hello(["send", "-q", &queue, "-c", "20", "x"]).run();
+    hello(["receive", "-c", "1", &queue, "--", "cat"])
+        .run()
+        .printed("x");
+    // One that goes back would count as delivered before.
+    hello(["receive", "--peek", "--format", "%{redelivered} ", &queue])
+        .run()
+        .printed(&"false ".repeat(19));
+}
+
+#[test]
 fn ctrl_c_lets_commands_finish_and_a_second_one_ends_them() {
     let queue = queue("finish");
     hello(["send", "-q", &queue, "-c", "5", "x"]).run();
