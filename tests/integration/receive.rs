@@ -169,20 +169,26 @@ fn without_acknowledgements_all_that_was_delivered_is_still_written() {
     assert_eq!(seen, numbers);
 }
 
-#[test]
-fn without_acknowledgements_a_slow_reader_pauses_the_broker() {
-    let queue = queue("paused");
+/// A queue with so many messages, and who looks at it.
+fn filled(name: &str, messages: u32) -> (String, Observer) {
+    let queue = queue(name);
     let mut observer = Observer::new();
     let channel = observer.channel();
     channel
         .queue_declare(&*queue, QueueDeclareOptions::default())
         .unwrap();
-    for _ in 0..200_000 {
+    for _ in 0..messages {
         channel
             .basic_publish("", amiquip::Publish::new(&[b'x'; 256], &*queue))
             .unwrap();
     }
-    observer.settles_at(&queue, 200_000);
+    observer.settles_at(&queue, messages);
+    (queue, observer)
+}
+
+#[test]
+fn without_acknowledgements_a_slow_reader_pauses_the_broker() {
+    let (queue, mut observer) = filled("paused", 200_000);
     let mut receiver = hello(["receive", "--quiet", "--auto-ack", &queue]).spawn();
     receiver.expect("\n");
     let unread = receiver.stop_reading();
@@ -203,18 +209,7 @@ fn without_acknowledgements_a_slow_reader_pauses_the_broker() {
 
 #[test]
 fn without_acknowledgements_what_nobody_read_is_told() {
-    let queue = queue("unread");
-    let mut observer = Observer::new();
-    let channel = observer.channel();
-    channel
-        .queue_declare(&*queue, QueueDeclareOptions::default())
-        .unwrap();
-    for _ in 0..5000 {
-        channel
-            .basic_publish("", amiquip::Publish::new(&[b'x'; 256], &*queue))
-            .unwrap();
-    }
-    observer.settles_at(&queue, 5000);
+    let (queue, mut observer) = filled("unread", 5000);
     let mut receiver = hello(["receive", "--auto-ack", &queue]).spawn();
     receiver.expect(" [x] Received");
     let unread = receiver.stop_reading();
