@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::error::Error;
 use crate::text;
+use crate::topology::{BindingOptions, ExchangeOptions, QueueOptions, Topology, Violation};
 use crate::values::{
     BrokerUrl, ConnectTimeout, Heartbeat, Host, QueueName, Secret, Span, VirtualHost,
 };
@@ -35,6 +36,12 @@ pub struct Config {
     pub send: SendTable,
     #[serde(default)]
     pub receive: ReceiveTable,
+    #[serde(default)]
+    pub queues: Vec<Spanned<QueueOptions>>,
+    #[serde(default)]
+    pub exchanges: Vec<Spanned<ExchangeOptions>>,
+    #[serde(default)]
+    pub bindings: Vec<Spanned<BindingOptions>>,
 }
 
 /// Defaults of `send`.
@@ -70,6 +77,8 @@ pub struct File {
     pub text: String,
     /// What it says.
     pub config: Config,
+    /// The queues, exchanges and bindings that it defines.
+    pub topology: Topology,
 }
 
 /// Where to look for the file.
@@ -122,8 +131,7 @@ pub fn read(place: Place) -> Result<Option<File>, Error> {
     for path in paths {
         match fs::read_to_string(&path) {
             Ok(text) => {
-                let config = parse(&path, &text)?;
-                return Ok(Some(File { path, text, config }));
+                return parse(path, text).map(Some);
             }
             Err(error) if !named && is_absent(&error) => {}
             Err(source) => return Err(Error::File { path, source }),
@@ -139,19 +147,88 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, Error> {
-    let config = parse_keys(path, text)?;
+pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
+    let config = parse_keys(&path, &text)?;
+    let wrong = |at: usize, problem: String| Error::Config {
+        place: at_line(&path, line_of(&text, at)),
+        problem,
+    };
     match (&config.host, &config.hosts) {
-        (Some(_), Some(hosts)) => Err(Error::Config {
-            place: at_line(path, line_of(text, hosts.span().start)),
-            problem: "hosts: there is a host, too; give one of them".to_owned(),
-        }),
-        (None, Some(hosts)) if hosts.get_ref().is_empty() => Err(Error::Config {
-            place: at_line(path, line_of(text, hosts.span().start)),
-            problem: "hosts: is empty".to_owned(),
-        }),
-        _ => Ok(config),
+        (Some(_), Some(hosts)) => {
+            let problem = "hosts: there is a host, too; give one of them";
+            return Err(wrong(hosts.span().start, problem.to_owned()));
+        }
+        (None, Some(hosts)) if hosts.get_ref().is_empty() => {
+            return Err(wrong(hosts.span().start, "hosts: is empty".to_owned()));
+        }
+        _ => {}
     }
+    let topology = topology(&config, wrong)?;
+    Ok(File {
+        path,
+        text,
+        config,
+        topology,
+    })
+}
+
+/// What the tables of the topology define.
+fn topology(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<Topology, Error> {
+    fn define<O: Clone, T>(
+        tables: &[Spanned<O>],
+        what: &str,
+        wrong: impl Fn(usize, String) -> Error,
+        define: impl Fn(O) -> Result<T, Violation>,
+    ) -> Result<Vec<T>, Error> {
+        let entry = |table: &Spanned<O>| {
+            define(table.get_ref().clone()).map_err(|Violation { option, rule }| {
+                let key = option.replace('-', "_").replace("argument ", "arguments: ");
+                wrong(table.span().start, format!("{what}: {key}: {rule}"))
+            })
+        };
+        tables.iter().map(entry).collect()
+    }
+    let no_name = || Violation {
+        option: "name".to_owned(),
+        rule: "is missing".to_owned(),
+    };
+    let twice = |name: String| Violation {
+        option: "name".to_owned(),
+        rule: format!("{name} is defined twice"),
+    };
+    let mut names = std::cell::RefCell::new(Vec::new());
+    let exchanges = define(&config.exchanges, "[[exchanges]]", &wrong, |options| {
+        options.name.as_ref().ok_or_else(no_name)?;
+        let exchange = options.define()?;
+        let name = exchange.to_string();
+        if names.borrow().contains(&name) {
+            return Err(twice(name));
+        }
+        names.borrow_mut().push(name);
+        Ok(exchange)
+    })?;
+    names.get_mut().clear();
+    let queues = define(&config.queues, "[[queues]]", &wrong, |options| {
+        options.name.as_ref().ok_or_else(no_name)?;
+        let queue = options.define()?;
+        let name = queue.to_string();
+        if names.borrow().contains(&name) {
+            return Err(twice(name));
+        }
+        names.borrow_mut().push(name);
+        Ok(queue)
+    })?;
+    let bindings = define(
+        &config.bindings,
+        "[[bindings]]",
+        &wrong,
+        BindingOptions::define,
+    )?;
+    Ok(Topology {
+        exchanges,
+        queues,
+        bindings: bindings.into_iter().flatten().collect(),
+    })
 }
 
 /// A line of a file, in a form that can't move the cursor.
@@ -216,6 +293,27 @@ const KEYS: &[&str] = &[
     "no_reconnect",
     "prefetch",
     "timeout",
+    "name",
+    "type",
+    "durable",
+    "auto_delete",
+    "message_ttl",
+    "expires",
+    "max_length",
+    "max_length_bytes",
+    "overflow",
+    "dead_letter_exchange",
+    "dead_letter_routing_key",
+    "max_priority",
+    "delivery_limit",
+    "single_active_consumer",
+    "arguments",
+    "internal",
+    "alternate_exchange",
+    "exchange",
+    "destination_exchange",
+    "routing_key",
+    "routing_keys",
 ];
 
 /// The key that the line with the byte at `offset` gives a value to, if it does.
@@ -230,7 +328,9 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> String {
-        parse(Path::new("f.toml"), text).unwrap_err().to_string()
+        parse("f.toml".into(), text.to_owned())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::text;
 ///
 /// The numbers are those of BSD's `sysexits.h`, as rabbitmqctl and rabbitmqadmin use them, and the
 /// shell's 130 for an interrupted command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Status {
     /// Done; for `receive` also: stopped by Ctrl+C, SIGTERM or a closed pipe.
@@ -172,6 +172,36 @@ pub enum Error {
         /// The broker's own words.
         said: String,
     },
+
+    /// What is to be declared exists with other properties.
+    #[error("{entity} exists with other properties on {broker}: {said}")]
+    Different {
+        /// The broker's URL without password.
+        broker: String,
+        /// What it is, with its name, such as `queue 'hello'`.
+        entity: String,
+        /// The broker's own words.
+        said: String,
+        /// Each property that differs, wanted and existing.
+        differences: Vec<String>,
+        /// The command that declares it as it is, if everything is known.
+        command: Option<String>,
+    },
+
+    /// Some of what the configuration file defines could not be declared; each was said.
+    #[error("{failed} of {total} are not as the configuration has them")]
+    Topology {
+        /// How many failed.
+        failed: usize,
+        /// How many there are.
+        total: usize,
+        /// The worst status of those that failed.
+        status: Status,
+    },
+
+    /// The user was asked, and said no.
+    #[error("nothing was done: {0}")]
+    Declined(String),
 
     /// The queue that was being consumed is gone.
     #[error(
@@ -378,6 +408,9 @@ impl Error {
                 _ => Status::Refused,
             },
             Self::Cancelled { .. } => Status::NoSuchQueue,
+            Self::Different { .. } => Status::Refused,
+            Self::Topology { status, .. } => *status,
+            Self::Declined(_) => Status::Short,
             Self::NotTaken(messages) => match &messages.cause {
                 Some(cause) => cause.status(),
                 None if messages.returned.is_empty() => Status::NotConfirmed,
@@ -405,6 +438,15 @@ impl Error {
         }
     }
 
+    /// What belongs to it but does not fit on its line.
+    #[must_use]
+    pub fn details(&self) -> &[String] {
+        match self {
+            Self::Different { differences, .. } => differences,
+            _ => &[],
+        }
+    }
+
     /// What to do next, where there is something to say.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -429,7 +471,7 @@ impl Error {
             Self::Refused { code: 403, said, .. } if is_exclusive_use(said) => {
                 "another consumer has the queue for itself; wait until it ends, or use another queue".to_owned()
             }
-            Self::Refused { code: 403, said, .. } if said.contains("reserved prefix") => {
+            Self::Refused { code: 403, said, .. } if said.contains("reserved prefix") || said.contains("system exchange") => {
                 "names that begin with 'amq.' are the broker's own; use another".to_owned()
             }
             Self::Refused { code: 403, .. } => {
@@ -446,9 +488,40 @@ impl Error {
             Self::Refused { code: 405, .. } => {
                 "another connection has the queue for itself; wait until it ends, or use another queue".to_owned()
             }
-            Self::Refused { code: 406, operation, .. } if operation.starts_with("declare") => "the queue exists with other properties, which declare never changes; send and \
-                 receive use it as it is"
-                .to_owned(),
+            Self::Different { command: Some(command), .. } => format!(
+                "nothing was changed; as it is, it is declared by: {command}"
+            ),
+            Self::Different { entity, .. } => {
+                let list = if entity.starts_with("queue") {
+                    "list_queues name durable auto_delete arguments"
+                } else {
+                    "list_exchanges name type durable auto_delete internal arguments"
+                };
+                format!("nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does")
+            }
+            Self::Refused { code: 406, operation, said, .. }
+                if operation.starts_with("delete") && said.ends_with("not empty") =>
+            {
+                "without --if-empty it is deleted with its messages".to_owned()
+            }
+            Self::Refused { code: 406, operation, said, .. }
+                if operation.starts_with("delete") && said.ends_with("in use") =>
+            {
+                "without --if-unused it is deleted nevertheless".to_owned()
+            }
+            Self::Refused { code: 540, operation, .. } if operation.starts_with("purge") => {
+                "a stream keeps its messages until they are too old or too many; 'hello-mq delete' \
+                 and 'hello-mq declare' make it anew"
+                    .to_owned()
+            }
+            Self::Refused { code: 540, operation, .. } if operation.starts_with("delete") => {
+                "'hello-mq declare --check' shows whether it has messages or consumers; without \
+                 --if-empty and --if-unused it can be deleted"
+                    .to_owned()
+            }
+            Self::Topology { .. } => {
+                "'hello-mq declare --all' can be run again; what is there is not touched".to_owned()
+            }
             Self::Refused { said, .. } if is_transient_refusal(said) => {
                 "declare the queue with --durable".to_owned()
             }
@@ -489,6 +562,7 @@ impl Error {
             | Self::Directory { .. }
             | Self::Spawn { .. }
             | Self::CommandFailed(_)
+            | Self::Declined(_)
             | Self::Interrupted(_) => return None,
         };
         Some(hint)

@@ -17,6 +17,7 @@ mod ready;
 pub mod settings;
 pub mod talk;
 pub mod text;
+pub mod topology;
 pub mod values;
 
 use std::env;
@@ -66,8 +67,10 @@ fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
         talk,
     };
     match cli.command {
-        Command::Declare(arguments) => cmd::declare::run(&arguments, &context),
+        Command::Declare(arguments) => cmd::declare::run(*arguments, &context),
         Command::Send(arguments) => cmd::send::run(*arguments, &context),
         Command::Receive(arguments) => cmd::receive::run(&arguments, &context),
+        Command::Delete(arguments) => cmd::delete::run(&arguments, &context),
+        Command::Purge(arguments) => cmd::purge::run(&arguments, &context),
     }
 }

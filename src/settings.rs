@@ -10,6 +10,7 @@ use toml::Spanned;
 use crate::cli::{Command, Common};
 use crate::config::File;
 use crate::error::Error;
+use crate::topology::{Queue, Topology};
 use crate::values::{
     AMQP_PORT, BrokerUrl, ConnectTimeout, Heartbeat, Host, QueueName, Secret, Span, VirtualHost,
 };
@@ -119,11 +120,15 @@ impl fmt::Display for Broker {
 }
 
 /// Every setting, resolved.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct Settings {
     pub broker: Broker,
     pub queue: Setting<QueueName>,
+    /// How the queue is declared where it has to be.
+    pub definition: Queue,
+    /// What the configuration file defines.
+    pub topology: Topology,
     pub no_declare: Setting<bool>,
     pub auto_ack: Setting<bool>,
     pub prefetch: Setting<u16>,
@@ -180,7 +185,8 @@ pub fn resolve(
         .map(Layer::with_url_taken_apart)
         .reduce(Layer::or)
         .unwrap_or_default();
-    Ok(merged.or_default())
+    let topology = file.map(|file| file.topology.clone()).unwrap_or_default();
+    Ok(merged.or_default(topology))
 }
 
 impl Layer {
@@ -229,10 +235,12 @@ impl Layer {
         }
     }
 
-    fn or_default(self) -> Settings {
+    fn or_default(self, topology: Topology) -> Settings {
         fn or<T>(setting: Option<Setting<T>>, default: T) -> Setting<T> {
             setting.unwrap_or(Setting::new(default, Origin::Default))
         }
+        let queue = or(self.queue, QueueName::tutorial());
+        let definition = topology.queue(&queue.value).cloned();
         Settings {
             broker: Broker {
                 hosts: or(self.hosts, vec![Host::default()]),
@@ -244,7 +252,9 @@ impl Layer {
                 wait: or(self.wait, Span::seconds(0)),
                 heartbeat: or(self.heartbeat, Heartbeat::default()),
             },
-            queue: or(self.queue, QueueName::tutorial()),
+            definition: definition.unwrap_or_else(|| Queue::plain(queue.value.clone())),
+            queue,
+            topology,
             no_declare: or(self.no_declare, false),
             auto_ack: or(self.auto_ack, false),
             prefetch: or(self.prefetch, 256),
@@ -290,7 +300,9 @@ fn flags(common: &Common, command: &Command) -> Result<Layer, Error> {
         ..Layer::default()
     };
     let positional = match command {
-        Command::Declare(declare) => declare.name.as_ref(),
+        Command::Declare(declare) => declare.name.as_ref().and_then(|name| name.0.as_ref()),
+        Command::Delete(delete) => delete.name.as_ref(),
+        Command::Purge(purge) => purge.name.as_ref(),
         Command::Send(send) => {
             layer.no_declare = yes(send.no_declare, "--no-declare");
             layer.persistent = yes(send.persistent, "--persistent");
@@ -389,7 +401,7 @@ fn from_file(file: &File, command: &Command) -> Layer {
         ..Layer::default()
     };
     match command {
-        Command::Declare(_) => {}
+        Command::Declare(_) | Command::Delete(_) | Command::Purge(_) => {}
         Command::Send(_) => {
             layer.no_declare = file.setting(config.send.no_declare.as_ref());
             layer.persistent = file.setting(config.send.persistent.as_ref());
@@ -430,7 +442,6 @@ fn parse<T: FromStr<Err = String>>(
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::{cli, config};
@@ -444,11 +455,8 @@ mod tests {
         let arguments = line.split_whitespace().map(OsString::from);
         let cli = cli::parse([OsString::from("hello-mq")].into_iter().chain(arguments)).unwrap();
         let variables: HashMap<_, _> = variables.iter().copied().collect();
-        let file = (!file.is_empty()).then(|| File {
-            path: PathBuf::from("f.toml"),
-            text: file.to_owned(),
-            config: config::parse(Path::new("f.toml"), file).unwrap(),
-        });
+        let file =
+            (!file.is_empty()).then(|| config::parse("f.toml".into(), file.to_owned()).unwrap());
         resolve(
             &cli.common,
             &cli.command,

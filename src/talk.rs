@@ -60,6 +60,9 @@ impl Talk {
     pub fn error(&self, error: &Error) {
         self.progress.suspend(|| {
             line(&error.to_string());
+            for detail in error.details() {
+                line(detail);
+            }
             if let Some(hint) = error.hint() {
                 line(&format!("hint: {hint}"));
             }

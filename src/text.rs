@@ -123,6 +123,35 @@ fn is_unprintable(character: char) -> bool {
         .is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'))
 }
 
+/// A text as a shell takes it for one word. Where it has characters that can't be shown, in the form
+/// `$'…'`, which bash, zsh and POSIX 2024 know.
+#[must_use]
+pub fn shell(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    if !text.chars().any(is_invisible) {
+        return format!("'{}'", text.replace('\'', "'\\''"));
+    }
+    let mut word = "$'".to_owned();
+    for character in text.chars() {
+        match character {
+            '\'' | '\\' => word.extend(['\\', character]),
+            _ if is_invisible(character) => {
+                // In octal, of which the shell takes three digits: \x would go on for as long as
+                // hexadecimal digits follow.
+                for byte in character.to_string().bytes() {
+                    let _ = write!(word, "\\{byte:03o}");
+                }
+            }
+            _ => word.push(character),
+        }
+    }
+    word.push('\'');
+    word
+}
+
 /// The bytes that a text with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN` stands for.
 ///
 /// # Errors

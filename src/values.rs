@@ -70,6 +70,21 @@ impl<'de> Deserialize<'de> for QueueName {
     }
 }
 
+/// The name of a queue to declare; an empty one has the broker make up a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewQueueName(pub Option<QueueName>);
+
+impl FromStr for NewQueueName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self(None)),
+            name => name.parse().map(Some).map(Self),
+        }
+    }
+}
+
 /// The name of a virtual host: no longer than [`SHORT_STRING_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualHost(String);
@@ -495,7 +510,7 @@ fn decode(text: &str, part: &str) -> Result<String, String> {
 }
 
 /// Reads a string and parses it, so that a value means the same in the file as on the command line.
-fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr<Err = String>,

@@ -3,10 +3,12 @@
 //! A [`Session`] is one connection that can always be closed. On it, [`topology`] declares queues,
 //! a [`publisher`] sends messages and a [`consumer`] receives them.
 
+mod arguments;
 mod connect;
 mod connector;
 pub mod consumer;
 mod content;
+pub mod difference;
 mod flow;
 mod guard;
 pub mod handler;
@@ -66,6 +68,18 @@ impl Session {
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
         *self = self.connector.open_again()?;
         Ok(())
+    }
+
+    /// Opens a new connection if the broker has closed this one, as it does for a refusal of the
+    /// graver kind.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub fn revive(&mut self) -> Result<(), Error> {
+        match self.connection {
+            Some(_) => Ok(()),
+            None => self.reopen(),
+        }
     }
 
     /// Says goodbye to the broker, within a second. Channels must be closed before.

@@ -1,21 +1,16 @@
-//! Queues: declared strictly, or only made sure of.
+//! Queues, exchanges and bindings: declared, looked up, deleted. Queues also only made sure of.
 
-use amiquip::{FieldTable, QueueDeclareOptions};
+use amiquip::{
+    Channel, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
 
 use super::Session;
+use super::arguments::field_table;
 use crate::error::{self, Error};
 use crate::text;
+use crate::topology::{Binding, Destination, Exchange, Queue};
 use crate::values::QueueName;
-
-/// The properties of a queue. The default is the tutorial's queue: neither durable nor deleted when
-/// its last consumer leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueProperties {
-    /// It survives a restart of the broker.
-    pub durable: bool,
-    /// It is deleted when its last consumer leaves.
-    pub auto_delete: bool,
-}
 
 /// What the broker says of a queue that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,61 +21,72 @@ pub struct QueueState {
     pub consumers: u32,
 }
 
-/// Declares a queue: it is made if it does not exist, and confirmed if it exists with exactly these
-/// properties.
-///
-/// # Errors
-/// [`Error::Refused`] in the broker's words, so if the queue exists with other properties.
-pub fn declare(
+/// Runs one operation on a channel of its own, which a refusal closes.
+fn on_channel<T>(
     session: &mut Session,
-    queue: &QueueName,
-    properties: QueueProperties,
-) -> Result<QueueState, Error> {
+    operation: &str,
+    run: impl FnOnce(&Channel) -> amiquip::Result<T>,
+) -> Result<T, Error> {
     let channel = session.channel()?;
-    let options = QueueDeclareOptions {
-        durable: properties.durable,
-        auto_delete: properties.auto_delete,
-        ..QueueDeclareOptions::default()
-    };
-    let declared = channel
-        .queue_declare(queue.as_str(), options)
-        .map(|queue| state(&queue));
-    let declared =
-        declared.map_err(|error| session.error(&format!("declare queue {queue}"), error))?;
+    let result = run(&channel).map_err(|error| session.error(operation, error))?;
     channel
         .close()
         .map_err(|error| session.error("close a channel", error))?;
-    Ok(declared)
+    Ok(result)
+}
+
+/// Declares a queue: it is made if it does not exist, and confirmed if it exists with exactly these
+/// properties. Returns its name, which the broker gives to one without.
+///
+/// # Errors
+/// [`Error::Refused`] in the broker's words, so if the queue exists with other properties.
+pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, QueueState), Error> {
+    let options = QueueDeclareOptions {
+        durable: queue.durable,
+        auto_delete: queue.auto_delete,
+        exclusive: false,
+        arguments: field_table(&queue.arguments),
+    };
+    let name = queue.name.as_ref().map_or("", QueueName::as_str);
+    let operation = format!("declare queue {queue}");
+    let (name, state) = on_channel(session, &operation, |channel| {
+        let queue = channel.queue_declare(name, options)?;
+        Ok((queue.name().to_owned(), state(&queue)))
+    })?;
+    Ok((named(&name)?, state))
 }
 
 /// Makes sure that a queue exists, as the tutorial does before it sends or receives: declares it
-/// with the default properties. A queue that exists with others is used as it is; where the user
-/// may not declare, so is one that exists; where the broker takes no transient queue any more, a
-/// durable one is made.
+/// with its properties. A queue that exists with others is used as it is; where the user may not
+/// declare, so is one that exists; where the broker takes no transient queue any more, a durable
+/// one is made.
 ///
 /// # Errors
 /// [`Error::Refused`] in the broker's words if the queue does not exist and can't be made.
-pub fn ensure(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
-    match declare(session, queue, QueueProperties::default()) {
+pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
+    let Some(name) = &queue.name else {
+        return Err(Error::Bug("a queue without a name is used".to_owned()));
+    };
+    match declare(session, queue) {
         Err(Error::Refused { said, .. }) if error::is_transient_refusal(&said) => {
             session.reopen()?;
-            ensure_durable(session, queue)
+            ensure_durable(session, name, queue)
         }
-        declared => exists_anyway(session, queue, declared.map(drop)),
+        declared => exists_anyway(session, name, declared.map(drop)),
     }
 }
 
-fn ensure_durable(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
-    let properties = QueueProperties {
+fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Result<(), Error> {
+    let durable = Queue {
         durable: true,
-        ..QueueProperties::default()
+        ..queue.clone()
     };
-    let declared = declare(session, queue, properties).map(drop);
+    let declared = declare(session, &durable).map(drop);
     let made = declared.is_ok();
-    exists_anyway(session, queue, declared)?;
+    exists_anyway(session, name, declared)?;
     if made {
         session.connector.talk.note(&format!(
-            "{} does not permit a queue that is not durable; queue {queue} is declared durable",
+            "{} does not permit a queue that is not durable; queue {name} is declared durable",
             session.name
         ));
     }
@@ -98,8 +104,7 @@ pub fn listen(
     routing_keys: &[String],
 ) -> Result<QueueName, Error> {
     let operation = format!("listen to exchange '{}'", text::escape(exchange));
-    let channel = session.channel()?;
-    let bind = || {
+    let name = on_channel(session, &operation, |channel| {
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
@@ -110,11 +115,11 @@ pub fn listen(
             channel.queue_bind(name.as_str(), exchange, key.as_str(), FieldTable::new())?;
         }
         Ok(name)
-    };
-    let name = bind().map_err(|error| session.error(&operation, error))?;
-    channel
-        .close()
-        .map_err(|error| session.error("close a channel", error))?;
+    })?;
+    named(&name)
+}
+
+fn named(name: &str) -> Result<QueueName, Error> {
     name.parse()
         .map_err(|problem| Error::Bug(format!("the broker named a queue so that {problem}")))
 }
@@ -156,15 +161,113 @@ fn exists_anyway(
 /// # Errors
 /// [`Error::Refused`] with code 404 if it does not exist.
 pub fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, Error> {
-    let channel = session.channel()?;
-    let found = channel
-        .queue_declare_passive(queue.as_str())
-        .map(|queue| state(&queue));
-    let found = found.map_err(|error| session.error(&format!("look up queue {queue}"), error))?;
-    channel
-        .close()
-        .map_err(|error| session.error("close a channel", error))?;
-    Ok(found)
+    on_channel(session, &format!("look up queue {queue}"), |channel| {
+        channel
+            .queue_declare_passive(queue.as_str())
+            .map(|queue| state(&queue))
+    })
+}
+
+/// Deletes a queue and returns how many messages were ready in it. One that does not exist is no
+/// error for the broker.
+///
+/// # Errors
+/// [`Error::Refused`] with code 406 if it is not empty, or used, although it has to be.
+pub fn delete(
+    session: &mut Session,
+    queue: &QueueName,
+    if_empty: bool,
+    if_unused: bool,
+) -> Result<u32, Error> {
+    let options = QueueDeleteOptions {
+        if_unused,
+        if_empty,
+    };
+    on_channel(session, &format!("delete queue {queue}"), |channel| {
+        channel.queue_delete(queue.as_str(), options)
+    })
+}
+
+/// Takes every message that is ready out of a queue and returns how many there were.
+///
+/// # Errors
+/// [`Error::Refused`] with code 404 if it does not exist.
+pub fn purge(session: &mut Session, queue: &QueueName) -> Result<u32, Error> {
+    on_channel(session, &format!("purge queue {queue}"), |channel| {
+        channel.queue_purge(queue.as_str())
+    })
+}
+
+/// Declares an exchange: it is made if it does not exist, and confirmed if it exists with exactly
+/// these properties.
+///
+/// # Errors
+/// [`Error::Refused`] in the broker's words, so if the exchange exists with other properties.
+pub fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<(), Error> {
+    let options = ExchangeDeclareOptions {
+        durable: exchange.durable,
+        auto_delete: exchange.auto_delete,
+        internal: exchange.internal,
+        arguments: field_table(&exchange.arguments),
+    };
+    let kind = ExchangeType::Custom(exchange.kind.as_str().to_owned());
+    on_channel(
+        session,
+        &format!("declare exchange {exchange}"),
+        |channel| {
+            channel
+                .exchange_declare(kind, exchange.name.as_str(), options)
+                .map(drop)
+        },
+    )
+}
+
+/// Asks after an exchange without changing anything.
+///
+/// # Errors
+/// [`Error::Refused`] with code 404 if it does not exist.
+pub fn look_up_exchange(session: &mut Session, exchange: &str) -> Result<(), Error> {
+    let operation = format!("look up exchange '{}'", text::escape(exchange));
+    on_channel(session, &operation, |channel| {
+        channel.exchange_declare_passive(exchange).map(drop)
+    })
+}
+
+/// Deletes an exchange. One that does not exist is no error for the broker.
+///
+/// # Errors
+/// [`Error::Refused`] with code 406 if it has bindings although it must have none.
+pub fn delete_exchange(
+    session: &mut Session,
+    exchange: &str,
+    if_unused: bool,
+) -> Result<(), Error> {
+    let operation = format!("delete exchange '{}'", text::escape(exchange));
+    on_channel(session, &operation, |channel| {
+        channel.exchange_delete(exchange, if_unused)
+    })
+}
+
+/// Makes sure of a binding. The broker does not say whether it was there.
+///
+/// # Errors
+/// [`Error::Refused`] with code 404 if one of its ends does not exist.
+pub fn bind(session: &mut Session, binding: &Binding) -> Result<(), Error> {
+    let operation = format!(
+        "bind {} to {} with '{}'",
+        binding.destination,
+        binding.source(),
+        text::escape(&binding.routing_key)
+    );
+    let (source, key) = (binding.exchange.as_str(), binding.routing_key.as_str());
+    let arguments = field_table(&binding.arguments);
+    on_channel(session, &operation, |channel| match &binding.destination {
+        Destination::Queue(name) => {
+            let name = name.as_ref().map_or("", QueueName::as_str);
+            channel.queue_bind(name, source, key, arguments)
+        }
+        Destination::Exchange(name) => channel.exchange_bind(name.as_str(), source, key, arguments),
+    })
 }
 
 fn state(queue: &amiquip::Queue) -> QueueState {

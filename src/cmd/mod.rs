@@ -1,6 +1,9 @@
 //! The verbs: each wires input to the broker, or the broker to output.
 
+mod confirm;
 pub mod declare;
+pub mod delete;
+pub mod purge;
 pub mod receive;
 pub mod send;
 mod sending;
@@ -42,6 +45,11 @@ impl Context {
         if self.talk.is_quiet() {
             return Ok(());
         }
+        self.write(line)
+    }
+
+    /// Writes a line of data to standard output.
+    fn write(&self, line: &str) -> Result<(), Error> {
         match io::stdout().write_all(format!("{line}\n").as_bytes()) {
             Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
                 source,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use serde::de::{Deserialize, Deserializer};
+
 use super::{SHORT_STRING_MAX, Span};
 use crate::message::{ShortString, Value, envelope};
 use crate::text;
@@ -32,6 +34,12 @@ impl FromStr for Name {
             ));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        super::parsed(deserializer)
     }
 }
 

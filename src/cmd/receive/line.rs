@@ -155,7 +155,7 @@ impl<'c> Line<'c> {
         match &self.source {
             Source::Queue => {
                 if !settings.no_declare.value {
-                    topology::ensure(session, &settings.queue.value)?;
+                    topology::ensure(session, &settings.definition)?;
                 }
                 Ok(Cow::Borrowed(&settings.queue.value))
             }

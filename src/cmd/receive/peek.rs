@@ -35,7 +35,7 @@ pub fn run(
     let queue = &settings.queue.value;
     let mut session = connector.open()?;
     if !settings.no_declare.value {
-        topology::ensure(&mut session, queue)?;
+        topology::ensure(&mut session, &settings.definition)?;
     }
     let wanted = count.unwrap_or(u64::MAX);
     let over = until.map_or_else(never, at);

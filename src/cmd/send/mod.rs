@@ -48,7 +48,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
             replies: arguments.reply_timeout.is_some(),
             confirm_timeout: settings.confirm_timeout.value,
         },
-        queue: (!settings.no_declare.value).then(|| settings.queue.value.clone()),
+        queue: (!settings.no_declare.value).then(|| settings.definition.clone()),
         // An envelope may send all messages elsewhere.
         is_queue_needed: template.is_to_queue() && form != Form::Envelopes,
         supply: Supply::new(input, template),

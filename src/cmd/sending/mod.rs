@@ -11,7 +11,8 @@ use crate::broker::{Backoff, Connector, Session, topology};
 use crate::error::{Error, listed};
 use crate::message::Message;
 use crate::talk::Talk;
-use crate::values::{QueueName, Rate, Span};
+use crate::topology::Queue;
+use crate::values::{Rate, Span};
 use supply::Next;
 pub use supply::{Outgoing, Supply, Template};
 
@@ -57,7 +58,7 @@ pub struct Sending<L> {
     /// How to publish.
     pub options: Options,
     /// The queue that has to be there for messages that go to it; `None` if it is not to be declared.
-    pub queue: Option<QueueName>,
+    pub queue: Option<Queue>,
     /// Whether messages go to it, as far as is known.
     pub is_queue_needed: bool,
     /// What to send.

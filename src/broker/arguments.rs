@@ -1,0 +1,178 @@
+//! Optional arguments in the client library's types, and what the broker says of them.
+
+use amiquip::{AmqpValue, FieldTable};
+
+use crate::message::Value;
+use crate::topology::{self, Properties};
+
+/// Optional arguments as the library takes them.
+pub fn field_table(arguments: &Properties) -> FieldTable {
+    arguments
+        .iter()
+        .map(|(name, value)| (name.clone(), field(value)))
+        .collect()
+}
+
+fn field(value: &Value) -> AmqpValue {
+    match value {
+        Value::Bool(flag) => AmqpValue::Boolean(*flag),
+        Value::Byte(number) => AmqpValue::ShortShortInt(*number),
+        Value::UnsignedByte(number) => AmqpValue::ShortShortUInt(*number),
+        Value::Short(number) => AmqpValue::ShortInt(*number),
+        Value::UnsignedShort(number) => AmqpValue::ShortUInt(*number),
+        Value::SignedInt(number) => AmqpValue::LongInt(*number),
+        Value::UnsignedInt(number) => AmqpValue::LongUInt(*number),
+        Value::Long(number) => AmqpValue::LongLongInt(*number),
+        Value::Float(number) => AmqpValue::Float(*number),
+        Value::Double(number) => AmqpValue::Double(*number),
+        // The library does not let its type of a decimal out, which is why `topology` refuses one.
+        Value::Decimal { value, .. } => AmqpValue::LongUInt(*value),
+        Value::LongString(text) => match String::from_utf8(text.clone()) {
+            Ok(text) => AmqpValue::LongString(text),
+            Err(error) => AmqpValue::ByteArray(error.into_bytes()),
+        },
+        Value::Array(values) => AmqpValue::FieldArray(values.iter().map(field).collect()),
+        Value::Timestamp(seconds) => AmqpValue::Timestamp(*seconds),
+        Value::Table(table) => AmqpValue::FieldTable(
+            table
+                .entries()
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), field(value))))
+                .collect(),
+        ),
+        Value::Binary(bytes) => AmqpValue::ByteArray(bytes.clone()),
+        Value::Void => AmqpValue::Void,
+    }
+}
+
+/// The broker's answer to a declaration that does not match what exists: the property that it names,
+/// and what it says there is.
+#[derive(Debug, PartialEq)]
+pub struct Inequivalent {
+    /// AMQP's name of the property.
+    pub property: String,
+    /// Its value; `None` if there is none.
+    pub existing: Option<Value>,
+}
+
+impl Inequivalent {
+    /// Reads the broker's words: `inequivalent arg 'x-expires' for queue 'q' in vhost '/': received
+    /// none but current is the value '5' of type 'signedint'`, or `… received '7' but current is '5'`
+    /// where both are of one type (`rabbit_misc.erl`, `assert_args_equivalence1` and
+    /// `assert_field_equivalence`). `sent` is what was declared.
+    ///
+    /// # Errors
+    /// The property alone if what there is can't be read: a short string has at most 255 bytes, and
+    /// the broker cuts its words to fit.
+    pub fn parse(said: &str, sent: &Properties) -> Option<Result<Self, String>> {
+        let (_, rest) = said.split_once("inequivalent arg '")?;
+        let (property, rest) = rest.split_once('\'')?;
+        let existing = rest.rsplit_once(" but current is ").map(|(_, shown)| shown);
+        Some(
+            match existing.and_then(|shown| value(shown, sent.get(property))) {
+                Some(existing) => Ok(Self {
+                    property: property.to_owned(),
+                    existing,
+                }),
+                None => Err(property.to_owned()),
+            },
+        )
+    }
+}
+
+/// A value as the broker shows it: `none`, `'5'`, or `the value '5' of type 'long'`.
+fn value(shown: &str, sent: Option<&Value>) -> Option<Option<Value>> {
+    if shown == "none" {
+        return Some(None);
+    }
+    let Some(shown) = shown.strip_prefix("the value ") else {
+        let shown = unquoted(shown)?;
+        return Some(Some(match sent {
+            Some(Value::Bool(_)) => Value::Bool(shown.parse().ok()?),
+            Some(sent) if topology::integer(sent).is_some() => Value::Long(shown.parse().ok()?),
+            Some(Value::Double(_) | Value::Float(_)) => Value::Double(shown.parse().ok()?),
+            Some(Value::LongString(_)) | None => Value::LongString(shown.as_bytes().to_vec()),
+            Some(_) => return None,
+        }));
+    };
+    let (shown, kind) = shown.rsplit_once(" of type ")?;
+    let (shown, kind) = (unquoted(shown)?, unquoted(kind)?);
+    let value = match kind {
+        "longstr" => Value::LongString(shown.as_bytes().to_vec()),
+        "bool" => Value::Bool(shown.parse().ok()?),
+        "byte" | "unsignedbyte" | "short" | "unsignedshort" | "signedint" | "unsignedint"
+        | "long" => Value::Long(shown.parse().ok()?),
+        "double" | "float" => Value::Double(shown.parse().ok()?),
+        "void" => Value::Void,
+        _ => return None,
+    };
+    Some(Some(value))
+}
+
+fn unquoted(text: &str) -> Option<&str> {
+    text.strip_prefix('\'')?.strip_suffix('\'')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_words_are_understood() {
+        let sent = Properties::from([
+            ("durable".to_owned(), Value::Bool(false)),
+            ("x-max-length".to_owned(), Value::SignedInt(7)),
+        ]);
+        let says = |rest: &str| {
+            Inequivalent::parse(
+                &format!("PRECONDITION_FAILED - inequivalent arg {rest}"),
+                &sent,
+            )
+        };
+        let known = |property: &str, existing| {
+            Some(Ok(Inequivalent {
+                property: property.to_owned(),
+                existing,
+            }))
+        };
+        assert_eq!(
+            says("'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
+            known("durable", Some(Value::Bool(true)))
+        );
+        assert_eq!(
+            says(
+                "'x-queue-type' for queue 'q' in vhost '/': received none but current is 'classic'"
+            ),
+            known("x-queue-type", Some(Value::LongString(b"classic".to_vec())))
+        );
+        assert_eq!(
+            says(
+                "'x-expires' for queue 'q' in vhost '/': received the value '5' of type 'long' but current is none"
+            ),
+            known("x-expires", None)
+        );
+        assert_eq!(
+            says(
+                "'x-dead-letter-exchange' for queue 'a but current is none' in vhost '/': received none but current is the value 'it's of type 'x'' of type 'longstr'"
+            ),
+            known(
+                "x-dead-letter-exchange",
+                Some(Value::LongString(b"it's of type 'x'".to_vec()))
+            )
+        );
+        // Cut off.
+        for rest in [
+            "'x-expires' for queue 'long...",
+            "'x-expires' for queue 'q' in vhost '/': received none but current is the value '50...",
+            "'x-expires' for queue 'q' in vhost '/': received none but current is the value '{a}' of type 'table'",
+        ] {
+            assert_eq!(says(rest), Some(Err("x-expires".to_owned())), "{rest}");
+        }
+        let invalid = "PRECONDITION_FAILED - invalid arg 'x-max-age'";
+        assert_eq!(Inequivalent::parse(invalid, &sent), None);
+        assert_eq!(
+            says("'x-max-length' for queue 'q' in vhost '/': received '7' but current is '5'"),
+            known("x-max-length", Some(Value::Long(5)))
+        );
+    }
+}

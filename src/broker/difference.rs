@@ -1,0 +1,179 @@
+//! How what exists differs from what is wanted, found without changing anything.
+//!
+//! The broker has no question for the properties of a queue or an exchange. It compares them when
+//! something is declared that exists, and names the first that differs. So the declaration is
+//! repeated, each time with what the broker has just said, until nothing is left to say. Every such
+//! declaration carries an argument with which nothing can be made ([`POISON`]), so that nothing
+//! comes into being even if the queue is deleted meanwhile.
+
+use std::collections::BTreeSet;
+
+use super::arguments::Inequivalent;
+use super::{Session, topology};
+use crate::error::Error;
+use crate::message::Value;
+use crate::topology::{Difference, Exchange, Properties, Queue, is_same};
+use crate::values::QueueName;
+
+/// What a comparison found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Comparison {
+    /// There is no such thing.
+    Missing,
+    /// It is as wanted. Arguments that RabbitMQ does not know are not compared.
+    Same,
+    /// It is not.
+    Different(Differences),
+}
+
+/// In what it is different.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Differences {
+    /// Each property that differs, as far as it is known.
+    pub list: Vec<Difference>,
+    /// All properties as they are; `None` if the broker did not say them all.
+    pub existing: Option<Properties>,
+}
+
+/// Arguments that no RabbitMQ takes when it makes a queue. Streams alone compare the first, and never
+/// the second, so that one of them remains unsaid whatever the queue is.
+const POISON: &[&str] = &["x-max-age", "x-max-priority"];
+
+/// Compares a queue with the one that exists under its name.
+///
+/// # Errors
+/// [`Error::Refused`] for another reason than a difference; [`Error::Lost`].
+pub fn of_queue(
+    session: &mut Session,
+    name: &QueueName,
+    queue: &Queue,
+) -> Result<Comparison, Error> {
+    let wanted = queue.properties();
+    let compared = compare(&wanted, POISON, |candidate| {
+        let candidate = Queue {
+            name: Some(name.clone()),
+            ..queue.with(candidate.clone())
+        };
+        topology::declare(session, &candidate).map(drop)
+    })?;
+    let Some(mut found) = compared else {
+        return Ok(Comparison::Missing);
+    };
+    found.forget_what_its_type_lacks(&wanted);
+    Ok(found.against(&wanted))
+}
+
+/// Compares an exchange with the one that exists under its name.
+///
+/// # Errors
+/// [`Error::Refused`] for another reason than a difference; [`Error::Lost`].
+pub fn of_exchange(session: &mut Session, exchange: &Exchange) -> Result<Comparison, Error> {
+    let wanted = exchange.properties();
+    let compared = compare(&wanted, &["alternate-exchange"], |candidate| {
+        topology::declare_exchange(session, &exchange.with(candidate.clone()))
+    })?;
+    Ok(compared.map_or(Comparison::Missing, |found| found.against(&wanted)))
+}
+
+/// What was found out about what exists.
+struct Found {
+    /// Its properties. Where nothing else was said, they are as wanted.
+    existing: Properties,
+    /// Whether that is all of them.
+    is_complete: bool,
+}
+
+fn compare(
+    wanted: &Properties,
+    poison: &[&str],
+    mut declare: impl FnMut(&Properties) -> Result<(), Error>,
+) -> Result<Option<Found>, Error> {
+    let mut existing = wanted.clone();
+    let mut poison: BTreeSet<_> = poison.iter().map(|name| (*name).to_owned()).collect();
+    let mut named = BTreeSet::new();
+    let mut shortened = BTreeSet::new();
+    // Without a poison left everything is known: the broker compares the arguments last.
+    let is_complete = loop {
+        if poison.is_empty() {
+            break true;
+        }
+        let mut candidate = existing.clone();
+        candidate.retain(|name, _| !shortened.contains(name));
+        candidate.extend(poison.iter().map(|name| (name.clone(), Value::Void)));
+        let said = match declare(&candidate) {
+            Ok(()) => {
+                // What was not compared can't be there.
+                existing.retain(|name, _| !poison.contains(name));
+                break true;
+            }
+            Err(Error::Refused {
+                code: 406, said, ..
+            }) => said,
+            Err(error) => return Err(error),
+        };
+        match Inequivalent::parse(&said, &candidate) {
+            None => return Ok(None),
+            Some(Ok(Inequivalent {
+                property,
+                existing: value,
+            })) => {
+                if !named.insert(property.clone()) {
+                    break false;
+                }
+                poison.remove(&property);
+                shortened.remove(&property);
+                match value {
+                    Some(value) => existing.insert(property, value),
+                    None => existing.remove(&property),
+                };
+            }
+            // The words were cut off. Of two values it can only be the other.
+            Some(Err(property)) => match candidate.get(&property) {
+                Some(Value::Bool(flag)) if named.insert(property.clone()) => {
+                    existing.insert(property, Value::Bool(!flag));
+                }
+                // They are shorter where nothing is asked for.
+                Some(_) if shortened.insert(property.clone()) => {
+                    poison.remove(&property);
+                    if poison.is_empty() {
+                        break false;
+                    }
+                }
+                _ => break false,
+            },
+        }
+    };
+    // What was left out, and not missed, is not there.
+    existing.retain(|name, _| !shortened.contains(name));
+    Ok(Some(Found {
+        existing,
+        is_complete,
+    }))
+}
+
+impl Found {
+    /// Takes out what a queue of the existing type can't have, which the broker does not compare.
+    fn forget_what_its_type_lacks(&mut self, wanted: &Properties) {
+        let kind = self.existing.get("x-queue-type");
+        if is_same(kind, wanted.get("x-queue-type")) {
+            return;
+        }
+        let kind = kind.map_or(Some(crate::topology::QueueType::Classic), |kind| {
+            crate::topology::QueueType::of(kind)
+        });
+        let Some(kind) = kind else { return };
+        self.existing
+            .retain(|name, _| crate::topology::is_taken_by(name, kind));
+    }
+
+    fn against(self, wanted: &Properties) -> Comparison {
+        let list = Difference::between(wanted, &self.existing);
+        if list.is_empty() && self.is_complete {
+            return Comparison::Same;
+        }
+        Comparison::Different(Differences {
+            list,
+            existing: self.is_complete.then_some(self.existing),
+        })
+    }
+}

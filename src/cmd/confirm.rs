@@ -1,0 +1,37 @@
+//! The question before messages are lost.
+
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+
+use crossbeam_channel::{bounded, select};
+
+use super::Context;
+use crate::error::Error;
+
+/// Asks a person, who sits at a terminal, whether to go on. A script is not asked.
+///
+/// # Errors
+/// [`Error::Declined`] unless the answer is yes; [`Error::Interrupted`].
+pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Error> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(());
+    }
+    let _ = io::stderr().write_all(format!("hello-mq: {question} [y/N] ").as_bytes());
+    let (sender, answer) = bounded(1);
+    // The thread ends with the process if nobody answers.
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line);
+        sender.send(read.map(|_| line))
+    });
+    select! {
+        recv(answer) -> line => match line {
+            Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),
+            Ok(Err(error)) => Err(Error::Input(error)),
+            _ => Err(Error::Declined(otherwise.to_owned())),
+        },
+        recv(context.interrupt.receiver()) -> _ => {
+            Err(Error::Interrupted("before it was answered".to_owned()))
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! `hello-mq declare`: make sure that queues, exchanges and bindings exist, with exactly these
+//! properties.
+
+mod plan;
+mod report;
+
+use super::Context;
+use crate::broker::difference::{self, Comparison, Differences};
+use crate::broker::{Session, topology};
+use crate::cli;
+use crate::error::{Error, Status};
+use crate::topology::{Destination, Entity, Exchange, Queue};
+use crate::values::QueueName;
+use report::{Outcome, Report, State};
+
+/// Declares what is asked for, and prints what became of each.
+///
+/// # Errors
+/// Those of the broker; [`Error::Different`] if something exists with other properties;
+/// [`Error::Topology`] if some of many failed; [`Error::Output`] if the result can't be printed.
+pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
+    let (check, all, explain) = (arguments.check, arguments.all, arguments.explain);
+    let report = Report::new(context, arguments.output, all);
+    let plan = plan::of(arguments, context)?;
+    if explain {
+        return report.explain(&plan.entities, check);
+    }
+    let session = context.connector("declare", None).open()?;
+    let mut work = Work {
+        broker: context.settings.broker.to_string(),
+        session,
+        check,
+        compare: plan.compare,
+        // What is there is asked only where it is told: the broker logs each question for a queue
+        // that is missing as an error.
+        ask_first: report.tells_what_was_there(),
+        new_queue: None,
+    };
+    let total = plan.entities.len();
+    let mut failed = Vec::new();
+    for entity in plan.entities {
+        let result = work.apply(&entity);
+        report.entry(&entity, &result)?;
+        match result {
+            Ok(_) => {}
+            Err(Failure { error, .. }) if !all || !is_of_one_entity(&error) => return Err(error),
+            Err(Failure { error, .. }) => {
+                context.talk.error(&error);
+                failed.push(error.status());
+                work.session.revive()?;
+            }
+        }
+    }
+    work.session.close()?;
+    match failed.iter().max() {
+        None => Ok(()),
+        Some(&status) => Err(Error::Topology {
+            failed: failed.len(),
+            total,
+            status,
+        }),
+    }
+}
+
+/// Whether the next entity may succeed although this one failed.
+fn is_of_one_entity(error: &Error) -> bool {
+    matches!(error, Error::Refused { .. } | Error::Different { .. })
+}
+
+/// Why an entity is not as it is wanted.
+struct Failure {
+    error: Error,
+    /// In what it differs, if that is why.
+    differences: Option<Differences>,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            differences: None,
+        }
+    }
+}
+
+/// A connection, and what to do on it with each entity.
+struct Work {
+    broker: String,
+    session: Session,
+    /// Nothing is to be changed.
+    check: bool,
+    /// Whether a check compares properties, or only asks whether there is something.
+    compare: bool,
+    ask_first: bool,
+    /// The queue to which the broker has given a name.
+    new_queue: Option<QueueName>,
+}
+
+impl Work {
+    fn apply(&mut self, entity: &Entity) -> Result<Outcome, Failure> {
+        match entity {
+            Entity::Queue(queue) if self.check => self.check_queue(queue),
+            Entity::Queue(queue) => self.declare_queue(queue),
+            Entity::Exchange(exchange) if self.check => self.check_exchange(exchange),
+            Entity::Exchange(exchange) => self.declare_exchange(exchange),
+            Entity::Binding(_) if self.check => Ok(Outcome::of(State::NotChecked)),
+            Entity::Binding(binding) => {
+                let mut binding = binding.clone();
+                if binding.destination == Destination::Queue(None) {
+                    binding.destination = Destination::Queue(self.new_queue.clone());
+                }
+                topology::bind(&mut self.session, &binding)?;
+                Ok(Outcome::of(State::Bound))
+            }
+        }
+    }
+
+    fn declare_queue(&mut self, queue: &Queue) -> Result<Outcome, Failure> {
+        let was_there = match &queue.name {
+            Some(name) if self.ask_first => is_there(topology::look_up(&mut self.session, name))?,
+            _ => false,
+        };
+        match (topology::declare(&mut self.session, queue), &queue.name) {
+            (
+                Err(Error::Refused {
+                    code: 406, said, ..
+                }),
+                Some(name),
+            ) if is_mismatch(&said) => Err(self.different_queue(name, queue, said)?),
+            (declared, _) => {
+                let (name, counts) = declared?;
+                self.new_queue = Some(name.clone());
+                Ok(Outcome {
+                    name: Some(name),
+                    counts: Some(counts),
+                    ..Outcome::of(State::made(was_there))
+                })
+            }
+        }
+    }
+
+    fn check_queue(&mut self, queue: &Queue) -> Result<Outcome, Failure> {
+        let Some(name) = &queue.name else {
+            return Err(Error::Usage("--check: which queue? Name it".to_owned()).into());
+        };
+        let counts = topology::look_up(&mut self.session, name)?;
+        if self.compare {
+            let said = "not as wanted".to_owned();
+            match difference::of_queue(&mut self.session, name, queue)? {
+                Comparison::Different(_) => return Err(self.different_queue(name, queue, said)?),
+                Comparison::Missing | Comparison::Same => {}
+            }
+        }
+        Ok(Outcome {
+            name: Some(name.clone()),
+            counts: Some(counts),
+            ..Outcome::of(State::Exists)
+        })
+    }
+
+    fn declare_exchange(&mut self, exchange: &Exchange) -> Result<Outcome, Failure> {
+        let was_there = self.ask_first
+            && is_there(topology::look_up_exchange(
+                &mut self.session,
+                &exchange.name,
+            ))?;
+        match topology::declare_exchange(&mut self.session, exchange) {
+            Err(Error::Refused {
+                code: 406, said, ..
+            }) if is_mismatch(&said) => Err(self.different_exchange(exchange, said)?),
+            declared => {
+                declared?;
+                Ok(Outcome::of(State::made(was_there)))
+            }
+        }
+    }
+
+    fn check_exchange(&mut self, exchange: &Exchange) -> Result<Outcome, Failure> {
+        topology::look_up_exchange(&mut self.session, &exchange.name)?;
+        if self.compare {
+            let said = "not as wanted".to_owned();
+            match difference::of_exchange(&mut self.session, exchange)? {
+                Comparison::Different(_) => return Err(self.different_exchange(exchange, said)?),
+                Comparison::Missing | Comparison::Same => {}
+            }
+        }
+        Ok(Outcome::of(State::Exists))
+    }
+
+    /// Explains why a queue could not be declared.
+    fn different_queue(
+        &mut self,
+        name: &QueueName,
+        queue: &Queue,
+        said: String,
+    ) -> Result<Failure, Error> {
+        let comparison = difference::of_queue(&mut self.session, name, queue)?;
+        let entity = Entity::Queue(queue.clone());
+        Ok(self.different(&entity, said, comparison, |existing| {
+            queue.with(existing).command()
+        }))
+    }
+
+    /// Explains why an exchange could not be declared.
+    fn different_exchange(&mut self, exchange: &Exchange, said: String) -> Result<Failure, Error> {
+        let comparison = difference::of_exchange(&mut self.session, exchange)?;
+        let entity = Entity::Exchange(exchange.clone());
+        Ok(self.different(&entity, said, comparison, |existing| {
+            exchange.with(existing).command()
+        }))
+    }
+
+    fn different(
+        &self,
+        entity: &Entity,
+        said: String,
+        comparison: Comparison,
+        command: impl Fn(crate::topology::Properties) -> String,
+    ) -> Failure {
+        let differences = match comparison {
+            Comparison::Different(differences) => Some(differences),
+            // It was deleted, or made anew, in between.
+            Comparison::Missing | Comparison::Same => None,
+        };
+        let list = differences.iter().flat_map(|found| &found.list);
+        let existing = differences
+            .as_ref()
+            .and_then(|found| found.existing.clone());
+        Failure {
+            error: Error::Different {
+                broker: self.broker.clone(),
+                entity: entity.to_string(),
+                said,
+                differences: list.map(|difference| difference.line()).collect(),
+                command: existing.map(command),
+            },
+            differences,
+        }
+    }
+}
+
+/// Whether the broker compared what was declared with something that exists.
+fn is_mismatch(said: &str) -> bool {
+    said.contains("inequivalent arg")
+}
+
+fn is_there<T>(found: Result<T, Error>) -> Result<bool, Error> {
+    match found {
+        Ok(_) => Ok(true),
+        Err(error) if error.status() == Status::NoSuchQueue => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,327 @@
+//! What `declare` prints of each queue, exchange and binding.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::Failure;
+use crate::broker::topology::QueueState;
+use crate::cli::ListForm;
+use crate::cmd::{Context, counted};
+use crate::error::Error;
+use crate::message::Value;
+use crate::topology::{self, Destination, Entity, Properties};
+use crate::values::QueueName;
+
+/// What became of an entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is there now; whether it was before was not asked.
+    Created,
+    /// It was there, as wanted.
+    Exists,
+    /// It is bound; whether it was before, AMQP does not tell.
+    Bound,
+    /// AMQP has no question for a binding.
+    NotChecked,
+    /// It exists with other properties.
+    Different,
+    /// There is none.
+    Missing,
+    /// The broker refused it.
+    Failed,
+}
+
+impl State {
+    /// The state of what is there after it was declared.
+    pub fn made(was_there: bool) -> Self {
+        if was_there {
+            Self::Exists
+        } else {
+            Self::Created
+        }
+    }
+}
+
+/// What the broker said of an entity that is as wanted.
+pub struct Outcome {
+    /// What became of it.
+    pub state: State,
+    /// A queue's name, which the broker may have made up.
+    pub name: Option<QueueName>,
+    /// A queue's messages and consumers.
+    pub counts: Option<QueueState>,
+}
+
+impl Outcome {
+    /// With nothing more to say.
+    pub fn of(state: State) -> Self {
+        Self {
+            state,
+            name: None,
+            counts: None,
+        }
+    }
+}
+
+/// The one who prints.
+pub struct Report<'c> {
+    context: &'c Context,
+    form: ListForm,
+    /// Whether there are many, of which each is told with its state.
+    is_list: bool,
+}
+
+impl<'c> Report<'c> {
+    pub fn new(context: &'c Context, form: ListForm, is_list: bool) -> Self {
+        Self {
+            context,
+            form,
+            is_list,
+        }
+    }
+
+    /// Whether it matters whether something was there before.
+    pub fn tells_what_was_there(&self) -> bool {
+        self.is_list || self.form == ListForm::Json
+    }
+
+    /// Prints what would be done.
+    pub fn explain(&self, entities: &[Entity], check: bool) -> Result<(), Error> {
+        let broker = &self.context.settings.broker;
+        self.context.write(&format!("connect to {broker}"))?;
+        for entity in entities {
+            self.context.write(&match (check, entity) {
+                (false, entity) => entity.operation(),
+                (true, Entity::Queue(queue)) => format!("look up queue {queue}"),
+                (true, Entity::Exchange(exchange)) => format!("look up exchange {exchange}"),
+                (true, Entity::Binding(_)) => continue,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Prints what became of one.
+    pub fn entry(&self, entity: &Entity, result: &Result<Outcome, Failure>) -> Result<(), Error> {
+        match (self.form, result) {
+            (ListForm::Json, _) => {
+                let entry = Entry::new(entity, result);
+                let line = serde_json::to_string(&entry)
+                    .map_err(|error| Error::Bug(format!("cannot write JSON: {error}")))?;
+                self.context.write(&line)
+            }
+            (ListForm::Text, Ok(outcome)) if self.is_list => {
+                self.context
+                    .print(&format!(" [x] {}: {}", capitalized(entity), shown(outcome)))
+            }
+            (ListForm::Text, Err(failure)) if self.is_list => self.context.print(&format!(
+                " [ ] {}: {}",
+                capitalized(entity),
+                match state(&failure.error) {
+                    State::Different => "different",
+                    State::Missing => "missing",
+                    _ => "failed",
+                }
+            )),
+            (ListForm::Text, Ok(outcome)) => self.context.print(&single(entity, outcome)),
+            (ListForm::Text, Err(_)) => Ok(()),
+        }
+    }
+}
+
+fn capitalized(entity: &Entity) -> String {
+    let text = entity.to_string();
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
+}
+
+fn shown(outcome: &Outcome) -> String {
+    let state = match outcome.state {
+        State::Created => "created",
+        State::Exists => "already there",
+        State::Bound => "bound",
+        State::NotChecked => "not checked: AMQP has no question for a binding",
+        State::Different | State::Missing | State::Failed => "failed",
+    };
+    match outcome.counts {
+        Some(counts) => format!("{state} ({})", counted_both(counts)),
+        None => state.to_owned(),
+    }
+}
+
+fn counted_both(counts: QueueState) -> String {
+    format!(
+        "{}, {}",
+        counted(counts.messages.into(), "message"),
+        counted(counts.consumers.into(), "consumer")
+    )
+}
+
+fn single(entity: &Entity, outcome: &Outcome) -> String {
+    let is_check = outcome.state == State::Exists;
+    match (entity, &outcome.name, outcome.counts) {
+        (Entity::Queue(_), Some(name), Some(counts)) if is_check => {
+            format!(" [x] Queue {name} exists ({})", counted_both(counts))
+        }
+        (Entity::Queue(_), Some(name), Some(counts)) => {
+            format!(" [x] Declared {name} ({})", counted_both(counts))
+        }
+        (Entity::Exchange(exchange), ..) if is_check => {
+            format!(" [x] Exchange {exchange} exists")
+        }
+        (Entity::Binding(binding), ..) => format!(
+            " [x] Bound {} to {} with '{}'",
+            binding.destination,
+            binding.source(),
+            crate::text::escape(&binding.routing_key)
+        ),
+        _ => format!(" [x] Declared {entity}"),
+    }
+}
+
+fn state(error: &Error) -> State {
+    match error {
+        Error::Different { .. } => State::Different,
+        Error::Refused { code: 404, .. } => State::Missing,
+        _ => State::Failed,
+    }
+}
+
+/// An entity and what became of it, as an object of JSON. The names are the management API's.
+#[derive(Serialize)]
+struct Entry {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routing_key: Option<String>,
+    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumers: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto_delete: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    internal: Option<bool>,
+    arguments: Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    differences: Option<Vec<Differing>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declare: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Differing {
+    property: String,
+    wanted: Json,
+    existing: Json,
+}
+
+impl Entry {
+    fn new(entity: &Entity, result: &Result<Outcome, Failure>) -> Self {
+        let mut entry = match entity {
+            Entity::Queue(queue) => Self {
+                name: queue.name.as_ref().map(|name| name.as_str().to_owned()),
+                durable: Some(queue.durable),
+                auto_delete: Some(queue.auto_delete),
+                ..Self::empty("queue", &queue.arguments)
+            },
+            Entity::Exchange(exchange) => Self {
+                name: Some(exchange.name.clone()),
+                r#type: Some(exchange.kind.as_str().to_owned()),
+                durable: Some(exchange.durable),
+                auto_delete: Some(exchange.auto_delete),
+                internal: Some(exchange.internal),
+                ..Self::empty("exchange", &exchange.arguments)
+            },
+            Entity::Binding(binding) => {
+                let (kind, name) = match &binding.destination {
+                    Destination::Queue(name) => {
+                        ("queue", name.as_ref().map_or("", QueueName::as_str))
+                    }
+                    Destination::Exchange(name) => ("exchange", name.as_str()),
+                };
+                Self {
+                    source: Some(binding.exchange.clone()),
+                    destination: Some(name.to_owned()),
+                    destination_type: Some(kind),
+                    routing_key: Some(binding.routing_key.clone()),
+                    ..Self::empty("binding", &binding.arguments)
+                }
+            }
+        };
+        match result {
+            Ok(outcome) => {
+                entry.state = outcome.state;
+                if let Some(name) = &outcome.name {
+                    entry.name = Some(name.as_str().to_owned());
+                }
+                entry.messages = outcome.counts.map(|counts| counts.messages);
+                entry.consumers = outcome.counts.map(|counts| counts.consumers);
+            }
+            Err(Failure { error, differences }) => {
+                entry.state = state(error);
+                entry.error = Some(error.to_string());
+                if let Error::Different { command, .. } = error {
+                    entry.declare.clone_from(command);
+                }
+                entry.differences = differences.as_ref().map(|found| {
+                    let of = |value: Option<&Value>| value.map_or(Json::Null, json);
+                    found
+                        .list
+                        .iter()
+                        .map(|difference| Differing {
+                            property: difference.property.clone(),
+                            wanted: of(difference.wanted.as_ref()),
+                            existing: of(difference.existing.as_ref()),
+                        })
+                        .collect()
+                });
+            }
+        }
+        entry
+    }
+
+    fn empty(kind: &'static str, arguments: &Properties) -> Self {
+        Self {
+            kind,
+            name: None,
+            source: None,
+            destination: None,
+            destination_type: None,
+            routing_key: None,
+            state: State::Failed,
+            messages: None,
+            consumers: None,
+            r#type: None,
+            durable: None,
+            auto_delete: None,
+            internal: None,
+            arguments: arguments
+                .iter()
+                .map(|(name, value)| (name.clone(), json(value)))
+                .collect(),
+            differences: None,
+            declare: None,
+            error: None,
+        }
+    }
+}
+
+fn json(value: &Value) -> Json {
+    // It was written as JSON a moment ago.
+    serde_json::from_str(&topology::json(value)).unwrap_or(Json::Null)
+}

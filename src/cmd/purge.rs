@@ -1,0 +1,46 @@
+//! `hello-mq purge`: throw away the messages of a queue.
+
+use super::delete::{missing, named};
+use super::{Context, confirm, counted};
+use crate::broker::topology;
+use crate::cli;
+use crate::error::Error;
+
+/// Purges the queue and prints how many messages went. That there is no queue is said, and no error.
+///
+/// # Errors
+/// Those of the broker; [`Error::Declined`] if the user thinks better of it.
+pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
+    let queue = named(context, "purge")?;
+    let connector = context.connector("purge", None);
+    let mut session = connector.open()?;
+    match topology::look_up(&mut session, queue) {
+        Err(Error::Refused { code: 404, .. }) => {
+            missing(
+                context,
+                &format!("queue {queue}"),
+                &connector.broker(),
+                "purge",
+            );
+            return session.close();
+        }
+        Ok(state) if state.messages > 0 && !arguments.yes => {
+            let messages = counted(state.messages.into(), "message");
+            confirm::ask(
+                context,
+                &format!(
+                    "throw away {messages} of queue {queue} on {}?",
+                    connector.broker()
+                ),
+                &format!("the messages are still in queue {queue}"),
+            )?;
+        }
+        found => drop(found?),
+    }
+    let messages = topology::purge(&mut session, queue)?;
+    session.close()?;
+    context.print(&format!(
+        " [x] Purged {queue} ({})",
+        counted(messages.into(), "message")
+    ))
+}

@@ -1,0 +1,233 @@
+//! Optional arguments: how one is typed, and how it is shown.
+
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer};
+
+use crate::message::{Table, Value, envelope};
+use crate::text;
+use crate::values::SHORT_STRING_MAX;
+
+/// One argument as it is typed: `KEY=VALUE`, where a number, `true` and `false` are taken for what
+/// they look like and anything else is a text, or `KEY:=JSON` for an exact type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Argument {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+}
+
+impl Argument {
+    /// An argument with this name and value.
+    ///
+    /// # Errors
+    /// Says what AMQP can't carry.
+    pub fn new(name: &str, value: Value) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("an argument's name can't be empty".to_owned());
+        }
+        if name.len() > SHORT_STRING_MAX {
+            return Err(format!(
+                "an argument's name can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
+                name.len()
+            ));
+        }
+        check(&value)?;
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
+    }
+}
+
+impl FromStr for Argument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or("write KEY=VALUE, or KEY:=JSON for an exact type")?;
+        match name.strip_suffix(':') {
+            Some(name) => Self::new(name, envelope::parse_value(value.as_bytes())?),
+            None => Self::new(name, plain(value)?),
+        }
+    }
+}
+
+/// The value of `KEY=VALUE`.
+fn plain(text: &str) -> Result<Value, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) && looks_like_a_number(text) {
+        return text
+            .parse()
+            .map(int)
+            .map_err(|_| format!("{text} is more than AMQP can carry as a whole number"));
+    }
+    match looks_like_a_number(text) || matches!(text, "true" | "false") {
+        true => envelope::parse_value(text.as_bytes()),
+        false => Ok(Value::LongString(text.as_bytes().to_vec())),
+    }
+}
+
+/// Whether a text is a number in JSON.
+fn looks_like_a_number(text: &str) -> bool {
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && serde_json::from_str::<serde_json::Number>(text).is_ok()
+}
+
+/// RabbitMQ's arguments are made of UTF-8; a decimal number is none that it knows.
+fn check(value: &Value) -> Result<(), String> {
+    match value {
+        Value::LongString(text) if std::str::from_utf8(text).is_err() => {
+            Err("an argument's text must be UTF-8".to_owned())
+        }
+        Value::Decimal { .. } => Err("an argument can't be a decimal".to_owned()),
+        Value::Array(values) => values.iter().try_for_each(check),
+        Value::Table(table) => {
+            for (name, value) in table.entries() {
+                if name.as_str().is_none() {
+                    return Err("an argument's names must be UTF-8".to_owned());
+                }
+                check(value)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a table of TOML as arguments: each value has the type that it has there.
+///
+/// # Errors
+/// Says which value AMQP can't carry.
+pub fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Argument>, D::Error> {
+    let table = toml::Table::deserialize(deserializer)?;
+    table
+        .into_iter()
+        .map(|(name, value)| {
+            let value = from_toml(value)
+                .and_then(|value| Argument::new(&name, value))
+                .map_err(|problem| format!("'{}': {problem}", text::escape(&name)));
+            value.map_err(de::Error::custom)
+        })
+        .collect()
+}
+
+fn from_toml(value: toml::Value) -> Result<Value, String> {
+    Ok(match value {
+        toml::Value::String(text) => Value::LongString(text.into_bytes()),
+        toml::Value::Integer(number) => int(number),
+        toml::Value::Float(number) => Value::Double(number),
+        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Datetime(_) => {
+            return Err("a date is no argument that RabbitMQ knows".to_owned());
+        }
+        toml::Value::Array(values) => Value::Array(
+            values
+                .into_iter()
+                .map(from_toml)
+                .collect::<Result<_, _>>()?,
+        ),
+        toml::Value::Table(entries) => {
+            let entry = |(name, value): (String, toml::Value)| {
+                let name = crate::message::ShortString::new(name)?;
+                Ok::<_, String>((name, from_toml(value)?))
+            };
+            let table: Result<Table, _> = entries.into_iter().map(entry).collect();
+            Value::Table(table?)
+        }
+    })
+}
+
+/// A whole number in the smallest of the two types that every client uses.
+pub fn int(number: i64) -> Value {
+    i32::try_from(number).map_or(Value::Long(number), Value::SignedInt)
+}
+
+/// The whole number that a value is, whatever its type.
+pub fn integer(value: &Value) -> Option<i64> {
+    Some(match *value {
+        Value::Byte(number) => number.into(),
+        Value::UnsignedByte(number) => number.into(),
+        Value::Short(number) => number.into(),
+        Value::UnsignedShort(number) => number.into(),
+        Value::SignedInt(number) => number.into(),
+        Value::UnsignedInt(number) => number.into(),
+        Value::Long(number) => number,
+        _ => return None,
+    })
+}
+
+/// A value as a person reads it: text in quotes where it is not a plain word, the rest as JSON.
+#[must_use]
+pub fn render(value: &Value) -> String {
+    match value {
+        Value::LongString(text) if is_word(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::LongString(text) => text::quote(text),
+        value => json(value),
+    }
+}
+
+/// A value as JSON: as an envelope has it, but for whole numbers, whose type RabbitMQ does not mind.
+#[must_use]
+pub fn json(value: &Value) -> String {
+    if let Some(number) = integer(value) {
+        return number.to_string();
+    }
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail.
+    let _ = envelope::write_value(value, &mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn is_word(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/#*".contains(byte))
+        && std::str::from_utf8(text).is_ok_and(|text| {
+            !looks_like_a_number(text) && !matches!(text, "true" | "false" | "none")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_taken_for_what_it_looks_like_unless_json_says() {
+        let text = |text: &str| Value::LongString(text.as_bytes().to_vec());
+        for (typed, value) in [
+            ("k=5", Value::SignedInt(5)),
+            ("k=-5", Value::SignedInt(-5)),
+            ("k=5000000000", Value::Long(5_000_000_000)),
+            ("k=1.5", Value::Double(1.5)),
+            ("k=true", Value::Bool(true)),
+            ("k=True", text("True")),
+            ("k=007", text("007")),
+            ("k=", text("")),
+            ("k=a=b", text("a=b")),
+            ("k=lazy", text("lazy")),
+            ("k=inf", text("inf")),
+            (r#"k:="5""#, text("5")),
+            (r#"k:={"!amqp": "short", "value": 5}"#, Value::Short(5)),
+            ("k:=[1]", Value::Array(vec![Value::SignedInt(1)])),
+        ] {
+            let argument: Result<Argument, _> = typed.parse();
+            assert_eq!(
+                argument.map(|argument| argument.value),
+                Ok(value),
+                "{typed}"
+            );
+        }
+        for typed in ["k", "=5", ":=5", "k:=", "k:=x", "k=99999999999999999999"] {
+            assert!(typed.parse::<Argument>().is_err(), "{typed}");
+        }
+        assert!(
+            format!("{}=1", "k".repeat(256))
+                .parse::<Argument>()
+                .is_err()
+        );
+    }
+}

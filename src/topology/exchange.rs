@@ -1,0 +1,207 @@
+//! An exchange, and what RabbitMQ's rules forbid of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::argument::Argument;
+use super::queue::{add, typed};
+use super::{Properties, Violation};
+use crate::message::Value;
+use crate::text;
+use crate::values::Name;
+
+/// The argument that names the exchange for what no queue takes.
+pub(super) const ALTERNATE: &str = "alternate-exchange";
+
+/// How an exchange routes: `direct`, `fanout`, `topic`, `headers`, or a plugin's `x-…`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeType(String);
+
+impl ExchangeType {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ExchangeType {
+    fn default() -> Self {
+        Self("direct".to_owned())
+    }
+}
+
+impl FromStr for ExchangeType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_plugins = text.starts_with("x-") && text.len() <= crate::values::SHORT_STRING_MAX;
+        // RabbitMQ 3 closes the connection for one that it doesn't know.
+        match is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
+            true => Ok(Self(text.to_owned())),
+            false => Err("is none of direct, fanout, topic, headers and x-…".to_owned()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ExchangeType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::values::parsed(deserializer)
+    }
+}
+
+/// An exchange as it is asked for: by options, or by keys of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table", default)]
+#[allow(missing_docs)]
+pub struct ExchangeOptions {
+    pub name: Option<Name>,
+    #[serde(rename = "type")]
+    pub kind: ExchangeType,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub internal: bool,
+    pub alternate_exchange: Option<Name>,
+    #[serde(deserialize_with = "super::argument::arguments")]
+    pub arguments: Vec<Argument>,
+}
+
+impl ExchangeOptions {
+    /// The exchange that is asked for.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn define(self) -> Result<Exchange, Violation> {
+        let name = self.name.as_ref().map_or("", Name::as_str).to_owned();
+        if name.is_empty() {
+            return Err(Violation::new(
+                "exchange",
+                "the default exchange is always there, and can't be declared",
+            ));
+        }
+        // RabbitMQ takes them out without a word, as of a queue's name.
+        if name.contains(['\r', '\n']) {
+            return Err(Violation::new(
+                "exchange",
+                "a name can't contain a line break",
+            ));
+        }
+        let mut arguments = Properties::new();
+        if let Some(alternate) = self.alternate_exchange {
+            let alternate = Value::LongString(alternate.as_str().as_bytes().to_vec());
+            arguments.insert(ALTERNATE.to_owned(), alternate);
+        }
+        add(&mut arguments, self.arguments, "exchange-argument")?;
+        if let Some(value) = arguments.get(ALTERNATE) {
+            if !matches!(value, Value::LongString(_)) {
+                return Err(Violation::new(ALTERNATE, "must be a text"));
+            }
+        }
+        Ok(Exchange {
+            name,
+            kind: self.kind,
+            durable: self.durable,
+            auto_delete: self.auto_delete,
+            internal: self.internal,
+            arguments,
+        })
+    }
+}
+
+/// An exchange that there is to be. `Display` is its name, quoted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    /// The name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeType,
+    /// It survives a restart of the broker.
+    pub durable: bool,
+    /// It is deleted when its last binding goes.
+    pub auto_delete: bool,
+    /// Nobody can publish to it; messages come from other exchanges.
+    pub internal: bool,
+    /// The optional arguments.
+    pub arguments: Properties,
+}
+
+impl Exchange {
+    /// What the broker compares when an exchange is declared that exists.
+    #[must_use]
+    pub fn properties(&self) -> Properties {
+        let mut properties = self.arguments.clone();
+        let kind = Value::LongString(self.kind.as_str().as_bytes().to_vec());
+        properties.extend([
+            ("type".to_owned(), kind),
+            ("durable".to_owned(), Value::Bool(self.durable)),
+            ("auto_delete".to_owned(), Value::Bool(self.auto_delete)),
+            ("internal".to_owned(), Value::Bool(self.internal)),
+        ]);
+        properties
+    }
+
+    /// The exchange of this name with these properties.
+    #[must_use]
+    pub fn with(&self, mut properties: Properties) -> Self {
+        let kind = match properties.remove("type") {
+            Some(Value::LongString(name)) => {
+                ExchangeType(String::from_utf8_lossy(&name).into_owned())
+            }
+            _ => self.kind.clone(),
+        };
+        let mut is_true = |name| properties.remove(name) == Some(Value::Bool(true));
+        Self {
+            name: self.name.clone(),
+            kind,
+            durable: is_true("durable"),
+            auto_delete: is_true("auto_delete"),
+            internal: is_true("internal"),
+            arguments: properties,
+        }
+    }
+
+    /// The command that declares such an exchange.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let option = |option: &str, value: &str| {
+            let value = text::shell(value);
+            match value.starts_with('-') {
+                true => format!("{option}={value}"),
+                false => format!("{option} {value}"),
+            }
+        };
+        let mut words = vec![
+            "hello-mq declare".to_owned(),
+            option("--exchange", &self.name),
+            option("--exchange-type", self.kind.as_str()),
+        ];
+        let flags = [
+            (self.durable, "--durable"),
+            (self.auto_delete, "--auto-delete"),
+            (self.internal, "--internal"),
+        ];
+        words.extend(
+            flags
+                .iter()
+                .filter(|(is_set, _)| *is_set)
+                .map(|(_, flag)| (*flag).to_owned()),
+        );
+        for (name, value) in &self.arguments {
+            words.push(match value {
+                Value::LongString(value) if name == ALTERNATE => {
+                    option("--alternate-exchange", &String::from_utf8_lossy(value))
+                }
+                value => typed("--exchange-argument", name, value),
+            });
+        }
+        words.join(" ")
+    }
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", text::escape(&self.name))
+    }
+}

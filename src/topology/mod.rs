@@ -1,0 +1,242 @@
+//! What there is to be on the broker: queues, exchanges and bindings, with the rules that RabbitMQ
+//! has for them.
+
+mod argument;
+mod binding;
+mod exchange;
+mod known;
+mod queue;
+mod units;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub(crate) use argument::integer;
+use argument::render;
+pub use argument::{Argument, json};
+pub use binding::{Binding, BindingOptions, Destination, all as bindings};
+use exchange::ALTERNATE;
+pub use exchange::{Exchange, ExchangeOptions, ExchangeType};
+use known::Known;
+pub use queue::{Overflow, Queue, QueueOptions, QueueType};
+pub use units::{Milliseconds, Size};
+
+use crate::message::Value;
+use crate::values::QueueName;
+
+/// Properties and optional arguments by AMQP's names: `durable`, `x-message-ttl`.
+pub type Properties = BTreeMap<String, Value>;
+
+/// A rule that is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What breaks it: an option without its dashes (`auto-delete`), or `argument x-expires`.
+    pub option: String,
+    /// The rule.
+    pub rule: String,
+}
+
+impl Violation {
+    fn new(option: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self {
+            option: option.into(),
+            rule: rule.into(),
+        }
+    }
+}
+
+/// Arguments that were typed one by one with `option`, each of which may be given once.
+///
+/// # Errors
+/// The one that is given twice.
+pub fn collect(arguments: Vec<Argument>, option: &str) -> Result<Properties, Violation> {
+    let mut properties = Properties::new();
+    queue::add(&mut properties, arguments, option)?;
+    Ok(properties)
+}
+
+/// Everything that a configuration file defines, in the order in which it has to be declared: what
+/// is bound must be there before the binding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Topology {
+    /// The exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// The queues.
+    pub queues: Vec<Queue>,
+    /// The bindings.
+    pub bindings: Vec<Binding>,
+}
+
+impl Topology {
+    /// The queue with this name.
+    #[must_use]
+    pub fn queue(&self, name: &QueueName) -> Option<&Queue> {
+        self.queues
+            .iter()
+            .find(|queue| queue.name.as_ref() == Some(name))
+    }
+
+    /// Each entry, in that order.
+    #[must_use]
+    pub fn entities(&self) -> Vec<Entity> {
+        let exchanges = self.exchanges.iter().cloned().map(Entity::Exchange);
+        let queues = self.queues.iter().cloned().map(Entity::Queue);
+        let bindings = self.bindings.iter().cloned().map(Entity::Binding);
+        exchanges.chain(queues).chain(bindings).collect()
+    }
+}
+
+/// One thing that can be declared. `Display` names it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entity {
+    /// An exchange.
+    Exchange(Exchange),
+    /// A queue.
+    Queue(Queue),
+    /// A binding.
+    Binding(Binding),
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange(exchange) => write!(f, "exchange {exchange}"),
+            Self::Queue(queue) => write!(f, "queue {queue}"),
+            Self::Binding(binding) => write!(f, "{binding}"),
+        }
+    }
+}
+
+impl Entity {
+    /// The AMQP method that declares it, with its arguments, for people.
+    #[must_use]
+    pub fn operation(&self) -> String {
+        match self {
+            Self::Exchange(exchange) => {
+                format!(
+                    "exchange.declare {exchange} {}",
+                    listed(&exchange.properties())
+                )
+            }
+            Self::Queue(queue) => format!("queue.declare {queue} {}", listed(&queue.properties())),
+            Self::Binding(binding) => {
+                let method = match binding.destination {
+                    Destination::Exchange(_) => "exchange.bind",
+                    Destination::Queue(_) => "queue.bind",
+                };
+                let arguments = match binding.arguments.is_empty() {
+                    true => String::new(),
+                    false => format!(" {}", listed(&binding.arguments)),
+                };
+                format!(
+                    "{method} {} to {} with '{}'{arguments}",
+                    binding.destination,
+                    binding.source(),
+                    crate::text::escape(&binding.routing_key),
+                )
+            }
+        }
+    }
+}
+
+fn listed(properties: &Properties) -> String {
+    let all: Vec<_> = properties
+        .iter()
+        .map(|(name, value)| format!("{}={}", crate::text::escape(name), render(value)))
+        .collect();
+    all.join(" ")
+}
+
+/// One property in which what exists differs from what is wanted. `None` is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// AMQP's name of it.
+    pub property: String,
+    /// What was asked for.
+    pub wanted: Option<Value>,
+    /// What there is.
+    pub existing: Option<Value>,
+}
+
+impl Difference {
+    /// The differences between two sets of properties. Numbers are the same whatever their type, as
+    /// they are for RabbitMQ.
+    #[must_use]
+    pub fn between(wanted: &Properties, existing: &Properties) -> Vec<Self> {
+        let mut names: Vec<_> = wanted.keys().chain(existing.keys()).collect();
+        names.sort_by_key(|name| (name.contains('-'), *name));
+        names.dedup();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let (wanted, existing) = (wanted.get(name), existing.get(name));
+                (!is_same(wanted, existing)).then(|| Self {
+                    property: name.clone(),
+                    wanted: wanted.cloned(),
+                    existing: existing.cloned(),
+                })
+            })
+            .collect()
+    }
+
+    /// `--message-ttl: wanted 1m, existing none`, as the option is written.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let known = Known::find(&self.property);
+        let option = match (self.property.as_str(), known) {
+            ("type", _) => "--exchange-type".to_owned(),
+            ("durable" | "internal" | ALTERNATE, _) => format!("--{}", self.property),
+            ("auto_delete", _) => "--auto-delete".to_owned(),
+            (
+                _,
+                Some(Known {
+                    option: Some(option),
+                    ..
+                }),
+            ) => format!("--{option}"),
+            (name, _) => format!("--argument {}", crate::text::escape(name)),
+        };
+        let shown = |value: Option<&Value>| match (value, known) {
+            (None, _) => "none".to_owned(),
+            (Some(value), Some(known)) => known.render(value),
+            (Some(value), None) => render(value),
+        };
+        format!(
+            "{option}: wanted {}, existing {}",
+            shown(self.wanted.as_ref()),
+            shown(self.existing.as_ref())
+        )
+    }
+}
+
+/// Whether a queue of this type can have an argument, as far as that is known.
+pub(crate) fn is_taken_by(argument: &str, kind: QueueType) -> bool {
+    Known::find(argument).is_none_or(|known| known.types.contains(&kind))
+}
+
+/// Whether two values are the same for RabbitMQ, `None` being none.
+pub(crate) fn is_same(one: Option<&Value>, other: Option<&Value>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            let numbers = (argument::integer(one), argument::integer(other));
+            one == other || matches!(numbers, (Some(one), Some(other)) if one == other)
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_same_whatever_its_type() {
+        let one = |value| Properties::from([("x-max-length".to_owned(), value)]);
+        let same = Difference::between(&one(Value::SignedInt(5)), &one(Value::Long(5)));
+        assert_eq!(same, []);
+        let other = Difference::between(&one(Value::SignedInt(5)), &Properties::new());
+        assert_eq!(other.len(), 1);
+        assert_eq!(other[0].existing, None);
+    }
+}

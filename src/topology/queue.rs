@@ -1,0 +1,492 @@
+//! A queue, and what RabbitMQ's rules forbid of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::argument::{Argument, int};
+use super::known::{KNOWN, Known};
+use super::units::{Milliseconds, Size};
+use super::{Properties, Violation};
+use crate::message::Value;
+use crate::text;
+use crate::values::{Name, QueueName};
+
+/// The kind of a queue (<https://www.rabbitmq.com/docs/queues>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// On one node.
+    Classic,
+    /// Replicated by consensus.
+    Quorum,
+    /// A log that is not consumed by reading.
+    Stream,
+}
+
+impl QueueType {
+    /// Their names, as `x-queue-type` has them.
+    pub const NAMES: &[&str] = &["classic", "quorum", "stream"];
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// The type that a value of `x-queue-type` names.
+    #[must_use]
+    pub fn of(value: &Value) -> Option<Self> {
+        match value {
+            Value::LongString(name) => std::str::from_utf8(name).ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for QueueType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "classic" => Ok(Self::Classic),
+            "quorum" => Ok(Self::Quorum),
+            "stream" => Ok(Self::Stream),
+            _ => Err(format!("is none of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::values::parsed(deserializer)
+    }
+}
+
+/// What becomes of messages when a queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overflow(&'static str);
+
+impl Overflow {
+    /// What there is, as `x-overflow` has it.
+    pub const NAMES: &[&str] = &["drop-head", "reject-publish", "reject-publish-dlx"];
+}
+
+impl FromStr for Overflow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Self::NAMES.iter().find(|name| **name == text) {
+            Some(name) => Ok(Self(name)),
+            None => Err(format!("is none of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Overflow {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::values::parsed(deserializer)
+    }
+}
+
+/// A queue as it is asked for: by options, or by keys of the configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table", default)]
+#[allow(missing_docs)]
+pub struct QueueOptions {
+    pub name: Option<QueueName>,
+    #[serde(rename = "type")]
+    pub kind: Option<QueueType>,
+    pub durable: bool,
+    pub auto_delete: bool,
+    pub message_ttl: Option<Milliseconds>,
+    pub expires: Option<Milliseconds>,
+    pub max_length: Option<u32>,
+    pub max_length_bytes: Option<Size>,
+    pub overflow: Option<Overflow>,
+    pub dead_letter_exchange: Option<Name>,
+    pub dead_letter_routing_key: Option<Name>,
+    pub max_priority: Option<u8>,
+    pub delivery_limit: Option<u32>,
+    pub single_active_consumer: bool,
+    #[serde(deserialize_with = "super::argument::arguments")]
+    pub arguments: Vec<Argument>,
+}
+
+impl QueueOptions {
+    /// The queue that is asked for; without a name, one that the broker names.
+    ///
+    /// # Errors
+    /// The rule that it breaks. Only what every supported RabbitMQ refuses is refused here.
+    pub fn define(self) -> Result<Queue, Violation> {
+        let text = |text: &str| Value::LongString(text.as_bytes().to_vec());
+        let named = |name: Option<&Name>| name.map(|name| text(name.as_str()));
+        let values = [
+            ("x-queue-type", self.kind.map(|kind| text(kind.as_str()))),
+            ("x-message-ttl", self.message_ttl.map(Milliseconds::value)),
+            ("x-expires", self.expires.map(Milliseconds::value)),
+            ("x-max-length", self.max_length.map(|n| int(n.into()))),
+            ("x-max-length-bytes", self.max_length_bytes.map(Size::value)),
+            ("x-overflow", self.overflow.map(|overflow| text(overflow.0))),
+            (
+                "x-dead-letter-exchange",
+                named(self.dead_letter_exchange.as_ref()),
+            ),
+            (
+                "x-dead-letter-routing-key",
+                named(self.dead_letter_routing_key.as_ref()),
+            ),
+            ("x-max-priority", self.max_priority.map(|n| int(n.into()))),
+            (
+                "x-delivery-limit",
+                self.delivery_limit.map(|n| int(n.into())),
+            ),
+            (
+                "x-single-active-consumer",
+                self.single_active_consumer.then_some(Value::Bool(true)),
+            ),
+        ];
+        let mut arguments: Properties = values
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect();
+        add(&mut arguments, self.arguments, "argument")?;
+        let kind = arguments.get("x-queue-type").and_then(QueueType::of);
+        let queue = Queue {
+            name: self.name,
+            durable: self.durable || matches!(kind, Some(QueueType::Quorum | QueueType::Stream)),
+            auto_delete: self.auto_delete,
+            arguments,
+        };
+        queue.check()?;
+        Ok(queue)
+    }
+}
+
+/// Adds arguments that were typed one by one to those of options. Each may be given once.
+pub(super) fn add(
+    to: &mut Properties,
+    arguments: Vec<Argument>,
+    option: &str,
+) -> Result<(), Violation> {
+    for Argument { name, value } in arguments {
+        let violation = format!("{option} {}", text::escape(&name));
+        if to.insert(name, value).is_some() {
+            return Err(Violation::new(violation, "is given twice"));
+        }
+    }
+    Ok(())
+}
+
+/// A queue that there is to be. `Display` is its name, quoted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Queue {
+    /// The name; without one the broker gives it one.
+    pub name: Option<QueueName>,
+    /// It survives a restart of the broker.
+    pub durable: bool,
+    /// It is deleted when its last consumer leaves.
+    pub auto_delete: bool,
+    /// The optional arguments.
+    pub arguments: Properties,
+}
+
+impl Queue {
+    /// A queue as the tutorial declares it.
+    #[must_use]
+    pub fn plain(name: QueueName) -> Self {
+        Self {
+            name: Some(name),
+            durable: false,
+            auto_delete: false,
+            arguments: Properties::new(),
+        }
+    }
+
+    /// What the broker compares when a queue is declared that exists.
+    #[must_use]
+    pub fn properties(&self) -> Properties {
+        let mut properties = self.arguments.clone();
+        properties.insert("durable".to_owned(), Value::Bool(self.durable));
+        properties.insert("auto_delete".to_owned(), Value::Bool(self.auto_delete));
+        properties
+    }
+
+    /// The queue of this name with these properties.
+    #[must_use]
+    pub fn with(&self, mut properties: Properties) -> Self {
+        let mut is_true = |name| properties.remove(name) == Some(Value::Bool(true));
+        Self {
+            name: self.name.clone(),
+            durable: is_true("durable"),
+            auto_delete: is_true("auto_delete"),
+            arguments: properties,
+        }
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        let kind = match self.arguments.get("x-queue-type") {
+            None => None,
+            Some(value) => QueueType::of(value),
+        };
+        if let (true, Some(kind @ (QueueType::Quorum | QueueType::Stream))) =
+            (self.auto_delete, kind)
+        {
+            let kind = kind.as_str();
+            return Err(Violation::new(
+                "auto-delete",
+                format!("a {kind} queue can't be deleted with its last consumer"),
+            ));
+        }
+        for known in KNOWN {
+            let Some(value) = self.arguments.get(known.argument) else {
+                continue;
+            };
+            let option = option_of(known);
+            if let Some(problem) = known.problem(value) {
+                return Err(Violation::new(option, problem));
+            }
+            if let Some(kind) = kind.filter(|kind| !known.types.contains(kind)) {
+                let kind = kind.as_str();
+                let kinds: Vec<_> = known.types.iter().map(|kind| kind.as_str()).collect();
+                return Err(Violation::new(
+                    option,
+                    format!(
+                        "is for {} queues, not for a {kind} one",
+                        kinds.join(" and ")
+                    ),
+                ));
+            }
+        }
+        let has = |argument| self.arguments.contains_key(argument);
+        if has("x-dead-letter-routing-key") && !has("x-dead-letter-exchange") {
+            return Err(Violation::new(
+                "dead-letter-routing-key",
+                "needs --dead-letter-exchange ('' is the default exchange)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The command that declares such a queue.
+    #[must_use]
+    pub fn command(&self) -> String {
+        let mut words = vec!["hello-mq declare".to_owned()];
+        let name = self.name.as_ref().map_or("", QueueName::as_str);
+        if name.starts_with('-') {
+            words.push(format!("--queue={}", text::shell(name)));
+        } else {
+            words.push(text::shell(name));
+        }
+        let kind = self.arguments.get("x-queue-type").and_then(QueueType::of);
+        if self.durable && !matches!(kind, Some(QueueType::Quorum | QueueType::Stream)) {
+            words.push("--durable".to_owned());
+        }
+        if self.auto_delete {
+            words.push("--auto-delete".to_owned());
+        }
+        for (name, value) in &self.arguments {
+            let known = Known::find(name);
+            let word = match (known, value) {
+                (
+                    Some(Known {
+                        option: Some("single-active-consumer"),
+                        ..
+                    }),
+                    Value::Bool(true),
+                ) => "--single-active-consumer".to_owned(),
+                (
+                    Some(Known {
+                        option: Some(option),
+                        ..
+                    }),
+                    Value::LongString(value),
+                ) => {
+                    let value = text::shell(&String::from_utf8_lossy(value));
+                    match value.starts_with('-') {
+                        true => format!("--{option}={value}"),
+                        false => format!("--{option} {value}"),
+                    }
+                }
+                (
+                    Some(
+                        known @ Known {
+                            option: Some(option),
+                            ..
+                        },
+                    ),
+                    value,
+                ) if known.problem(value).is_none() && !is_negative(value) => {
+                    if matches!(value, Value::Bool(_)) {
+                        typed("--argument", name, value)
+                    } else {
+                        format!("--{option} {}", known.render(value))
+                    }
+                }
+                _ => typed("--argument", name, value),
+            };
+            words.push(word);
+        }
+        words.join(" ")
+    }
+}
+
+fn is_negative(value: &Value) -> bool {
+    super::argument::integer(value).is_some_and(|number| number < 0)
+}
+
+/// `--argument KEY=VALUE`, or `KEY:=JSON` where that would be another type.
+pub(super) fn typed(option: &str, name: &str, value: &Value) -> String {
+    let plain = match value {
+        Value::LongString(text) => String::from_utf8_lossy(text).into_owned(),
+        value => super::argument::json(value),
+    };
+    let argument = match format!("{name}={plain}").parse::<Argument>() {
+        Ok(argument) if super::is_same(Some(&argument.value), Some(value)) => {
+            format!("{name}={plain}")
+        }
+        _ => format!("{name}:={}", super::argument::json(value)),
+    };
+    format!("{option} {}", text::shell(&argument))
+}
+
+/// How the option of an argument is named: `max-priority`, or `argument x-max-age`.
+fn option_of(known: &Known) -> String {
+    match known.option {
+        Some(option) => option.to_owned(),
+        None => format!("argument {}", known.argument),
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name}"),
+            None => f.write_str("''"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(list: &[&str]) -> QueueOptions {
+        QueueOptions {
+            arguments: list.iter().map(|text| text.parse().unwrap()).collect(),
+            ..QueueOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_is_named() {
+        for (list, option, rule) in [
+            (&["x-expires=0"][..], "expires", "at least 1"),
+            (&["x-message-ttl=-1"], "message-ttl", "at least 0"),
+            (&["x-message-ttl=1.5"], "message-ttl", "whole milliseconds"),
+            (&["x-message-ttl=1s"], "message-ttl", "whole milliseconds"),
+            (&["x-max-length=-1"], "max-length", "from 0 on"),
+            (&["x-max-length-bytes=-1"], "max-length-bytes", "from 0 on"),
+            (&["x-max-priority=256"], "max-priority", "from 0 to 255"),
+            (&["x-overflow=drop-tail"], "overflow", "one of drop-head"),
+            (&["x-queue-type=mirrored"], "type", "one of classic"),
+            (
+                &["x-single-active-consumer=1"],
+                "single-active-consumer",
+                "true or false",
+            ),
+            (
+                &["x-dead-letter-exchange=1"],
+                "dead-letter-exchange",
+                "a text",
+            ),
+            (
+                &["x-dead-letter-routing-key=a"],
+                "dead-letter-routing-key",
+                "needs",
+            ),
+            (
+                &["x-queue-type=quorum", "x-max-priority=5"],
+                "max-priority",
+                "not for a quorum",
+            ),
+            (
+                &["x-queue-type=stream", "x-expires=5"],
+                "expires",
+                "not for a stream",
+            ),
+            (
+                &["x-queue-type=classic", "x-delivery-limit=5"],
+                "delivery-limit",
+                "for quorum",
+            ),
+            (
+                &["x-queue-type=classic", "x-max-age=1h"],
+                "argument x-max-age",
+                "for stream",
+            ),
+            (&["a=1", "a=2"], "argument a", "twice"),
+        ] {
+            let violation = arguments(list).define().unwrap_err();
+            assert_eq!(violation.option, option, "{list:?}");
+            assert!(violation.rule.contains(rule), "{violation:?}");
+        }
+        for kind in ["quorum", "stream"] {
+            let violation = QueueOptions {
+                kind: kind.parse().ok(),
+                auto_delete: true,
+                ..QueueOptions::default()
+            }
+            .define()
+            .unwrap_err();
+            assert_eq!(violation.option, "auto-delete");
+            assert!(violation.rule.contains(kind), "{violation:?}");
+        }
+        let twice = QueueOptions {
+            max_length: Some(1),
+            ..arguments(&["x-max-length=1"])
+        };
+        assert_eq!(twice.define().unwrap_err().option, "argument x-max-length");
+    }
+
+    #[test]
+    fn quorum_queues_and_streams_are_durable() {
+        for (kind, durable) in [("classic", false), ("quorum", true), ("stream", true)] {
+            let list = [format!("x-queue-type={kind}")];
+            let list: Vec<_> = list.iter().map(String::as_str).collect();
+            assert_eq!(arguments(&list).define().unwrap().durable, durable);
+        }
+    }
+
+    #[test]
+    fn the_command_can_be_typed() {
+        let queue = QueueOptions {
+            name: "a b".parse().ok(),
+            durable: true,
+            message_ttl: Some(Milliseconds(90_000)),
+            dead_letter_exchange: "".parse().ok(),
+            dead_letter_routing_key: "it's".parse().ok(),
+            ..arguments(&["x-queue-mode=lazy", "x-foo:=\"5\"", "x-max-priority=3"])
+        };
+        let queue = queue.define().unwrap();
+        assert_eq!(
+            queue.command(),
+            "hello-mq declare 'a b' --durable --dead-letter-exchange '' --dead-letter-routing-key \
+             'it'\\''s' --argument 'x-foo:=\"5\"' --max-priority 3 --message-ttl 1m30s --argument \
+             x-queue-mode=lazy"
+        );
+        let minus = QueueOptions {
+            name: "-q".parse().ok(),
+            kind: Some(QueueType::Quorum),
+            ..arguments(&["x-delivery-limit=-1"])
+        };
+        assert_eq!(
+            minus.define().unwrap().command(),
+            "hello-mq declare --queue=-q --argument x-delivery-limit=-1 --type quorum"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Times and sizes as a person writes them and RabbitMQ counts them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+use super::argument::int;
+use crate::message::Value;
+use crate::values::Span;
+
+/// A time as RabbitMQ counts it in a queue's arguments: whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Milliseconds(pub u64);
+
+impl Milliseconds {
+    /// The argument's value.
+    #[must_use]
+    pub fn value(self) -> Value {
+        int(i64::try_from(self.0).unwrap_or(i64::MAX))
+    }
+}
+
+impl FromStr for Milliseconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = text.parse::<Span>()?.get();
+        if duration.subsec_nanos() % 1_000_000 != 0 {
+            return Err(format!("{text} is not a whole number of milliseconds"));
+        }
+        // Below i64::MAX: that many milliseconds are longer than the longest duration.
+        u64::try_from(duration.as_millis())
+            .ok()
+            .filter(|milliseconds| i64::try_from(*milliseconds).is_ok())
+            .map(Self)
+            .ok_or(format!("{text} is longer than AMQP can carry"))
+    }
+}
+
+impl fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duration = std::time::Duration::from_millis(self.0);
+        let text = humantime::format_duration(duration).to_string();
+        f.write_str(&text.replace(' ', ""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Milliseconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::values::parsed(deserializer)
+    }
+}
+
+/// A size in bytes, written as a number or with a unit: `64KiB` is 65536, `10MB` ten million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(u64);
+
+impl Size {
+    /// The argument's value.
+    #[must_use]
+    pub fn value(self) -> Value {
+        int(i64::try_from(self.0).unwrap_or(i64::MAX))
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const FORM: &str = "not a size; write it like 1000, 64KiB or 10MB";
+        let end = text
+            .find(|character: char| !character.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let number: u64 = number.parse().map_err(|_| FORM.to_owned())?;
+        let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1000,
+            "mb" => 1000_u64.pow(2),
+            "gb" => 1000_u64.pow(3),
+            "tb" => 1000_u64.pow(4),
+            "kib" => 1024,
+            "mib" => 1024_u64.pow(2),
+            "gib" => 1024_u64.pow(3),
+            "tib" => 1024_u64.pow(4),
+            _ => return Err(FORM.to_owned()),
+        };
+        number
+            .checked_mul(factor)
+            .filter(|bytes| i64::try_from(*bytes).is_ok())
+            .map(Self)
+            .ok_or(format!("{text} is more than AMQP can carry"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of bytes, or a size in quotes like \"64KiB\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+                u64::try_from(bytes)
+                    .map(Size)
+                    .map_err(|_| E::custom("must be 0 or more"))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_converted() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1000", 1000),
+            ("64KiB", 65536),
+            ("10MB", 10_000_000),
+            ("2 gib", 2 << 30),
+            ("1b", 1),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "KiB", "-1", "1.5MB", "1K", "10 parsecs", "9999999TiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+        assert_eq!("1m30s".parse(), Ok(Milliseconds(90_000)));
+        assert_eq!(Milliseconds(90_000).to_string(), "1m30s");
+        assert_eq!("1m30s".parse(), Ok(Milliseconds(90_000)));
+        assert!("500us".parse::<Milliseconds>().is_err());
+        assert!("-5s".parse::<Milliseconds>().is_err());
+        for milliseconds in [0, 1, 999, 86_400_000, 90_061_001, 4_294_967_295] {
+            let shown = Milliseconds(milliseconds).to_string();
+            assert_eq!(shown.parse(), Ok(Milliseconds(milliseconds)), "{shown}");
+        }
+    }
+}
