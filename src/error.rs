@@ -161,7 +161,7 @@ pub enum Error {
     TimeIsUp,
 
     /// The broker refused one operation.
-    #[error("cannot {operation} on {broker}: {said}")]
+    #[error("cannot {operation} on {broker}: {}", text::one_line(said))]
     Refused {
         /// The broker's URL without password.
         broker: String,
@@ -174,7 +174,10 @@ pub enum Error {
     },
 
     /// What is to be declared exists with other properties.
-    #[error("{entity} exists with other properties on {broker}: {said}")]
+    #[error(
+        "{entity} exists with other properties on {broker}: {}",
+        text::one_line(said)
+    )]
     Different {
         /// The broker's URL without password.
         broker: String,

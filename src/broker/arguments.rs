@@ -69,7 +69,7 @@ impl Inequivalent {
         let (property, rest) = rest.split_once('\'')?;
         let existing = rest.rsplit_once(" but current is ").map(|(_, shown)| shown);
         Some(
-            match existing.and_then(|shown| value(shown, sent.get(property))) {
+            match existing.and_then(|shown| value(shown, property, sent.get(property))) {
                 Some(existing) => Ok(Self {
                     property: property.to_owned(),
                     existing,
@@ -81,19 +81,26 @@ impl Inequivalent {
 }
 
 /// A value as the broker shows it: `none`, `'5'`, or `the value '5' of type 'long'`.
-fn value(shown: &str, sent: Option<&Value>) -> Option<Option<Value>> {
+fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Option<Value>> {
     if shown == "none" {
         return Some(None);
     }
     let Some(shown) = shown.strip_prefix("the value ") else {
         let shown = unquoted(shown)?;
-        return Some(Some(match sent {
-            Some(Value::Bool(_)) => Value::Bool(shown.parse().ok()?),
-            Some(sent) if topology::integer(sent).is_some() => Value::Long(shown.parse().ok()?),
-            Some(Value::Double(_) | Value::Float(_)) => Value::Double(shown.parse().ok()?),
-            Some(Value::LongString(_)) | None => Value::LongString(shown.as_bytes().to_vec()),
-            Some(_) => return None,
-        }));
+        return match sent {
+            // It is of the type that was sent.
+            Some(Value::Bool(_)) => Some(Some(Value::Bool(shown.parse().ok()?))),
+            Some(Value::Double(_) | Value::Float(_)) => {
+                Some(Some(Value::Double(shown.parse().ok()?)))
+            }
+            Some(Value::LongString(_)) => Some(Some(Value::LongString(shown.into()))),
+            Some(sent) if topology::integer(sent).is_some() => {
+                Some(Some(Value::Long(shown.parse().ok()?)))
+            }
+            // Nothing to go by was sent.
+            Some(Value::Void) | None => topology::read(property, shown).map(Some),
+            Some(_) => None,
+        };
     };
     let (shown, kind) = shown.rsplit_once(" of type ")?;
     let (shown, kind) = (unquoted(shown)?, unquoted(kind)?);

@@ -81,6 +81,8 @@ struct Found {
     existing: Properties,
     /// Whether that is all of them.
     is_complete: bool,
+    /// The property of which the broker said no more than that it differs.
+    unknown: Option<String>,
 }
 
 fn compare(
@@ -92,10 +94,11 @@ fn compare(
     let mut poison: BTreeSet<_> = poison.iter().map(|name| (*name).to_owned()).collect();
     let mut named = BTreeSet::new();
     let mut shortened = BTreeSet::new();
+    let mut unknown = None;
     // Without a poison left everything is known: the broker compares the arguments last.
     let is_complete = loop {
         if poison.is_empty() {
-            break true;
+            break shortened.is_empty();
         }
         let mut candidate = existing.clone();
         candidate.retain(|name, _| !shortened.contains(name));
@@ -136,10 +139,14 @@ fn compare(
                 Some(_) if shortened.insert(property.clone()) => {
                     poison.remove(&property);
                     if poison.is_empty() {
+                        unknown = Some(property);
                         break false;
                     }
                 }
-                _ => break false,
+                _ => {
+                    unknown = Some(property);
+                    break false;
+                }
             },
         }
     };
@@ -148,6 +155,7 @@ fn compare(
     Ok(Some(Found {
         existing,
         is_complete,
+        unknown,
     }))
 }
 
@@ -166,8 +174,20 @@ impl Found {
             .retain(|name, _| crate::topology::is_taken_by(name, kind));
     }
 
-    fn against(self, wanted: &Properties) -> Comparison {
-        let list = Difference::between(wanted, &self.existing);
+    fn against(mut self, wanted: &Properties) -> Comparison {
+        if let Some(property) = &self.unknown {
+            self.existing.remove(property);
+        }
+        let mut list = Difference::between(wanted, &self.existing);
+        if let Some(property) = self.unknown {
+            list.retain(|difference| difference.property != property);
+            list.push(Difference {
+                wanted: wanted.get(&property).cloned(),
+                property,
+                existing: None,
+                is_known: false,
+            });
+        }
         if list.is_empty() && self.is_complete {
             return Comparison::Same;
         }

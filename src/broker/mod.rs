@@ -126,6 +126,11 @@ impl Session {
                     None | Some(Ok(())) => error,
                 }
             }
+            // The connection is of no use any more, although the library still has it.
+            cause @ amiquip::Error::ServerClosedConnection { .. } => {
+                let _ = self.connection.take().map(Connection::close);
+                cause
+            }
             cause => cause,
         };
         self.translate(operation, cause)
@@ -158,7 +163,7 @@ impl Session {
                 broker: broker.clone(),
                 operation: operation.to_owned(),
                 code,
-                said: text::one_line(&message),
+                said: message,
             },
             amiquip::Error::IoErrorReadingSocket { source }
             | amiquip::Error::IoErrorWritingSocket { source } => lost(error::reason(&source)),

@@ -74,6 +74,17 @@ impl Known {
         }
     }
 
+    /// The value that is shown so.
+    pub fn read(&self, shown: &str) -> Option<Value> {
+        Some(match self.unit {
+            Unit::Text | Unit::Word(_) => Value::LongString(shown.into()),
+            Unit::Number(..) | Unit::Milliseconds(_) | Unit::Bytes => {
+                Value::Long(shown.parse().ok()?)
+            }
+            Unit::Flag => Value::Bool(shown.parse().ok()?),
+        })
+    }
+
     /// A value of it as the option takes it.
     #[must_use]
     pub fn render(&self, value: &Value) -> String {

@@ -156,6 +156,8 @@ pub struct Difference {
     pub wanted: Option<Value>,
     /// What there is.
     pub existing: Option<Value>,
+    /// Whether that is known: the broker's words may have been cut off.
+    pub is_known: bool,
 }
 
 impl Difference {
@@ -174,6 +176,7 @@ impl Difference {
                     property: name.clone(),
                     wanted: wanted.cloned(),
                     existing: existing.cloned(),
+                    is_known: true,
                 })
             })
             .collect()
@@ -201,11 +204,24 @@ impl Difference {
             (Some(value), Some(known)) => known.render(value),
             (Some(value), None) => render(value),
         };
+        let existing = match self.property.as_str() {
+            _ if !self.is_known => "unknown, as the broker's words were cut off".to_owned(),
+            // Without the argument a queue is classic.
+            "x-queue-type" if self.existing.is_none() => "classic".to_owned(),
+            _ => shown(self.existing.as_ref()),
+        };
         format!(
-            "{option}: wanted {}, existing {}",
-            shown(self.wanted.as_ref()),
-            shown(self.existing.as_ref())
+            "{option}: wanted {}, existing {existing}",
+            shown(self.wanted.as_ref())
         )
+    }
+}
+
+/// The value of an argument that a broker shows without its type.
+pub(crate) fn read(argument: &str, shown: &str) -> Option<Value> {
+    match Known::find(argument) {
+        Some(known) => known.read(shown),
+        None => Some(Value::LongString(shown.into())),
     }
 }
 

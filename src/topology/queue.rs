@@ -266,7 +266,7 @@ impl Queue {
         if has("x-dead-letter-routing-key") && !has("x-dead-letter-exchange") {
             return Err(Violation::new(
                 "dead-letter-routing-key",
-                "needs --dead-letter-exchange ('' is the default exchange)",
+                "needs a dead-letter exchange ('' is the default one)",
             ));
         }
         Ok(())

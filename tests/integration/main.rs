@@ -16,3 +16,4 @@ mod rpc;
 mod send;
 mod settings;
 mod support;
+mod topology;

@@ -111,8 +111,13 @@ impl<'c> Report<'c> {
                 self.context.write(&line)
             }
             (ListForm::Text, Ok(outcome)) if self.is_list => {
+                let mark = match outcome.state {
+                    State::NotChecked => '-',
+                    _ => 'x',
+                };
+                let entity = capitalized(entity);
                 self.context
-                    .print(&format!(" [x] {}: {}", capitalized(entity), shown(outcome)))
+                    .print(&format!(" [{mark}] {entity}: {}", shown(outcome)))
             }
             (ListForm::Text, Err(failure)) if self.is_list => self.context.print(&format!(
                 " [ ] {}: {}",
@@ -140,7 +145,7 @@ fn shown(outcome: &Outcome) -> String {
         State::Created => "created",
         State::Exists => "already there",
         State::Bound => "bound",
-        State::NotChecked => "not checked: AMQP has no question for a binding",
+        State::NotChecked => "not checked, as AMQP can't ask after a binding",
         State::Different | State::Missing | State::Failed => "failed",
     };
     match outcome.counts {
@@ -227,7 +232,9 @@ struct Entry {
 struct Differing {
     property: String,
     wanted: Json,
-    existing: Json,
+    /// Left out if the broker did not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    existing: Option<Json>,
 }
 
 impl Entry {
@@ -286,7 +293,9 @@ impl Entry {
                         .map(|difference| Differing {
                             property: difference.property.clone(),
                             wanted: of(difference.wanted.as_ref()),
-                            existing: of(difference.existing.as_ref()),
+                            existing: difference
+                                .is_known
+                                .then(|| of(difference.existing.as_ref())),
                         })
                         .collect()
                 });
