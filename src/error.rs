@@ -174,22 +174,8 @@ pub enum Error {
     },
 
     /// What is to be declared exists with other properties.
-    #[error(
-        "{entity} exists with other properties on {broker}: {}",
-        text::one_line(said)
-    )]
-    Different {
-        /// The broker's URL without password.
-        broker: String,
-        /// What it is, with its name, such as `queue 'hello'`.
-        entity: String,
-        /// The broker's own words.
-        said: String,
-        /// Each property that differs, wanted and existing.
-        differences: Vec<String>,
-        /// The command that declares it as it is, if everything is known.
-        command: Option<String>,
-    },
+    #[error("{0}")]
+    Different(Box<Mismatch>),
 
     /// Some of what the configuration file defines could not be declared; each was said.
     #[error("{failed} of {total} are not as the configuration has them")]
@@ -294,6 +280,25 @@ pub enum Error {
     /// Something that can't happen did.
     #[error("a bug in hello-mq: {0}")]
     Bug(String),
+}
+
+/// What exists with other properties than it was to be declared with.
+#[derive(Debug, Error)]
+#[error(
+    "{entity} exists with other properties on {broker}: {}",
+    text::one_line(said)
+)]
+pub struct Mismatch {
+    /// The broker's URL without password.
+    pub broker: String,
+    /// What it is, with its name, such as `queue 'hello'`.
+    pub entity: String,
+    /// The broker's own words.
+    pub said: String,
+    /// Each property that differs, wanted and existing.
+    pub differences: Vec<String>,
+    /// The command that declares it as it is, if everything is known.
+    pub command: Option<String>,
 }
 
 /// The messages of one `send` that were not confirmed, and how many were.
@@ -411,7 +416,7 @@ impl Error {
                 _ => Status::Refused,
             },
             Self::Cancelled { .. } => Status::NoSuchQueue,
-            Self::Different { .. } => Status::Refused,
+            Self::Different(_) => Status::Refused,
             Self::Topology { status, .. } => *status,
             Self::Declined(_) => Status::Short,
             Self::NotTaken(messages) => match &messages.cause {
@@ -445,7 +450,7 @@ impl Error {
     #[must_use]
     pub fn details(&self) -> &[String] {
         match self {
-            Self::Different { differences, .. } => differences,
+            Self::Different(mismatch) => &mismatch.differences,
             _ => &[],
         }
     }
@@ -491,17 +496,19 @@ impl Error {
             Self::Refused { code: 405, .. } => {
                 "another connection has the queue for itself; wait until it ends, or use another queue".to_owned()
             }
-            Self::Different { command: Some(command), .. } => format!(
-                "nothing was changed; as it is, it is declared by: {command}"
-            ),
-            Self::Different { entity, .. } => {
-                let list = if entity.starts_with("queue") {
-                    "list_queues name durable auto_delete arguments"
-                } else {
-                    "list_exchanges name type durable auto_delete internal arguments"
-                };
-                format!("nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does")
-            }
+            Self::Different(mismatch) => match &mismatch.command {
+                Some(command) => {
+                    format!("nothing was changed; as it is, it is declared by: {command}")
+                }
+                None => {
+                    let list = if mismatch.entity.starts_with("queue") {
+                        "list_queues name durable auto_delete arguments"
+                    } else {
+                        "list_exchanges name type durable auto_delete internal arguments"
+                    };
+                    format!("nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does")
+                }
+            },
             Self::Refused { code: 406, operation, said, .. }
                 if operation.starts_with("delete") && said.ends_with("not empty") =>
             {

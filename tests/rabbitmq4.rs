@@ -7,7 +7,7 @@
 #[path = "integration/support.rs"]
 mod support;
 
-use support::{broker_tool, hello, queue, shown_url};
+use support::{broker_tool, hello, queue, shell, shown_url};
 
 #[test]
 fn send_declares_a_durable_queue_instead_and_says_so() {
@@ -93,4 +93,91 @@ fn login_errors_are_told_as_on_older_brokers() {
     hello(["declare", "--vhost", "nope"])
         .run()
         .failed(77, &["NOT_ALLOWED - vhost nope not found"]);
+}
+
+#[test]
+fn a_mismatch_is_explained_as_on_older_brokers() {
+    let rows = [
+        (
+            "--durable --message-ttl 1m --max-length 10",
+            "--type quorum --message-ttl 30s --delivery-limit 5 --max-length 10",
+            &[
+                "--delivery-limit: wanted 5, existing none",
+                "--message-ttl: wanted 30s, existing 1m",
+                "--type: wanted quorum, existing classic",
+            ][..],
+        ),
+        (
+            "--durable --max-priority 5 --argument x-queue-leader-locator=balanced",
+            "--durable --dead-letter-exchange x",
+            &[
+                "--dead-letter-exchange: wanted x, existing none",
+                "--max-priority: wanted none, existing 5",
+                "--argument x-queue-leader-locator: wanted none, existing balanced",
+            ],
+        ),
+        (
+            "--type stream --max-length-bytes 1GB",
+            "--durable --max-priority 5",
+            &[
+                "--max-length-bytes: wanted none, existing 1000000000",
+                "--max-priority: wanted 5, existing none",
+                "--type: wanted none, existing stream",
+            ],
+        ),
+        (
+            "--type quorum --argument x-delivery-limit=-1",
+            "--type stream --argument x-max-age=1D",
+            &[
+                "--delivery-limit: wanted none, existing -1",
+                "--argument x-max-age: wanted 1D, existing none",
+                "--type: wanted stream, existing quorum",
+            ],
+        ),
+    ];
+    for (existing, wanted, expected) in rows {
+        let name = queue("different");
+        let declare = |options: &str| {
+            let words = options.split(' ').map(str::to_owned);
+            let start = ["declare", &name].map(str::to_owned);
+            hello(start.into_iter().chain(words)).run()
+        };
+        let made = declare(existing);
+        assert_eq!(made.status(), 0, "{made:?}");
+        let outcome = declare(wanted);
+        let said: Vec<_> = outcome
+            .stderr
+            .lines()
+            .filter_map(|line| line.strip_prefix("hello-mq: "))
+            .filter(|line| line.starts_with("--"))
+            .collect();
+        assert_eq!(
+            (outcome.status(), said),
+            (76, expected.to_vec()),
+            "{existing} / {wanted}"
+        );
+        let command = outcome
+            .stderr
+            .split("declared by: hello-mq")
+            .nth(1)
+            .unwrap();
+        let again = shell(&format!("$H{command}")).run();
+        assert_eq!(
+            again.status(),
+            0,
+            "{existing} / {wanted}: {command} {again:?}"
+        );
+    }
+}
+
+#[test]
+fn comparing_makes_nothing() {
+    support::comparing_makes_nothing();
+}
+
+#[test]
+fn an_unknown_type_of_exchange_does_not_end_the_connection() {
+    hello(["declare", "-e", "x", "--exchange-type", "x-none"])
+        .run()
+        .failed(76, &["unknown exchange type 'x-none'"]);
 }

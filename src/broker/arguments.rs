@@ -68,52 +68,47 @@ impl Inequivalent {
         let (_, rest) = said.split_once("inequivalent arg '")?;
         let (property, rest) = rest.split_once('\'')?;
         let existing = rest.rsplit_once(" but current is ").map(|(_, shown)| shown);
-        Some(
-            match existing.and_then(|shown| value(shown, property, sent.get(property))) {
-                Some(existing) => Ok(Self {
-                    property: property.to_owned(),
-                    existing,
-                }),
-                None => Err(property.to_owned()),
-            },
-        )
+        let known = |existing| Self {
+            property: property.to_owned(),
+            existing,
+        };
+        let existing = match existing {
+            Some("none") => Some(known(None)),
+            Some(shown) => {
+                value(shown, property, sent.get(property)).map(|value| known(Some(value)))
+            }
+            None => None,
+        };
+        Some(existing.ok_or(property.to_owned()))
     }
 }
 
-/// A value as the broker shows it: `none`, `'5'`, or `the value '5' of type 'long'`.
-fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Option<Value>> {
-    if shown == "none" {
-        return Some(None);
-    }
+/// A value as the broker shows it: `'5'`, or `the value '5' of type 'long'`.
+fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Value> {
     let Some(shown) = shown.strip_prefix("the value ") else {
         let shown = unquoted(shown)?;
         return match sent {
             // It is of the type that was sent.
-            Some(Value::Bool(_)) => Some(Some(Value::Bool(shown.parse().ok()?))),
-            Some(Value::Double(_) | Value::Float(_)) => {
-                Some(Some(Value::Double(shown.parse().ok()?)))
-            }
-            Some(Value::LongString(_)) => Some(Some(Value::LongString(shown.into()))),
-            Some(sent) if topology::integer(sent).is_some() => {
-                Some(Some(Value::Long(shown.parse().ok()?)))
-            }
+            Some(Value::Bool(_)) => shown.parse().ok().map(Value::Bool),
+            Some(Value::Double(_) | Value::Float(_)) => shown.parse().ok().map(Value::Double),
+            Some(Value::LongString(_)) => Some(Value::LongString(shown.into())),
+            Some(sent) if topology::integer(sent).is_some() => shown.parse().ok().map(Value::Long),
             // Nothing to go by was sent.
-            Some(Value::Void) | None => topology::read(property, shown).map(Some),
+            Some(Value::Void) | None => topology::read(property, shown),
             Some(_) => None,
         };
     };
     let (shown, kind) = shown.rsplit_once(" of type ")?;
-    let (shown, kind) = (unquoted(shown)?, unquoted(kind)?);
-    let value = match kind {
-        "longstr" => Value::LongString(shown.as_bytes().to_vec()),
-        "bool" => Value::Bool(shown.parse().ok()?),
+    let shown = unquoted(shown)?;
+    match unquoted(kind)? {
+        "longstr" => Some(Value::LongString(shown.into())),
+        "bool" => shown.parse().ok().map(Value::Bool),
         "byte" | "unsignedbyte" | "short" | "unsignedshort" | "signedint" | "unsignedint"
-        | "long" => Value::Long(shown.parse().ok()?),
-        "double" | "float" => Value::Double(shown.parse().ok()?),
-        "void" => Value::Void,
-        _ => return None,
-    };
-    Some(Some(value))
+        | "long" => shown.parse().ok().map(Value::Long),
+        "double" | "float" => shown.parse().ok().map(Value::Double),
+        "void" => Some(Value::Void),
+        _ => None,
+    }
 }
 
 fn unquoted(text: &str) -> Option<&str> {

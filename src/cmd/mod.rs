@@ -45,18 +45,18 @@ impl Context {
         if self.talk.is_quiet() {
             return Ok(());
         }
-        self.write(line)
+        write(line)
     }
+}
 
-    /// Writes a line of data to standard output.
-    fn write(&self, line: &str) -> Result<(), Error> {
-        match io::stdout().write_all(format!("{line}\n").as_bytes()) {
-            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
-                source,
-                consequence: format!("it was to say:{line}"),
-            }),
-            _ => Ok(()),
-        }
+/// Writes a line of data to standard output.
+fn write(line: &str) -> Result<(), Error> {
+    match io::stdout().write_all(format!("{line}\n").as_bytes()) {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
+            source,
+            consequence: format!("it was to say:{line}"),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -64,10 +64,10 @@ fn plain(text: &str) -> Result<Value, String> {
             .map(int)
             .map_err(|_| format!("{text} is more than AMQP can carry as a whole number"));
     }
-    match looks_like_a_number(text) || matches!(text, "true" | "false") {
-        true => envelope::parse_value(text.as_bytes()),
-        false => Ok(Value::LongString(text.as_bytes().to_vec())),
+    if looks_like_a_number(text) || matches!(text, "true" | "false") {
+        return envelope::parse_value(text.as_bytes());
     }
+    Ok(Value::LongString(text.into()))
 }
 
 /// Whether a text is a number in JSON.

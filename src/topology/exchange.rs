@@ -39,10 +39,10 @@ impl FromStr for ExchangeType {
     fn from_str(text: &str) -> Result<Self, String> {
         let is_plugins = text.starts_with("x-") && text.len() <= crate::values::SHORT_STRING_MAX;
         // RabbitMQ 3 closes the connection for one that it doesn't know.
-        match is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
-            true => Ok(Self(text.to_owned())),
-            false => Err("is none of direct, fanout, topic, headers and x-…".to_owned()),
+        if is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
+            return Ok(Self(text.to_owned()));
         }
+        Err("is none of direct, fanout, topic, headers and x-…".to_owned())
     }
 }
 
@@ -165,17 +165,10 @@ impl Exchange {
     /// The command that declares such an exchange.
     #[must_use]
     pub fn command(&self) -> String {
-        let option = |option: &str, value: &str| {
-            let value = text::shell(value);
-            match value.starts_with('-') {
-                true => format!("{option}={value}"),
-                false => format!("{option} {value}"),
-            }
-        };
         let mut words = vec![
             "hello-mq declare".to_owned(),
-            option("--exchange", &self.name),
-            option("--exchange-type", self.kind.as_str()),
+            super::option("--exchange", &self.name),
+            super::option("--exchange-type", self.kind.as_str()),
         ];
         let flags = [
             (self.durable, "--durable"),
@@ -191,7 +184,7 @@ impl Exchange {
         for (name, value) in &self.arguments {
             words.push(match value {
                 Value::LongString(value) if name == ALTERNATE => {
-                    option("--alternate-exchange", &String::from_utf8_lossy(value))
+                    super::option("--alternate-exchange", &String::from_utf8_lossy(value))
                 }
                 value => typed("--exchange-argument", name, value),
             });

@@ -124,9 +124,10 @@ impl Entity {
                     Destination::Exchange(_) => "exchange.bind",
                     Destination::Queue(_) => "queue.bind",
                 };
-                let arguments = match binding.arguments.is_empty() {
-                    true => String::new(),
-                    false => format!(" {}", listed(&binding.arguments)),
+                let arguments = if binding.arguments.is_empty() {
+                    String::new()
+                } else {
+                    format!(" {}", listed(&binding.arguments))
                 };
                 format!(
                     "{method} {} to {} with '{}'{arguments}",
@@ -137,6 +138,12 @@ impl Entity {
             }
         }
     }
+}
+
+/// An option and its value as a shell takes them, also where the value looks like an option.
+fn option(option: &str, value: &str) -> String {
+    let separator = if value.starts_with('-') { '=' } else { ' ' };
+    format!("{option}{separator}{}", crate::text::shell(value))
 }
 
 fn listed(properties: &Properties) -> String {

@@ -305,13 +305,7 @@ impl Queue {
                         ..
                     }),
                     Value::LongString(value),
-                ) => {
-                    let value = text::shell(&String::from_utf8_lossy(value));
-                    match value.starts_with('-') {
-                        true => format!("--{option}={value}"),
-                        false => format!("--{option} {value}"),
-                    }
-                }
+                ) => super::option(&format!("--{option}"), &String::from_utf8_lossy(value)),
                 (
                     Some(
                         known @ Known {

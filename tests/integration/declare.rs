@@ -1,13 +1,4 @@
-use std::ffi::OsString;
-
-use hello_mq::broker::Connector;
-use hello_mq::broker::difference::{self, Comparison};
-use hello_mq::interrupt::Interrupt;
-use hello_mq::talk::Talk;
-use hello_mq::topology::{ExchangeOptions, QueueOptions};
-use hello_mq::{cli, settings};
-
-use crate::support::{Observer, broker_tool, hello, queue, shell, shown_url, url};
+use crate::support::{Observer, broker_tool, hello, queue, shell, shown_url};
 
 #[test]
 fn a_queue_is_declared_as_in_the_tutorial() {
@@ -124,11 +115,12 @@ fn every_option_reaches_the_broker() {
     let names: Vec<_> = OPTIONS.iter().map(|_| queue("option")).collect();
     for ((options, expected), name) in OPTIONS.iter().zip(&names) {
         let outcome = hello(words(name, options)).run();
-        match expected.is_empty() {
-            true => outcome.failed(64, &["cannot be used multiple times"]),
-            false => outcome.printed(&format!(
+        if expected.is_empty() {
+            outcome.failed(64, &["cannot be used multiple times"]);
+        } else {
+            outcome.printed(&format!(
                 " [x] Declared '{name}' (0 messages, 0 consumers)\n"
-            )),
+            ));
         }
     }
     let of = listed(QUEUES);
@@ -484,40 +476,7 @@ fn what_the_broker_cuts_off_is_found_or_said_to_be_missing() {
 
 #[test]
 fn comparing_makes_nothing() {
-    let line = ["hello-mq", "declare", "--url", &url()].map(OsString::from);
-    let cli = cli::parse(line).unwrap();
-    let settings = settings::resolve(&cli.common, &cli.command, |_| None, None).unwrap();
-    let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
-    let connector = Connector::new(&settings.broker, "test", &interrupt, None, &talk);
-    let mut session = connector.open().unwrap();
-    for kind in [None, Some("classic"), Some("quorum"), Some("stream")] {
-        for durable in [false, true] {
-            let name = queue("poisoned");
-            let wanted = QueueOptions {
-                name: name.parse().ok(),
-                kind: kind.and_then(|kind| kind.parse().ok()),
-                durable,
-                max_length_bytes: "5MB".parse().ok(),
-                ..QueueOptions::default()
-            };
-            let wanted = wanted.define().unwrap();
-            let found = difference::of_queue(&mut session, &name.parse().unwrap(), &wanted);
-            assert_eq!(found.unwrap(), Comparison::Missing, "{wanted:?}");
-            hello(["declare", "--check", &name])
-                .run()
-                .failed(67, &["NOT_FOUND"]);
-        }
-    }
-    let name = queue("poisoned");
-    let exchange = ExchangeOptions {
-        name: name.parse().ok(),
-        ..ExchangeOptions::default()
-    };
-    let found = difference::of_exchange(&mut session, &exchange.define().unwrap());
-    assert_eq!(found.unwrap(), Comparison::Missing);
-    hello(["declare", "--check", "-e", &name])
-        .run()
-        .failed(67, &["NOT_FOUND - no exchange"]);
+    crate::support::comparing_makes_nothing();
 }
 
 #[test]

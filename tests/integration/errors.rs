@@ -98,7 +98,7 @@ fn bad_usage_is_64() {
             vec!["send", "--connect-timeout", "5", "x"],
             "not a duration",
         ),
-        (vec!["declare", ""], "a queue's name can't be empty"),
+        (vec!["receive", ""], "a queue's name can't be empty"),
         (
             vec!["declare", "a", "-q", "b"],
             "QUEUE is 'a' and --queue is 'b'",

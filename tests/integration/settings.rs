@@ -161,13 +161,42 @@ fn every_key_of_the_example_works() {
     let config: hello_mq::config::Config = toml::from_str(&active).unwrap();
     // `Debug` shows each key; one that the example lacks shows as None.
     let shown = format!("{config:?}").replace("port: None", "");
+    let shown = shown.split(", queues: [").next().unwrap();
     assert!(!shown.contains("None"), "the example lacks a key: {shown}");
     assert_eq!(
         example
             .lines()
-            .filter(|line| line.starts_with("#["))
+            .filter(|line| line.starts_with("#[") && !line.starts_with("#[["))
             .count(),
         0,
         "tables are not commented out"
     );
+    // Of the topology, where an example can't have every key in each table, the error for an unknown
+    // key tells which there are.
+    for table in ["exchanges", "queues", "bindings"] {
+        let text = format!("[[{table}]]\nno_such_key = 1");
+        let error = toml::from_str::<hello_mq::config::Config>(&text).unwrap_err();
+        let keys: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
+        assert!(keys.len() > 5, "{error}");
+        let start = format!("[[{table}]]");
+        let sections: Vec<_> = active
+            .split("[[")
+            .filter(|part| part.starts_with(&start[2..]))
+            .collect();
+        for key in keys {
+            assert!(
+                sections
+                    .iter()
+                    .any(|part| part.contains(&format!("\n{key} = "))),
+                "the example's {start} lacks {key}"
+            );
+        }
+    }
+    // And it keeps the rules.
+    let files = Files::new();
+    let path = files.write("example.toml", &active.replace("host = \"localhost\"", ""));
+    hello(["declare", "--all", "--explain"])
+        .env("HELLO_MQ_CONFIG", path)
+        .run()
+        .printed_what_contains("queue.declare 'orders'");
 }

@@ -14,6 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use amiquip::{Channel, Connection};
+use hello_mq::broker::Connector;
+use hello_mq::broker::difference::{self, Comparison};
+use hello_mq::interrupt::Interrupt;
+use hello_mq::talk::Talk;
+use hello_mq::topology::{ExchangeOptions, QueueOptions};
+use hello_mq::{cli, settings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -298,6 +304,13 @@ impl Outcome {
         );
     }
 
+    /// It succeeded, printed something with this in it, and had nothing to say.
+    #[track_caller]
+    pub fn printed_what_contains(&self, part: &str) {
+        assert_eq!((self.status(), self.stderr.as_str()), (0, ""));
+        assert!(self.stdout.contains(part), "no {part:?} in {}", self.stdout);
+    }
+
     /// It ended with this status, and said all of these things, each line marked as its own.
     #[track_caller]
     pub fn failed(&self, status: i32, parts: &[&str]) {
@@ -396,6 +409,44 @@ pub fn broker_tool(line: &str) -> String {
         .unwrap();
     assert!(output.status.success(), "{line}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Compares queues and an exchange that do not exist, and fails if one exists afterwards.
+pub fn comparing_makes_nothing() {
+    let line = ["hello-mq", "declare", "--url", &url()].map(OsString::from);
+    let cli = cli::parse(line).unwrap();
+    let settings = settings::resolve(&cli.common, &cli.command, |_| None, None).unwrap();
+    let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
+    let connector = Connector::new(&settings.broker, "test", &interrupt, None, &talk);
+    let mut session = connector.open().unwrap();
+    for kind in [None, Some("classic"), Some("quorum"), Some("stream")] {
+        for durable in [false, true] {
+            let name = queue("poisoned");
+            let wanted = QueueOptions {
+                name: name.parse().ok(),
+                kind: kind.and_then(|kind| kind.parse().ok()),
+                durable,
+                max_length_bytes: "5MB".parse().ok(),
+                ..QueueOptions::default()
+            };
+            let wanted = wanted.define().unwrap();
+            let found = difference::of_queue(&mut session, &name.parse().unwrap(), &wanted);
+            assert_eq!(found.unwrap(), Comparison::Missing, "{wanted:?}");
+            hello(["declare", "--check", &name])
+                .run()
+                .failed(67, &["NOT_FOUND"]);
+        }
+    }
+    let name = queue("poisoned");
+    let exchange = ExchangeOptions {
+        name: name.parse().ok(),
+        ..ExchangeOptions::default()
+    };
+    let found = difference::of_exchange(&mut session, &exchange.define().unwrap());
+    assert_eq!(found.unwrap(), Comparison::Missing);
+    hello(["declare", "--check", "-e", &name])
+        .run()
+        .failed(67, &["NOT_FOUND - no exchange"]);
 }
 
 /// Nodes that a test may kill.

@@ -8,8 +8,8 @@ use super::Context;
 use crate::broker::difference::{self, Comparison, Differences};
 use crate::broker::{Session, topology};
 use crate::cli;
-use crate::error::{Error, Status};
-use crate::topology::{Destination, Entity, Exchange, Queue};
+use crate::error::{Error, Mismatch, Status};
+use crate::topology::{Destination, Difference, Entity, Exchange, Queue};
 use crate::values::QueueName;
 use report::{Outcome, Report, State};
 
@@ -64,14 +64,14 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
 
 /// Whether the next entity may succeed although this one failed.
 fn is_of_one_entity(error: &Error) -> bool {
-    matches!(error, Error::Refused { .. } | Error::Different { .. })
+    matches!(error, Error::Refused { .. } | Error::Different(_))
 }
 
 /// Why an entity is not as it is wanted.
 struct Failure {
     error: Error,
     /// In what it differs, if that is why.
-    differences: Option<Differences>,
+    differences: Option<Box<Differences>>,
 }
 
 impl From<Error> for Failure {
@@ -218,7 +218,7 @@ impl Work {
         command: impl Fn(crate::topology::Properties) -> String,
     ) -> Failure {
         let differences = match comparison {
-            Comparison::Different(differences) => Some(differences),
+            Comparison::Different(differences) => Some(Box::new(differences)),
             // It was deleted, or made anew, in between.
             Comparison::Missing | Comparison::Same => None,
         };
@@ -227,13 +227,13 @@ impl Work {
             .as_ref()
             .and_then(|found| found.existing.clone());
         Failure {
-            error: Error::Different {
+            error: Error::Different(Box::new(Mismatch {
                 broker: self.broker.clone(),
                 entity: entity.to_string(),
                 said,
-                differences: list.map(|difference| difference.line()).collect(),
+                differences: list.map(Difference::line).collect(),
                 command: existing.map(command),
-            },
+            })),
             differences,
         }
     }

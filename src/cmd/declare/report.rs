@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::Failure;
 use crate::broker::topology::QueueState;
 use crate::cli::ListForm;
-use crate::cmd::{Context, counted};
+use crate::cmd::{Context, counted, write};
 use crate::error::Error;
 use crate::message::Value;
 use crate::topology::{self, Destination, Entity, Properties};
@@ -89,9 +89,9 @@ impl<'c> Report<'c> {
     /// Prints what would be done.
     pub fn explain(&self, entities: &[Entity], check: bool) -> Result<(), Error> {
         let broker = &self.context.settings.broker;
-        self.context.write(&format!("connect to {broker}"))?;
+        write(&format!("connect to {broker}"))?;
         for entity in entities {
-            self.context.write(&match (check, entity) {
+            write(&match (check, entity) {
                 (false, entity) => entity.operation(),
                 (true, Entity::Queue(queue)) => format!("look up queue {queue}"),
                 (true, Entity::Exchange(exchange)) => format!("look up exchange {exchange}"),
@@ -108,7 +108,7 @@ impl<'c> Report<'c> {
                 let entry = Entry::new(entity, result);
                 let line = serde_json::to_string(&entry)
                     .map_err(|error| Error::Bug(format!("cannot write JSON: {error}")))?;
-                self.context.write(&line)
+                write(&line)
             }
             (ListForm::Text, Ok(outcome)) if self.is_list => {
                 let mark = match outcome.state {
@@ -186,7 +186,7 @@ fn single(entity: &Entity, outcome: &Outcome) -> String {
 
 fn state(error: &Error) -> State {
     match error {
-        Error::Different { .. } => State::Different,
+        Error::Different(_) => State::Different,
         Error::Refused { code: 404, .. } => State::Missing,
         _ => State::Failed,
     }
@@ -282,8 +282,8 @@ impl Entry {
             Err(Failure { error, differences }) => {
                 entry.state = state(error);
                 entry.error = Some(error.to_string());
-                if let Error::Different { command, .. } = error {
-                    entry.declare.clone_from(command);
+                if let Error::Different(mismatch) = error {
+                    entry.declare.clone_from(&mismatch.command);
                 }
                 entry.differences = differences.as_ref().map(|found| {
                     let of = |value: Option<&Value>| value.map_or(Json::Null, json);
