@@ -76,6 +76,29 @@ pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     }
 }
 
+/// As [`ensure`], for a queue that was there on a connection that is lost. If it is gone with its
+/// broker, as a queue is that is not durable, so is what was in it, and that is said.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
+    let Some(name) = &queue.name else {
+        return ensure(session, queue);
+    };
+    match look_up(session, name) {
+        Ok(_) => return Ok(()),
+        Err(error @ Error::Refused { code: 404, .. }) if !error.is_transient() => {
+            session.connector.talk.note(&format!(
+                "queue {name} is gone, and with it what was in it; it is declared again \
+                 (a durable one survives a restart of the broker)"
+            ));
+        }
+        // It is made sure of in the other way.
+        Err(_) => {}
+    }
+    ensure(session, queue)
+}
+
 fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Result<(), Error> {
     let durable = Queue {
         durable: true,

@@ -31,6 +31,8 @@ pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Err
             _ => Err(Error::Declined(otherwise.to_owned())),
         },
         recv(context.interrupt.receiver()) -> _ => {
+            // The error stands on a line of its own.
+            let _ = io::stderr().write_all(b"\n");
             Err(Error::Interrupted("before it was answered".to_owned()))
         }
     }

@@ -153,6 +153,10 @@ fn the_broker_names_a_queue_without_a_name() {
     .stdout;
     let other = json.split('"').nth(7).unwrap().to_owned();
     assert!(other.starts_with("amq.gen-") && other != name, "{json}");
+    assert!(
+        json.contains(&format!(r#""destination":"{other}""#)),
+        "{json}"
+    );
     hello(["send", "-e", "amq.topic", "-r", "k", "b"])
         .run()
         .printed(" [x] Sent 'b'\n");

@@ -195,3 +195,28 @@ fn a_message_that_is_confirmed_is_done_although_the_broker_is_blocked() {
         start.elapsed()
     );
 }
+
+#[test]
+fn a_network_that_freezes_after_the_login_ends_what_is_asked_of_the_broker() {
+    let name = queue("frozen-ask");
+    for words in [
+        &["declare"][..],
+        &["declare", "--check"],
+        &["declare", "--durable"],
+        &["purge", "--yes"],
+        &["delete", "--yes"],
+    ] {
+        let proxy = Proxy::start(&url());
+        proxy.freeze_after_login();
+        let start = Instant::now();
+        hello(words.iter().copied())
+            .args([&name, "--heartbeat", "1s", "-u", &proxy.url])
+            .run()
+            .failed(
+                69,
+                &["nothing came from the broker for 2s (two heartbeats)"],
+            );
+        let time = start.elapsed();
+        assert!(time < Duration::from_secs(8), "{words:?}: {time:?}");
+    }
+}

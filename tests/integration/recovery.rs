@@ -132,6 +132,46 @@ fn a_transient_queue_is_declared_again() {
 }
 
 #[test]
+fn that_a_queue_is_gone_with_its_broker_is_said() {
+    let mut node = Node::start();
+    let mut sender = node
+        .hello(["send", "-q", "gone", "--rate", "50", "-c", "300", "a"])
+        .spawn();
+    thread::sleep(Duration::from_secs(1));
+    assert!(node.observer().messages("gone") > 10);
+    node.tool("broker-kill");
+    node.tool("broker-start");
+    assert!(sender.has_said("connected to", 1));
+    let outcome = sender.end();
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    let said = "queue 'gone' is gone, and with it what was in it; it is declared again";
+    assert_eq!(outcome.stderr.matches(said).count(), 1, "{outcome:?}");
+
+    // A durable one is not gone, and nothing is said.
+    node.hello(["declare", "--durable", "kept"]).run();
+    let mut sender = node
+        .hello([
+            "send",
+            "-q",
+            "kept",
+            "--persistent",
+            "--rate",
+            "50",
+            "-c",
+            "200",
+            "a",
+        ])
+        .spawn();
+    thread::sleep(Duration::from_secs(1));
+    node.tool("broker-kill");
+    node.tool("broker-start");
+    assert!(sender.has_said("connected to", 1));
+    let outcome = sender.end();
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    assert!(!outcome.stderr.contains("is gone"), "{outcome:?}");
+}
+
+#[test]
 fn retry_for_bounds_the_attempts() {
     let mut node = Node::start();
     let run = |node: &mut Node, retry_for: &str| {

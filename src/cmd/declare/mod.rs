@@ -9,7 +9,7 @@ use crate::broker::difference::{self, Comparison, Differences};
 use crate::broker::{Session, topology};
 use crate::cli;
 use crate::error::{Error, Mismatch, Status};
-use crate::topology::{Destination, Difference, Entity, Exchange, Queue};
+use crate::topology::{Binding, Destination, Difference, Entity, Exchange, Queue};
 use crate::values::QueueName;
 use report::{Outcome, Report, State};
 
@@ -38,7 +38,8 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
     };
     let total = plan.entities.len();
     let mut failed = Vec::new();
-    for entity in plan.entities {
+    for mut entity in plan.entities {
+        work.name_queue(&mut entity);
         let result = work.apply(&entity);
         report.entry(&entity, &result)?;
         match result {
@@ -105,12 +106,17 @@ impl Work {
             Entity::Exchange(exchange) => self.declare_exchange(exchange),
             Entity::Binding(_) if self.check => Ok(Outcome::of(State::NotChecked)),
             Entity::Binding(binding) => {
-                let mut binding = binding.clone();
-                if binding.destination == Destination::Queue(None) {
-                    binding.destination = Destination::Queue(self.new_queue.clone());
-                }
-                topology::bind(&mut self.session, &binding)?;
+                topology::bind(&mut self.session, binding)?;
                 Ok(Outcome::of(State::Bound))
+            }
+        }
+    }
+
+    /// A binding to the queue that the broker has given a name leads to that name.
+    fn name_queue(&self, entity: &mut Entity) {
+        if let Entity::Binding(Binding { destination, .. }) = entity {
+            if *destination == Destination::Queue(None) {
+                *destination = Destination::Queue(self.new_queue.clone());
             }
         }
     }

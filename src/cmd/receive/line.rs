@@ -65,6 +65,8 @@ pub struct Line<'c> {
     pub source: Source,
     /// When no more is wanted at the latest.
     until: Option<Instant>,
+    /// Whether the queue was made sure of on an earlier connection.
+    is_queue_there: bool,
     /// Since when the connection is open, or has brought its last message.
     pub alive_since: Instant,
 }
@@ -81,6 +83,7 @@ impl<'c> Line<'c> {
             connector,
             source,
             until,
+            is_queue_there: false,
             alive_since: Instant::now(),
         }
     }
@@ -150,12 +153,17 @@ impl<'c> Line<'c> {
     }
 
     /// Makes sure that there is something to receive from.
-    fn prepare(&self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
+    fn prepare(&mut self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
         let settings = &self.context.settings;
         match &self.source {
             Source::Queue => {
                 if !settings.no_declare.value {
-                    topology::ensure(session, &settings.definition)?;
+                    if self.is_queue_there {
+                        topology::ensure_again(session, &settings.definition)?;
+                    } else {
+                        topology::ensure(session, &settings.definition)?;
+                        self.is_queue_there = true;
+                    }
                 }
                 Ok(Cow::Borrowed(&settings.queue.value))
             }

@@ -51,6 +51,7 @@ impl Outlet {
             // Where it goes is somebody's, who knows its properties.
             queue: None,
             is_queue_needed: false,
+            is_queue_there: false,
             supply: Supply::new(input, as_it_is()),
             ledger,
             pace: Pace::new(None),

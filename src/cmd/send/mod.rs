@@ -51,6 +51,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         queue: (!settings.no_declare.value).then(|| settings.definition.clone()),
         // An envelope may send all messages elsewhere.
         is_queue_needed: template.is_to_queue() && form != Form::Envelopes,
+        is_queue_there: false,
         supply: Supply::new(input, template),
         pace,
         patience: Patience::new(Some(settings.retry_for.value)),

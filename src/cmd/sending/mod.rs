@@ -61,6 +61,8 @@ pub struct Sending<L> {
     pub queue: Option<Queue>,
     /// Whether messages go to it, as far as is known.
     pub is_queue_needed: bool,
+    /// Whether the queue was made sure of, on this connection or on an earlier one.
+    pub is_queue_there: bool,
     /// What to send.
     pub supply: Supply,
     /// Who is told.
@@ -102,7 +104,12 @@ impl<L: Ledger> Sending<L> {
     fn publish(&mut self, session: &mut Session) -> Result<(), Error> {
         loop {
             if let Some(queue) = self.queue.as_ref().filter(|_| self.is_queue_needed) {
-                topology::ensure(session, queue)?;
+                if self.is_queue_there {
+                    topology::ensure_again(session, queue)?;
+                } else {
+                    topology::ensure(session, queue)?;
+                    self.is_queue_there = true;
+                }
             }
             let mut publisher = Publisher::open(session, self.options)?;
             let result = self.pump(&mut publisher);
