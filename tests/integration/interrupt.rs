@@ -40,7 +40,12 @@ fn ended_well((outcome, time): (Outcome, Duration)) {
 #[test]
 fn receive_ends_well_while_it_waits() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let mut receiver = hello(["receive", &queue("waits")]).spawn();
+        // The tests themselves may run where SIGHUP is ignored.
+        let line = format!(
+            "exec env --default-signal=HUP \"$H\" receive {}",
+            queue("waits")
+        );
+        let mut receiver = shell(&line).spawn();
         receiver.expect("CTRL+C\n");
         ended_well(receiver.stop(signal));
     }
