@@ -147,7 +147,8 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
     let said = "queue 'gone' is gone, and with it what was in it; it is declared again";
     assert_eq!(outcome.stderr.matches(said).count(), 1, "{outcome:?}");
 
-    // A durable one is not gone, and nothing is said.
+    // A durable one is not gone, and nothing is said. (A broker that is killed may forget even
+    // that it was declared a moment ago.)
     node.hello(["declare", "--durable", "kept"]).run();
     let mut sender = node
         .hello([
@@ -163,7 +164,7 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
         ])
         .spawn();
     thread::sleep(Duration::from_secs(1));
-    node.tool("broker-kill");
+    node.tool("broker-stop");
     node.tool("broker-start");
     assert!(sender.has_said("connected to", 1));
     let outcome = sender.end();
