@@ -38,7 +38,7 @@ lint:
 test-rabbitmq4:
 	@scripts/setup rabbitmq4
 	$(CARGO) test --locked --test rabbitmq4 --no-run
-	scripts/with-broker --rabbitmq 4 \
+	HELLO_MQ_TEST_SERIES=4 scripts/with-broker --rabbitmq 4 \
 		--conf 'deprecated_features.permit.transient_nonexcl_queues = false' \
 		$(CARGO) test --locked --test rabbitmq4
 

@@ -1,5 +1,6 @@
 //! The configuration file: where it is, what it may hold, and what is wrong with it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -13,12 +14,14 @@ use crate::error::Error;
 use crate::text;
 use crate::topology::{BindingOptions, ExchangeOptions, QueueOptions, Topology, Violation};
 use crate::values::{
-    BrokerUrl, ConnectTimeout, Heartbeat, Host, QueueName, Secret, Span, VirtualHost,
+    BrokerUrl, ConnectTimeout, Heartbeat, Host, Mechanism, PasswordCommand, QueueName, Secret,
+    ServerName, Span, VirtualHost,
 };
 
-/// What a configuration file may hold. `config.example.toml` documents each key.
+/// What a configuration file may hold, and but for profiles and topology each of its profiles.
+/// `config.example.toml` documents each key.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 #[allow(missing_docs)]
 pub struct Config {
     pub url: Option<Spanned<BrokerUrl>>,
@@ -28,6 +31,10 @@ pub struct Config {
     pub vhost: Option<Spanned<VirtualHost>>,
     pub username: Option<Spanned<String>>,
     pub password: Option<Spanned<Secret>>,
+    pub password_file: Option<Spanned<PathBuf>>,
+    pub password_command: Option<Spanned<PasswordCommand>>,
+    pub auth: Option<Spanned<Mechanism>>,
+    pub tls: Option<Spanned<TlsTable>>,
     pub connect_timeout: Option<Spanned<ConnectTimeout>>,
     pub wait: Option<Spanned<Span>>,
     pub heartbeat: Option<Spanned<Heartbeat>>,
@@ -37,11 +44,25 @@ pub struct Config {
     #[serde(default)]
     pub receive: ReceiveTable,
     #[serde(default)]
+    pub profiles: BTreeMap<String, Spanned<Config>>,
+    #[serde(default)]
     pub queues: Vec<Spanned<QueueOptions>>,
     #[serde(default)]
     pub exchanges: Vec<Spanned<ExchangeOptions>>,
     #[serde(default)]
     pub bindings: Vec<Spanned<BindingOptions>>,
+}
+
+/// How TLS is spoken. That the table is there says that it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+#[allow(missing_docs)]
+pub struct TlsTable {
+    pub ca_file: Option<Spanned<PathBuf>>,
+    pub cert_file: Option<Spanned<PathBuf>>,
+    pub key_file: Option<Spanned<PathBuf>>,
+    pub server_name: Option<Spanned<ServerName>>,
+    pub insecure: Option<Spanned<bool>>,
 }
 
 /// Defaults of `send`.
@@ -149,10 +170,31 @@ fn is_absent(error: &io::Error) -> bool {
 
 pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
     let config = parse_keys(&path, &text)?;
-    let wrong = |at: usize, problem: String| Error::Config {
+    let wrong = &|at: usize, problem: String| Error::Config {
         place: at_line(&path, line_of(&text, at)),
         problem,
     };
+    check(&config, wrong)?;
+    for profile in config.profiles.values() {
+        let table = profile.get_ref();
+        check(table, wrong)?;
+        if let Some(at) = top_level_only(table) {
+            let problem = "profiles, queues, exchanges and bindings stand at the top level of the \
+                           file, not in a profile";
+            return Err(wrong(at, problem.to_owned()));
+        }
+    }
+    let topology = topology(&config, wrong)?;
+    Ok(File {
+        path,
+        text,
+        config,
+        topology,
+    })
+}
+
+/// Refuses keys of one table that contradict each other.
+fn check(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<(), Error> {
     match (&config.host, &config.hosts) {
         (Some(_), Some(hosts)) => {
             let problem = "hosts: there is a host, too; give one of them";
@@ -163,13 +205,48 @@ pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
         }
         _ => {}
     }
-    let topology = topology(&config, wrong)?;
-    Ok(File {
-        path,
-        text,
-        config,
-        topology,
-    })
+    let mut passwords = [
+        config
+            .password
+            .as_ref()
+            .map(|value| ("password", value.span())),
+        config
+            .password_file
+            .as_ref()
+            .map(|value| ("password_file", value.span())),
+        config
+            .password_command
+            .as_ref()
+            .map(|value| ("password_command", value.span())),
+    ]
+    .into_iter()
+    .flatten();
+    if let (Some((first, _)), Some((second, span))) = (passwords.next(), passwords.next()) {
+        let problem = format!("{second}: there is a {first}, too; give one of them");
+        return Err(wrong(span.start, problem));
+    }
+    if let (Some(url), Some(tls)) = (&config.url, &config.tls) {
+        if !url.get_ref().tls {
+            let problem = "tls: the url beside it is without TLS; write amqps://";
+            return Err(wrong(tls.span().start, problem.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Where a profile has something that it may not have.
+fn top_level_only(profile: &Config) -> Option<usize> {
+    let starts = [
+        profile
+            .profiles
+            .values()
+            .map(|table| table.span().start)
+            .min(),
+        profile.queues.first().map(|table| table.span().start),
+        profile.exchanges.first().map(|table| table.span().start),
+        profile.bindings.first().map(|table| table.span().start),
+    ];
+    starts.into_iter().flatten().min()
 }
 
 /// What the tables of the topology define.
@@ -252,6 +329,21 @@ fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
 }
 
 impl File {
+    /// Whether a password stands in the file itself.
+    #[must_use]
+    pub fn holds_password(&self) -> bool {
+        fn holds(config: &Config) -> bool {
+            let in_url = |url: &Spanned<BrokerUrl>| url.get_ref().password.is_some();
+            config.password.is_some() || config.url.as_ref().is_some_and(in_url)
+        }
+        holds(&self.config)
+            || self
+                .config
+                .profiles
+                .values()
+                .any(|profile| holds(profile.get_ref()))
+    }
+
     /// The place of a span, as `FILE:LINE`.
     #[must_use]
     pub fn place_of<T>(&self, value: &Spanned<T>) -> String {
@@ -278,6 +370,16 @@ const KEYS: &[&str] = &[
     "vhost",
     "username",
     "password",
+    "password_file",
+    "password_command",
+    "auth",
+    "tls",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "server_name",
+    "insecure",
+    "profiles",
     "connect_timeout",
     "wait",
     "heartbeat",
@@ -404,7 +506,47 @@ mod tests {
                 "heartbeat = 10",
                 "f.toml:1: heartbeat: must be a string in quotes",
             ),
-            ("url = 'http://h/'", "f.toml:1: url: the scheme is not amqp"),
+            (
+                "url = 'http://h/'",
+                "f.toml:1: url: the scheme is not amqp or amqps",
+            ),
+            (
+                "password = 'a'\npassword_file = 'b'",
+                "f.toml:2: password_file: there is a password, too",
+            ),
+            (
+                "[profiles.a]\npassword_file = 'a'\npassword_command = ['b']",
+                "f.toml:3: password_command: there is a password_file, too",
+            ),
+            (
+                "password_command = 'b'",
+                "f.toml:1: password_command: must be a list of strings",
+            ),
+            (
+                "password_command = []",
+                "f.toml:1: password_command: is empty",
+            ),
+            (
+                "url = 'amqp://h'\ntls = {}",
+                "f.toml:2: tls: the url beside it is without TLS",
+            ),
+            (
+                "[tls]\nca = 'x'",
+                "f.toml:2: unknown key `ca`, expected one of `ca_file`",
+            ),
+            ("auth = 'x'", "f.toml:1: auth: is one of plain, external"),
+            (
+                "[profiles.a]\nhots = 'x'",
+                "f.toml:2: unknown key `hots`, expected one of `url`",
+            ),
+            (
+                "[[profiles.a.queues]]\nname = 'x'",
+                "f.toml:1: profiles, queues, exchanges and bindings stand at the top level",
+            ),
+            (
+                "[profiles.a.profiles.b]\nport = 1",
+                "f.toml:1: profiles, queues, exchanges and bindings stand at the top level",
+            ),
             (
                 "host = 'a'\nhosts = ['b']",
                 "f.toml:2: hosts: there is a host, too",
@@ -440,6 +582,12 @@ mod tests {
             "url = 'amqp://u:s3cret@host/a/b'",
             "url = 'amqp://u:s3cret@host/?x=y'",
             "url = ['amqp://u:s3cret@host/']",
+            "password_command = 's3cret'",
+            "password_command = ['s3cret', 1]",
+            "password_command = ['a', ['s3cret']]",
+            "password_command = {s3cret = 1}",
+            "password_command = 5301",
+            "[profiles.p]\npassword = ['s3cret']",
         ] {
             let problem = problem(text);
             assert!(

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod credentials;
 pub mod error;
 pub mod input;
 pub mod interrupt;
@@ -28,6 +29,7 @@ use cmd::Context;
 pub use cmd::receive::abort;
 use error::{Error, Status};
 use interrupt::Interrupt;
+use settings::{Broker, Password};
 use talk::Talk;
 
 /// Prints what there is to print instead of doing something, and returns the status to end with.
@@ -60,17 +62,49 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
 fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
     let variable = |name: &str| env::var_os(name);
     let file = config::read(config::place(cli.common.config.as_deref(), variable))?;
-    let settings = settings::resolve(&cli.common, &cli.command, variable, file.as_ref())?;
+    let mut settings = settings::resolve(&cli.common, &cli.command, variable, file.as_ref())?;
+    if !cli.common.explain {
+        warn(file.as_ref(), &settings.broker, &talk);
+        credentials::prompt(&mut settings.broker, &interrupt)?;
+    }
     let context = Context {
         settings,
         interrupt,
         talk,
     };
+    if cli.common.explain {
+        return cmd::explain::run(cli.command, &context);
+    }
     match cli.command {
         Command::Declare(arguments) => cmd::declare::run(*arguments, &context),
         Command::Send(arguments) => cmd::send::run(*arguments, &context),
         Command::Receive(arguments) => cmd::receive::run(&arguments, &context),
         Command::Delete(arguments) => cmd::delete::run(&arguments, &context),
         Command::Purge(arguments) => cmd::purge::run(&arguments, &context),
+    }
+}
+
+/// Says what is dangerous about the settings.
+fn warn(file: Option<&config::File>, broker: &Broker, talk: &Talk) {
+    if let Some(file) = file.filter(|file| file.holds_password()) {
+        credentials::warn_if_exposed(&file.path, "a password", talk);
+    }
+    if let Password::File(path) = &broker.password.value {
+        credentials::warn_if_exposed(path, "a password", talk);
+    }
+    let tls = &broker.tls;
+    if !tls.enabled.value {
+        return;
+    }
+    let keys = tls.key_file.value.as_ref().or(tls.cert_file.value.as_ref());
+    if let Some(path) = keys.filter(|path| credentials::holds_key(path)) {
+        credentials::warn_if_exposed(path, "a key", talk);
+    }
+    if tls.insecure.value {
+        talk.warn(&format!(
+            "the broker's certificate is not checked ({}): whoever is in between can \
+             read and change everything, the password included",
+            tls.insecure.origin
+        ));
     }
 }

@@ -20,7 +20,7 @@ pub struct Talk {
 const TICK: Duration = Duration::from_millis(200);
 
 impl Talk {
-    /// With `quiet`, only errors are said.
+    /// With `quiet`, only errors and warnings are said.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
         Self {
@@ -54,6 +54,11 @@ impl Talk {
         if !self.quiet {
             self.progress.suspend(|| line(text));
         }
+    }
+
+    /// Says what the person should know before something bad happens, `--quiet` or not.
+    pub fn warn(&self, text: &str) {
+        self.progress.suspend(|| line(&format!("warning: {text}")));
     }
 
     /// Says what failed and what to do next.

@@ -1,18 +1,21 @@
 //! Values that a user types or writes into the configuration file, checked once and then trusted.
 
+mod login;
 mod message;
+mod url;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
-use url::Url;
 
+pub use login::{Mechanism, PasswordCommand, Secret, ServerName};
 pub use message::{
     Delimiter, Ending, Expiration, Header, Name, Rate, StreamOffset, Target, Timestamp,
 };
+
+pub use url::BrokerUrl;
 
 /// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
 /// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).
@@ -157,6 +160,16 @@ impl Default for Host {
     }
 }
 
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) if self.name.contains(':') => write!(f, "[{}]:{port}", self.name),
+            Some(port) => write!(f, "{}:{port}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
 impl FromStr for Host {
     type Err = String;
 
@@ -175,20 +188,25 @@ impl FromStr for Host {
         if name.is_empty() {
             return Err("a host's name can't be empty".to_owned());
         }
+        let not_a_host =
+            || "not a host's name or address; write HOST, HOST:PORT or [IPV6]:PORT".to_owned();
         if name.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c)) {
-            return Err(
-                "not a host's name or address; write HOST, HOST:PORT or [IPV6]:PORT".to_owned(),
-            );
+            return Err(not_a_host());
         }
+        // Name servers know an international name in its ASCII form only.
+        let name = if name.is_ascii() {
+            name.to_owned()
+        } else {
+            ::url::Host::parse(name)
+                .map_err(|_| not_a_host())?
+                .to_string()
+        };
         let port = match port.map(str::parse) {
             None => None,
             Some(Ok(port @ 1..)) => Some(port),
             Some(Ok(0) | Err(_)) => return Err("a port is a number from 1 to 65535".to_owned()),
         };
-        Ok(Self {
-            name: name.to_owned(),
-            port,
-        })
+        Ok(Self { name, port })
     }
 }
 
@@ -214,6 +232,12 @@ impl ConnectTimeout {
 impl Default for ConnectTimeout {
     fn default() -> Self {
         Self(Duration::from_secs(10))
+    }
+}
+
+impl fmt::Display for ConnectTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
     }
 }
 
@@ -253,6 +277,12 @@ impl Heartbeat {
 impl Default for Heartbeat {
     fn default() -> Self {
         Self(10)
+    }
+}
+
+impl fmt::Display for Heartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0)
     }
 }
 
@@ -325,36 +355,6 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "not a duration; write it like 500ms, 5s, 2m or 1h".to_owned())
 }
 
-/// A text that must not be seen: its `Debug` does not show it, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`, which from then on leaves only through [`Secret::expose`].
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text itself, for the one place that hands it to the broker.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOnly).map(Self)
-    }
-}
-
 /// Reads a string. Serde's own error for another type repeats the value (``invalid type: integer
 /// `1234` ``), which must not happen to a password.
 struct TextOnly;
@@ -403,112 +403,6 @@ impl<'de> Visitor<'de> for TextOnly {
     }
 }
 
-/// A broker's address as one URL: `amqp://USER:PASSWORD@HOST:PORT/VHOST`.
-///
-/// Source: <https://www.rabbitmq.com/docs/uri-spec>, with one difference: `amqp://host/` means the
-/// virtual host `/`, not one with an empty name, since that is what everybody means by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerUrl {
-    /// The host; `None` if the URL has none.
-    pub host: Option<Host>,
-    /// The TCP port; the scheme's (5672) if the URL has none.
-    pub port: u16,
-    /// The virtual host; `/` if the URL has none.
-    pub vhost: VirtualHost,
-    /// The user, if the URL has one.
-    pub username: Option<String>,
-    /// The password, if the URL has one.
-    pub password: Option<Secret>,
-}
-
-/// AMQP's registered port.
-pub const AMQP_PORT: u16 = 5672;
-
-impl FromStr for BrokerUrl {
-    type Err = String;
-
-    /// # Errors
-    /// Says what is wrong with the URL, without repeating any part that may hold a password.
-    fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "expected amqp://USER:PASSWORD@HOST:PORT/VHOST";
-        let url = Url::parse(text).map_err(|error| {
-            format!("not a URL: {error}; {FORM}, with reserved characters percent-encoded")
-        })?;
-        match url.scheme() {
-            "amqp" if text[4..].starts_with("://") => {}
-            "amqps" => return Err("this version speaks AMQP without TLS only (amqp://)".to_owned()),
-            "amqp" => return Err(format!("not a broker's URL; {FORM}")),
-            _ => return Err(format!("the scheme is not amqp; {FORM}")),
-        }
-        // What follows may be a part of the password whose reserved characters are not encoded: it is
-        // never repeated.
-        if url.query().is_some() {
-            return Err("hello-mq takes no parameters in a URL; a '?' that is part of the user or password \
-                        is written %3F"
-                .to_owned());
-        }
-        if url.fragment().is_some() {
-            return Err("a '#' must be written %23".to_owned());
-        }
-        if url.path().contains('@') {
-            return Err("a '/' in the user or password must be written %2F, and a '@' in the virtual host %40"
-                .to_owned());
-        }
-        if url.port() == Some(0) {
-            return Err("a port is a number from 1 to 65535".to_owned());
-        }
-        let vhost = match url.path().strip_prefix('/').unwrap_or_default() {
-            "" => VirtualHost::default(),
-            path if path.contains('/') => {
-                return Err("a '/' inside the virtual host must be written %2F".to_owned());
-            }
-            path => decode(path, "virtual host")?.parse()?,
-        };
-        let host = match url.host_str() {
-            None | Some("") => None,
-            Some(host) => Some(Host {
-                port: None,
-                ..decode(host, "host")?.parse()?
-            }),
-        };
-        let username = match url.username() {
-            "" => None,
-            username => Some(decode(username, "user")?),
-        };
-        let password = match url.password() {
-            None => None,
-            Some(password) => Some(Secret::new(decode(password, "password")?)),
-        };
-        if [username.as_deref(), password.as_ref().map(Secret::expose)]
-            .into_iter()
-            .flatten()
-            .any(|text| text.contains('\0'))
-        {
-            return Err("user and password can't contain a NUL".to_owned());
-        }
-        Ok(Self {
-            host,
-            port: url.port().unwrap_or(AMQP_PORT),
-            vhost,
-            username,
-            password,
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for BrokerUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
-fn decode(text: &str, part: &str) -> Result<String, String> {
-    percent_decode_str(text)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| format!("the {part} is not UTF-8 once its percent-encoding is undone"))
-}
-
 /// Reads a string and parses it, so that a value means the same in the file as on the command line.
 pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -524,36 +418,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn url(text: &str) -> BrokerUrl {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_url_without_path_or_with_an_empty_one_means_the_default_virtual_host() {
-        for text in [
-            "amqp://host",
-            "amqp://host/",
-            "amqp://host/%2F",
-            "amqp://host/%2f",
-        ] {
-            assert_eq!(url(text).vhost.as_str(), "/", "{text}");
-        }
-    }
-
-    #[test]
-    fn every_part_of_a_url_is_percent_decoded() {
-        let url = url("amqp://a%40b:p%3Aw%2F%C3%A9@h%6fst:1/v%2Fh%23");
-        assert_eq!(url.username.as_deref(), Some("a@b"));
-        assert_eq!(url.password, Some(Secret::new("p:w/é".to_owned())));
-        assert_eq!(url.host.as_ref().map(Host::name), Some("host"));
-        assert_eq!((url.port, url.vhost.as_str()), (1, "v/h#"));
-    }
-
-    #[test]
-    fn a_url_may_hold_an_ipv6_address() {
-        assert_eq!(url("amqp://[::1]:7/x").host, Some("::1".parse().unwrap()));
-    }
 
     #[test]
     fn a_host_may_have_a_port_of_its_own() {
@@ -572,38 +436,6 @@ mod tests {
         ] {
             assert!(text.parse::<Host>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn what_a_url_leaves_out_is_left_out() {
-        let url = url("amqp://");
-        assert_eq!((url.host, url.username, url.password), (None, None, None));
-        assert_eq!(url.port, AMQP_PORT);
-    }
-
-    #[test]
-    fn a_bad_url_is_refused_without_repeating_its_password() {
-        for text in [
-            "amqp://u:s3cret@host/a/b",
-            "amqp://u:s3cret@host/?heartbeat=1",
-            "amqp://u:s3cret@host:99999/",
-            "amqp://u:s3cret@host/#x",
-            "amqp:u:s3cret@host",
-            "http://u:s3cret@host/",
-            "amqps://u:s3cret@host/",
-            "u:s3cret@host",
-            "amqp://u:s3cret%FF@host/",
-            "",
-        ] {
-            let error = text.parse::<BrokerUrl>().unwrap_err();
-            assert!(!error.contains("s3cret"), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_secret_does_not_show_itself() {
-        let secret = Secret::new("s3cret".to_owned());
-        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "*** Some(***)");
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 #[path = "integration/support.rs"]
 mod support;
+// What is said of TLS depends on the broker's own.
+#[path = "integration/tls.rs"]
+mod tls;
 
-use support::{broker_tool, hello, queue, shell, shown_url};
+use support::{broker_tool, hello, queue, shell, shown_url, url};
 
 #[test]
 fn send_declares_a_durable_queue_instead_and_says_so() {
@@ -180,4 +183,30 @@ fn an_unknown_type_of_exchange_does_not_end_the_connection() {
     hello(["declare", "-e", "x", "--exchange-type", "x-none"])
         .run()
         .failed(76, &["unknown exchange type 'x-none'"]);
+}
+
+#[test]
+fn the_broker_says_which_right_is_missing() {
+    let (name, user) = (queue("theirs"), queue("nobody"));
+    hello(["declare", "--durable", &name]).run();
+    broker_tool(&format!("rabbitmqctl -q add_user {user} s3cret"));
+    broker_tool(&format!("rabbitmqctl -q set_permissions {user} ^$ ^$ ^$"));
+    let theirs = url().replace("guest:guest", &format!("{user}:s3cret"));
+    for (words, right) in [
+        (&["receive", "-c1", &name][..], "read right on queue"),
+        (&["purge", "--yes", &name], "read right on queue"),
+        (&["delete", "--yes", &name], "configure right on queue"),
+        (
+            &["send", "-q", &name, "x"],
+            "write right on exchange 'amq.default'",
+        ),
+    ] {
+        hello(words).env("HELLO_MQ_URL", &theirs).run().failed(
+            77,
+            &[
+                "ACCESS_REFUSED",
+                &format!("hint: user '{user}' needs the {right}"),
+            ],
+        );
+    }
 }

@@ -5,17 +5,22 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
+use rustls::ClientConnection;
 
-use super::handshake::{self, Failure, Heard, Login};
-use crate::error::{Error, reason};
+use super::handshake::{self, Failure, Heard, Login, Step};
+use super::tls::{self, Client};
+use crate::error::{Error, TlsFault, reason};
 use crate::settings::Broker;
 use crate::text;
+use crate::values::{Host, Secret};
 
 /// A socket on which the login is done.
 pub struct Connected {
     /// The broker's URL without the password: which of several it is.
     pub broker: String,
     pub socket: TcpStream,
+    /// What encrypts, if something does.
+    pub tls: Option<Box<ClientConnection>>,
     pub heard: Heard,
 }
 
@@ -23,10 +28,27 @@ pub struct Connected {
 /// the time.
 ///
 /// # Errors
-/// [`Error::Unreachable`] with what failed at each address, [`Error::LoginRefused`] in the broker's
-/// words if user, password or virtual host are not good: no other host will have them then.
-pub fn connect(broker: &Broker, client: &str) -> Result<Connected, Error> {
+/// [`Error::Unreachable`] with what failed at each address; [`Error::LoginRefused`] in the broker's
+/// words if user, password or virtual host are not good: no other host will have them then;
+/// [`Error::Tls`] if nothing but TLS failed.
+pub fn connect(broker: &Broker, password: &Secret, client: &str) -> Result<Connected, Error> {
     let deadline = Instant::now() + broker.connect_timeout.value.get();
+    let attempt = Attempt {
+        broker,
+        tls: if broker.tls.enabled.value {
+            Some(Client::new(&broker.tls)?)
+        } else {
+            None
+        },
+        login: Login {
+            mechanisms: broker.mechanisms(),
+            username: &broker.username.value,
+            password: password.expose(),
+            vhost: broker.vhost.value.as_str(),
+            heartbeat: broker.heartbeat.value.seconds(),
+            client,
+        },
+    };
     let hosts = &broker.hosts.value;
     let mut failed = Vec::new();
     for (index, host) in hosts.iter().enumerate() {
@@ -35,9 +57,10 @@ pub fn connect(broker: &Broker, client: &str) -> Result<Connected, Error> {
             Ok(addresses) => addresses.collect::<Vec<_>>(),
             Err(error) => {
                 let name = text::escape(host.name());
-                failed.push(format!(
-                    "the host's name is not known: {} ({name})",
-                    reason(&error)
+                let reason = reason(&error);
+                failed.push((
+                    format!("the host's name is not known: {reason} ({name})"),
+                    None,
                 ));
                 continue;
             }
@@ -45,20 +68,10 @@ pub fn connect(broker: &Broker, client: &str) -> Result<Connected, Error> {
         for (index, address) in addresses.iter().enumerate() {
             debug!("connecting to {address}");
             let start = Instant::now();
-            match log_in(
-                address,
-                share(until, addresses.len() - index),
-                broker,
-                client,
-            ) {
-                Ok((socket, heard)) => {
-                    let broker = broker.at(host);
-                    info!("logged in to {broker} at {address}");
-                    return Ok(Connected {
-                        broker,
-                        socket,
-                        heard,
-                    });
+            match attempt.at(host, address, share(until, addresses.len() - index)) {
+                Ok(connected) => {
+                    info!("logged in to {} at {address}", connected.broker);
+                    return Ok(connected);
                 }
                 Err(Failure::Refused { code, said }) => {
                     let error = Error::LoginRefused {
@@ -69,19 +82,36 @@ pub fn connect(broker: &Broker, client: &str) -> Result<Connected, Error> {
                     if !error.is_transient() {
                         return Err(error);
                     }
-                    failed.push(error.to_string());
+                    failed.push((error.to_string(), None));
                 }
-                Err(Failure::NotAmqp(why)) => failed.push(format!("{why} ({address})")),
+                Err(Failure::NotAmqp(why)) => failed.push((format!("{why} ({address})"), None)),
+                Err(Failure::Tls(fault, why)) => {
+                    failed.push((format!("{why} ({address})"), Some(fault)));
+                }
                 Err(Failure::Io(step, error)) => {
-                    failed.push(why(step, &error, start.elapsed(), address));
+                    let over_tls = attempt.tls.is_some();
+                    let why = why(step, &error, over_tls, start.elapsed(), address);
+                    failed.push((why, None));
                 }
             }
         }
     }
     if failed.is_empty() {
-        failed.push("the host's name has no address".to_owned());
+        failed.push(("the host's name has no address".to_owned(), None));
     }
-    Err(unreachable(broker, failed.join("; ")))
+    // What is not TLS's fault may get better by waiting.
+    let fault = failed.iter().all(|(_, fault)| fault.is_some());
+    let fault = failed[0].1.filter(|_| fault);
+    let reasons: Vec<_> = failed.into_iter().map(|(reason, _)| reason).collect();
+    let reason = reasons.join("; ");
+    Err(match fault {
+        Some(fault) => Error::Tls {
+            broker: broker.to_string(),
+            reason,
+            fault,
+        },
+        None => unreachable(broker, reason),
+    })
 }
 
 /// The error of a broker that can't be reached, with where its address was set.
@@ -99,55 +129,123 @@ fn share(deadline: Instant, shares: usize) -> Instant {
     now + deadline.saturating_duration_since(now) / u32::try_from(shares).unwrap_or(u32::MAX)
 }
 
-fn log_in(
-    address: &SocketAddr,
-    deadline: Instant,
-    broker: &Broker,
-    client: &str,
-) -> Result<(TcpStream, Heard), Failure> {
-    let at_start = |error| Failure::Io(None, error);
-    let left = deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(1));
-    let socket = TcpStream::connect_timeout(address, left).map_err(at_start)?;
-    // One message outstanding would wait for the peer's delayed acknowledgement: 40 ms each.
-    socket.set_nodelay(true).map_err(at_start)?;
-    let heard = handshake::log_in(
-        &mut Bounded {
+/// What is the same at each address.
+struct Attempt<'a> {
+    broker: &'a Broker,
+    tls: Option<Client>,
+    login: Login<'a>,
+}
+
+impl Attempt<'_> {
+    fn at(
+        &self,
+        host: &Host,
+        address: &SocketAddr,
+        deadline: Instant,
+    ) -> Result<Connected, Failure> {
+        let at_start = |error| Failure::Io(Step::Connect, error);
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1));
+        let socket = TcpStream::connect_timeout(address, left).map_err(at_start)?;
+        // One message outstanding would wait for the peer's delayed acknowledgement: 40 ms each.
+        socket.set_nodelay(true).map_err(at_start)?;
+        let mut bounded = Bounded {
             socket: &socket,
             deadline,
-        },
-        &Login {
-            username: &broker.username.value,
-            password: broker.password.value.expose(),
-            vhost: broker.vhost.value.as_str(),
-            heartbeat: broker.heartbeat.value.seconds(),
-            client,
-        },
-    )?;
-    socket.set_read_timeout(None).map_err(at_start)?;
-    socket.set_write_timeout(None).map_err(at_start)?;
-    Ok((socket, heard))
+            first: Vec::new(),
+        };
+        let (tls, heard) = match &self.tls {
+            None => (None, handshake::log_in(&mut bounded, &self.login)?),
+            Some(client) => {
+                let (tls, heard) = self.over_tls(client, host, &mut bounded)?;
+                (Some(tls), heard)
+            }
+        };
+        socket.set_read_timeout(None).map_err(at_start)?;
+        socket.set_write_timeout(None).map_err(at_start)?;
+        Ok(Connected {
+            broker: self.broker.at(host),
+            socket,
+            tls,
+            heard,
+        })
+    }
+
+    fn over_tls(
+        &self,
+        client: &Client,
+        host: &Host,
+        bounded: &mut Bounded,
+    ) -> Result<(Box<ClientConnection>, Heard), Failure> {
+        let settings = &self.broker.tls;
+        let name = match &settings.server_name.value {
+            Some(name) => name.as_str(),
+            None => host.name(),
+        };
+        let mut connection = client.shake_hands(bounded, name).map_err(|error| {
+            let is_tls = matches!(bounded.first.as_slice(), [] | [0x15 | 0x16, 3, ..]);
+            match client.fault(&error, name) {
+                _ if bounded.first.starts_with(b"AMQP") => Failure::Tls(
+                    TlsFault::NotThere,
+                    "it speaks AMQP without TLS there".to_owned(),
+                ),
+                _ if !is_tls => {
+                    Failure::Tls(TlsFault::NotThere, handshake::stranger(&bounded.first))
+                }
+                Some((fault, why)) => Failure::Tls(fault, why),
+                None => Failure::Io(Step::Tls, error),
+            }
+        })?;
+        debug!("TLS: {:?}", connection.protocol_version());
+        let result = handshake::log_in(
+            &mut rustls::Stream::new(&mut *connection, bounded),
+            &self.login,
+        );
+        // In TLS 1.3 the broker looks at our certificate when our handshake is done.
+        let heard = result.map_err(|failure| match failure {
+            Failure::Io(step, error) => {
+                let error = tls::last_words(&mut connection, bounded, error);
+                match client.fault(&error, name) {
+                    Some((fault, why)) => Failure::Tls(fault, why),
+                    None => Failure::Io(step, error),
+                }
+            }
+            other => other,
+        })?;
+        Ok((connection, heard))
+    }
 }
 
 fn why(
-    step: Option<handshake::Step>,
+    step: Step,
     error: &io::Error,
+    over_tls: bool,
     waited: Duration,
     address: &SocketAddr,
 ) -> String {
-    let step = step
-        .map(|step| format!(" while {step}"))
-        .unwrap_or_default();
+    let while_ = match step {
+        // What else should have been going on?
+        Step::Connect if error.kind() != io::ErrorKind::TimedOut => String::new(),
+        step => format!(" while {step}"),
+    };
+    // Who does not understand, or does not like what is shown, may hang up without an answer.
+    let what_if = match (step, error.kind()) {
+        (_, io::ErrorKind::TimedOut) => "",
+        (Step::Tls, _) => "; is TLS spoken there?",
+        (Step::Greeting, _) if over_tls => "; does it want a client's certificate, or another one?",
+        (Step::Greeting, _) => "; is TLS spoken there (amqps)?",
+        _ => "",
+    };
     match error.kind() {
         io::ErrorKind::TimedOut => {
-            format!(
-                "no answer within {}{step} ({address})",
-                text::rounded(waited)
-            )
+            let waited = text::rounded(waited);
+            format!("no answer within {waited}{while_} ({address})")
         }
-        io::ErrorKind::UnexpectedEof => format!("it closed the connection{step} ({address})"),
-        _ => format!("{}{step} ({address})", reason(error)),
+        io::ErrorKind::UnexpectedEof => {
+            format!("it closed the connection{while_}{what_if} ({address})")
+        }
+        _ => format!("{}{while_}{what_if} ({address})", reason(error)),
     }
 }
 
@@ -155,7 +253,12 @@ fn why(
 struct Bounded<'a> {
     socket: &'a TcpStream,
     deadline: Instant,
+    /// The first bytes that came, by which a stranger is known.
+    first: Vec<u8>,
 }
+
+/// So many bytes are enough for that.
+const ENOUGH: usize = 8;
 
 impl Bounded<'_> {
     fn left(&self) -> io::Result<Option<Duration>> {
@@ -177,7 +280,10 @@ fn timed_out(error: io::Error) -> io::Error {
 impl Read for Bounded<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.set_read_timeout(self.left()?)?;
-        self.socket.read(buffer).map_err(timed_out)
+        let length = self.socket.read(buffer).map_err(timed_out)?;
+        let wanted = length.min(ENOUGH.saturating_sub(self.first.len()));
+        self.first.extend_from_slice(&buffer[..wanted]);
+        Ok(length)
     }
 }
 

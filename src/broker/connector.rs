@@ -16,13 +16,14 @@ use log::info;
 use super::connect::{self, Connected};
 use super::guard::{GRACE, Guard};
 use super::retry::Backoff;
-use super::{Session, stream};
+use super::{Session, stream, tls};
+use crate::credentials;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::settings::Broker;
 use crate::talk::Talk;
 use crate::text;
-use crate::values::Span;
+use crate::values::{Mechanism, Secret, Span};
 
 /// How long to connect in silence.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -148,6 +149,10 @@ impl Connector {
     }
 
     fn try_open(&self, silence: Option<Duration>) -> Result<Session, Error> {
+        let password = match self.broker.mechanisms() {
+            [Mechanism::External] => Secret::default(),
+            _ => credentials::password(&self.broker.password, &self.interrupt, &self.talk)?,
+        };
         let (closing_sender, closing) = bounded(1);
         let (open_sender, open) = bounded(0);
         let Established {
@@ -157,7 +162,7 @@ impl Connector {
             written,
             frame_max,
             ..
-        } = self.establish_and_guard(silence, closing, open)?;
+        } = self.establish_and_guard(password, silence, closing, open)?;
         Ok(Session {
             connection: Some(connection),
             name,
@@ -174,6 +179,7 @@ impl Connector {
     /// user from leaving; the same thread then guards the connection.
     fn establish_and_guard(
         &self,
+        password: Secret,
         silence: Option<Duration>,
         closing: Receiver<Duration>,
         open: Receiver<Infallible>,
@@ -181,7 +187,7 @@ impl Connector {
         let (sender, established) = bounded(1);
         let connector = self.clone();
         let thread = move || {
-            let result = connect::connect(&connector.broker, &connector.client)
+            let result = connect::connect(&connector.broker, &password, &connector.client)
                 .and_then(|connected| Established::new(connected, &connector.broker));
             let guard = result.as_ref().ok().and_then(|established| {
                 Some(Guard {
@@ -247,6 +253,7 @@ impl Established {
         let Connected {
             broker: name,
             socket,
+            tls,
             heard,
         } = connected;
         // The broker may hang up at any moment, and the library then fails in many ways.
@@ -273,9 +280,18 @@ impl Established {
         let tuning = ConnectionTuning::default().mem_channel_bound(256);
         let written = Arc::<AtomicU64>::default();
         let frame_max = heard.frame_max as usize;
-        let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
-        let mut connection = Connection::insecure_open_stream(stream, options, tuning)
-            .map_err(|error| lost(&error))?;
+        let opened = match tls {
+            None => {
+                let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
+                Connection::insecure_open_stream(stream, options, tuning)
+            }
+            Some(tls) => {
+                let stream = tls::Stream::new(stream, tls);
+                let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
+                Connection::insecure_open_stream(stream, options, tuning)
+            }
+        };
+        let mut connection = opened.map_err(|error| lost(&error))?;
         info!("{}", about_broker(&connection));
         let blocked = connection
             .listen_for_connection_blocked()

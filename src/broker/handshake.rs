@@ -11,11 +11,15 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
+use crate::error::TlsFault;
 use crate::text;
+use crate::values::Mechanism;
 
 /// What hello-mq says of itself and asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
+    /// How to log in, the first that the broker offers.
+    pub mechanisms: &'a [Mechanism],
     /// The user's name.
     pub username: &'a str,
     /// The password, in clear: it is what goes onto the wire.
@@ -31,6 +35,10 @@ pub struct Login<'a> {
 /// Where the handshake was when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Somebody has to listen there.
+    Connect,
+    /// The broker has to shake hands in TLS.
+    Tls,
     /// The broker has to answer the protocol header.
     Greeting,
     /// The broker has to accept user and password.
@@ -42,6 +50,8 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Tls => "shaking hands in TLS",
             Self::Greeting => "waiting for its greeting",
             Self::Login => "waiting for its answer to the login",
             Self::Open => "waiting for it to open the virtual host",
@@ -59,10 +69,12 @@ pub enum Failure {
         /// The broker's words, not yet made fit to print.
         said: String,
     },
+    /// TLS can't be spoken with it.
+    Tls(TlsFault, String),
     /// What answers is no AMQP 0-9-1 broker.
     NotAmqp(String),
-    /// The connection ended, failed or took too long; without a step, before the handshake began.
-    Io(Option<Step>, io::Error),
+    /// The connection ended, failed or took too long.
+    Io(Step, io::Error),
 }
 
 const METHOD: u8 = 1;
@@ -70,6 +82,9 @@ const HEARTBEAT: u8 = 8;
 const FRAME_END: u8 = 0xce;
 /// No frame of a handshake comes near it; what does is not AMQP.
 const FRAME_MAX: usize = 1 << 20;
+
+/// AMQP's reply code of a login that is not good.
+const ACCESS_REFUSED: u16 = 403;
 
 /// (class, method) of the connection class.
 type Method = (u16, u16);
@@ -105,10 +120,10 @@ pub fn log_in(stream: &mut (impl Read + Write), login: &Login) -> Result<Heard, 
 
     wire.send(b"AMQP\x00\x00\x09\x01")?;
     let start = wire.expect(START)?;
-    check_start(&start)?;
+    let mechanism = choose(&start, login.mechanisms)?;
 
     wire.step = Step::Login;
-    wire.send(&method_frame(START_OK, &start_ok(login)))?;
+    wire.send(&method_frame(START_OK, &start_ok(login, mechanism)))?;
     let tune = wire.expect(TUNE)?;
 
     wire.step = Step::Open;
@@ -127,7 +142,8 @@ pub fn log_in(stream: &mut (impl Read + Write), login: &Login) -> Result<Heard, 
     })
 }
 
-fn check_start(arguments: &[u8]) -> Result<(), Failure> {
+/// How to log in, of what the broker offers.
+fn choose(arguments: &[u8], mechanisms: &[Mechanism]) -> Result<Mechanism, Failure> {
     let mut fields = Fields(arguments);
     let version = (fields.byte()?, fields.byte()?);
     if version != (0, 9) {
@@ -137,20 +153,28 @@ fn check_start(arguments: &[u8]) -> Result<(), Failure> {
         )));
     }
     let _server_properties = fields.long_string()?;
-    let mechanisms = fields.long_string()?;
-    if !mechanisms
-        .split(|&byte| byte == b' ')
-        .any(|name| name == b"PLAIN")
-    {
-        return Err(Failure::NotAmqp(format!(
-            "it does not accept a user name and a password (PLAIN), only {}",
-            text::one_line(&String::from_utf8_lossy(mechanisms))
-        )));
-    }
-    Ok(())
+    let offered = fields.long_string()?;
+    let is_offered = |mechanism: &&Mechanism| {
+        offered
+            .split(|&byte| byte == b' ')
+            .any(|name| name == mechanism.as_str().as_bytes())
+    };
+    mechanisms.iter().find(is_offered).copied().ok_or_else(|| {
+        let wanted = match mechanisms {
+            [Mechanism::External, ..] => "a client's certificate (EXTERNAL)",
+            _ => "a user name and a password (PLAIN)",
+        };
+        Failure::Refused {
+            code: ACCESS_REFUSED,
+            said: format!(
+                "it does not accept {wanted}, only {}",
+                String::from_utf8_lossy(offered)
+            ),
+        }
+    })
 }
 
-fn start_ok(login: &Login) -> Vec<u8> {
+fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
     let mut capabilities = Vec::new();
     for name in [
         // So that a refused login is answered in words instead of by silence and a closed socket.
@@ -182,8 +206,11 @@ fn start_ok(login: &Login) -> Vec<u8> {
 
     let mut arguments = Vec::new();
     put_long_string(&mut arguments, &properties);
-    put_short_string(&mut arguments, "PLAIN");
-    let response = ["", login.username, login.password].join("\0");
+    put_short_string(&mut arguments, mechanism.as_str());
+    let response = match mechanism {
+        Mechanism::Plain => ["", login.username, login.password].join("\0"),
+        Mechanism::External => String::new(),
+    };
     put_long_string(&mut arguments, response.as_bytes());
     put_short_string(&mut arguments, "en_US");
     arguments
@@ -224,7 +251,7 @@ impl<S: Read + Write> Wire<'_, S> {
         self.stream
             .write_all(bytes)
             .and_then(|()| self.stream.flush())
-            .map_err(|error| Failure::Io(Some(self.step), error))
+            .map_err(|error| Failure::Io(self.step, error))
     }
 
     /// Reads frames until one with `method`, and returns its arguments.
@@ -275,7 +302,12 @@ impl<S: Read + Write> Wire<'_, S> {
                 frame.push(0);
                 self.fill(&mut frame[7..])?;
             }
-            return Err(Failure::NotAmqp(stranger(&frame)));
+            return Err(match frame.as_slice() {
+                [0x15 | 0x16, 3, ..] => {
+                    Failure::Tls(TlsFault::NotHere, "it speaks TLS there".to_owned())
+                }
+                _ => Failure::NotAmqp(stranger(&frame)),
+            });
         }
         frame.resize(7 + size + 1, 0);
         self.fill(&mut frame[7..])?;
@@ -288,12 +320,12 @@ impl<S: Read + Write> Wire<'_, S> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
         self.stream
             .read_exact(buffer)
-            .map_err(|error| Failure::Io(Some(self.step), error))
+            .map_err(|error| Failure::Io(self.step, error))
     }
 }
 
 /// Who answers, by the first bytes of an answer that is not an AMQP 0-9-1 frame.
-fn stranger(first: &[u8]) -> String {
+pub fn stranger(first: &[u8]) -> String {
     match first {
         [b'A', b'M', b'Q', b'P', version @ ..] => format!(
             "it speaks another version of AMQP ({})",
@@ -303,7 +335,6 @@ fn stranger(first: &[u8]) -> String {
                 .collect::<Vec<_>>()
                 .join("-")
         ),
-        [0x15 | 0x16, 3, ..] => "it speaks TLS there".to_owned(),
         [b'H', b'T', b'T', b'P', ..] => "it is a web server".to_owned(),
         _ => format!("it is no AMQP broker; it answered {}…", text::quote(first)),
     }
@@ -403,6 +434,7 @@ mod tests {
     }
 
     const LOGIN: Login = Login {
+        mechanisms: &[Mechanism::External, Mechanism::Plain],
         username: "u",
         password: "s3cret",
         vhost: "/",
@@ -433,7 +465,7 @@ mod tests {
 
     fn why(answers: &[&[u8]]) -> String {
         match try_log_in(answers).0.unwrap_err() {
-            Failure::NotAmqp(why) => why,
+            Failure::NotAmqp(why) | Failure::Tls(TlsFault::NotHere, why) => why,
             other => format!("{other:?}"),
         }
     }
@@ -520,7 +552,7 @@ mod tests {
             let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
             let (result, _) = try_log_in(&answers);
             assert!(
-                matches!(&result, Err(Failure::Io(Some(at), _)) if *at == step),
+                matches!(&result, Err(Failure::Io(at, _)) if *at == step),
                 "{result:?}"
             );
         }

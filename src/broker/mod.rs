@@ -18,6 +18,7 @@ pub mod peek;
 pub mod publisher;
 mod retry;
 mod stream;
+mod tls;
 pub mod topology;
 mod window;
 

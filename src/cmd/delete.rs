@@ -6,22 +6,16 @@ use crate::cli;
 use crate::error::Error;
 use crate::settings::Origin;
 use crate::text;
-use crate::values::QueueName;
+use crate::values::{Name, QueueName};
 
 /// Deletes the queue or the exchange. That there is none is said, and no error.
 ///
 /// # Errors
 /// Those of the broker; [`Error::Declined`] if the user thinks better of it.
 pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
-    let Some(exchange) = &arguments.exchange else {
+    let Some(exchange) = exchange(arguments)? else {
         return queue(arguments, context);
     };
-    let exchange = exchange.as_str();
-    if exchange.is_empty() {
-        return Err(Error::Usage(
-            "--exchange: the default exchange can't be deleted".to_owned(),
-        ));
-    }
     let name = format!("exchange '{}'", text::escape(exchange));
     let connector = context.connector("delete", None);
     let mut session = connector.open()?;
@@ -35,6 +29,40 @@ pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     topology::delete_exchange(&mut session, exchange, arguments.if_unused)?;
     session.close()?;
     context.print(&format!(" [x] Deleted {name}"))
+}
+
+/// What it would do.
+///
+/// # Errors
+/// As [`run`], without the broker's.
+pub fn operations(arguments: &cli::Delete, context: &Context) -> Result<Vec<String>, Error> {
+    let (if_empty, if_unused) = (arguments.if_empty, arguments.if_unused);
+    Ok(match exchange(arguments)? {
+        Some(name) => {
+            let name = text::escape(name);
+            vec![
+                format!("exchange.declare '{name}' passive=true"),
+                format!("exchange.delete '{name}' if_unused={if_unused}"),
+            ]
+        }
+        None => {
+            let queue = named(context, "delete")?;
+            vec![
+                format!("queue.declare {queue} passive=true"),
+                format!("queue.delete {queue} if_empty={if_empty} if_unused={if_unused}"),
+            ]
+        }
+    })
+}
+
+/// The exchange to delete, if it is one.
+fn exchange(arguments: &cli::Delete) -> Result<Option<&str>, Error> {
+    match &arguments.exchange {
+        Some(name) if name.as_str().is_empty() => Err(Error::Usage(
+            "--exchange: the default exchange can't be deleted".to_owned(),
+        )),
+        name => Ok(name.as_ref().map(Name::as_str)),
+    }
 }
 
 fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {

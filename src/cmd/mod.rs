@@ -3,6 +3,7 @@
 mod confirm;
 pub mod declare;
 pub mod delete;
+pub mod explain;
 pub mod purge;
 pub mod receive;
 pub mod send;

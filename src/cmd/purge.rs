@@ -44,3 +44,15 @@ pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
         counted(messages.into(), "message")
     ))
 }
+
+/// What it would do.
+///
+/// # Errors
+/// As [`run`], without the broker's.
+pub fn operations(context: &Context) -> Result<Vec<String>, Error> {
+    let queue = named(context, "purge")?;
+    Ok(vec![
+        format!("queue.declare {queue} passive=true"),
+        format!("queue.purge {queue}"),
+    ])
+}

@@ -140,6 +140,15 @@ impl Entity {
     }
 }
 
+/// The AMQP operation that makes sure that a queue is there to be used, for a person.
+#[must_use]
+pub fn implicit(queue: &Queue) -> String {
+    format!(
+        "{}, unless it exists otherwise",
+        Entity::Queue(queue.clone()).operation()
+    )
+}
+
 /// An option and its value as a shell takes them, also where the value looks like an option.
 fn option(option: &str, value: &str) -> String {
     let separator = if value.starts_with('-') { '=' } else { ' ' };

@@ -1,4 +1,6 @@
+use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::support::{Files, Observer, hello, queue, url};
 
@@ -49,6 +51,7 @@ fn the_broker_may_come_from_the_file() {
             "config.toml",
             &format!("{broker}\nconnect_timeout = '5s'\nheartbeat = '5s'\n"),
         );
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         let outcome = hello([
             "send",
             "--config",
@@ -158,19 +161,38 @@ fn every_key_of_the_example_works() {
         })
         .collect();
     let active = active.join("\n");
-    let config: hello_mq::config::Config = toml::from_str(&active).unwrap();
-    // `Debug` shows each key; one that the example lacks shows as None.
-    let shown = format!("{config:?}").replace("port: None", "");
-    let shown = shown.split(", queues: [").next().unwrap();
-    assert!(!shown.contains("None"), "the example lacks a key: {shown}");
-    assert_eq!(
-        example
-            .lines()
-            .filter(|line| line.starts_with("#[") && !line.starts_with("#[["))
-            .count(),
-        0,
-        "tables are not commented out"
-    );
+    toml::from_str::<hello_mq::config::Config>(&active).unwrap();
+    for line in example.lines().filter(|line| line.starts_with("#[")) {
+        let is_example = line.starts_with("#[[") || line.starts_with("#[profiles.");
+        // That the table is there says something.
+        assert!(is_example || line == "#[tls]", "{line} is commented out");
+    }
+    // The error for an unknown key tells which there are.
+    for table in ["", "tls", "send", "receive"] {
+        let text = match table {
+            "" => "no_such_key = 1".to_owned(),
+            table => format!("[{table}]\nno_such_key = 1"),
+        };
+        let error = toml::from_str::<hello_mq::config::Config>(&text).unwrap_err();
+        let keys: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
+        assert!(keys.len() > 3, "{error}");
+        let section = match table {
+            "" => active.split("\n[").next(),
+            table => active
+                .split("\n[")
+                .find(|part| part.starts_with(&format!("{table}]"))),
+        };
+        for key in keys {
+            let is_table = ["\n[", "\n[["].iter().any(|start| {
+                let start = format!("{start}{key}");
+                active.contains(&format!("{start}]")) || active.contains(&format!("{start}."))
+            });
+            assert!(
+                section.unwrap().contains(&format!("\n{key} = ")) || is_table,
+                "the example's [{table}] lacks {key}"
+            );
+        }
+    }
     // Of the topology, where an example can't have every key in each table, the error for an unknown
     // key tells which there are.
     for table in ["exchanges", "queues", "bindings"] {
@@ -194,7 +216,14 @@ fn every_key_of_the_example_works() {
     }
     // And it keeps the rules.
     let files = Files::new();
-    let path = files.write("example.toml", &active.replace("host = \"localhost\"", ""));
+    let only_one = |line: &&str| {
+        !["host = ", "password_file = ", "password_command = "]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
+    let (top, rest) = active.split_once("\n[").unwrap();
+    let top: Vec<_> = top.lines().filter(only_one).collect();
+    let path = files.write("example.toml", &format!("{}\n[{rest}", top.join("\n")));
     hello(["declare", "--all", "--explain"])
         .env("HELLO_MQ_CONFIG", path)
         .run()

@@ -75,6 +75,7 @@ impl Hello {
             "HELLO_MQ_PASSWORD",
             "HELLO_MQ_QUEUE",
             "HELLO_MQ_CONFIG",
+            "HELLO_MQ_PROFILE",
             "AMQP_URL",
             "RUST_LOG",
             "XDG_CONFIG_HOME",
@@ -454,6 +455,8 @@ pub struct Node {
     shell: Child,
     pub url: String,
     pub hosts: Vec<String>,
+    /// Where it speaks TLS, and the directory of the files that it uses for that.
+    pub tls: Option<(String, PathBuf)>,
 }
 
 impl Node {
@@ -462,6 +465,11 @@ impl Node {
     }
 
     pub fn cluster(nodes: u32) -> Self {
+        Self::with(["--nodes", &nodes.to_string()])
+    }
+
+    /// A node with these options of `scripts/with-broker`.
+    pub fn with<A: AsRef<OsStr>>(options: impl IntoIterator<Item = A>) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-broker");
         let mut command = Command::new(script);
         // The suite of another series runs on that series.
@@ -469,23 +477,28 @@ impl Node {
             command.args(["--rabbitmq", &series]);
         }
         let mut shell = command
-            .args(["--nodes", &nodes.to_string()])
-            .args(["bash", "-c", "set -f; echo $HELLO_MQ_URL; echo $HELLO_MQ_HOSTS; while read line; do $line; echo done; done"])
+            .args(options)
+            .args(["bash", "-c", "set -f; echo $HELLO_MQ_URL; echo $HELLO_MQ_HOSTS; echo $HELLO_MQ_TLS $HELLO_MQ_TLS_DIR; while read line; do $line; echo done; done"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = [String::new(), String::new()];
+        let mut lines = [const { String::new() }; 3];
         for line in &mut lines {
             BufReader::with_capacity(1, shell.stdout.as_mut().unwrap())
                 .read_line(line)
                 .unwrap();
         }
-        let [url, hosts] = lines;
+        let [url, hosts, tls] = lines;
+        let tls = tls
+            .trim()
+            .split_once(' ')
+            .map(|(address, directory)| (address.to_owned(), directory.into()));
         Self {
             shell,
             url: url.trim().to_owned(),
             hosts: hosts.split_whitespace().map(str::to_owned).collect(),
+            tls,
         }
     }
 
@@ -541,13 +554,18 @@ struct Network {
 
 impl Proxy {
     pub fn start(broker: &str) -> Self {
+        Self::on("127.0.0.1:0", broker)
+    }
+
+    /// One whose clients connect to this address.
+    pub fn on(address: &str, broker: &str) -> Self {
         let broker = broker
             .rsplit('@')
             .next()
             .unwrap()
             .trim_end_matches('/')
             .to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let url = format!("amqp://{}", listener.local_addr().unwrap());
         let state = Arc::new(Network {
             allowance: AtomicI64::new(i64::MAX),

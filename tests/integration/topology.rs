@@ -217,14 +217,23 @@ fn a_whole_configuration_is_applied_and_applied_again() {
     ])
     .run();
     assert_eq!(explained.status(), 0);
-    let mut said = explained.stdout.lines();
+    let (_, operations) = explained.stdout.split_once("\n\n").unwrap();
+    let mut said = operations.lines();
     assert_eq!(said.next(), Some("connect to amqp://nobody@localhost:1/"));
     let methods: Vec<_> = said.map(|line| line.split(' ').next().unwrap()).collect();
     let (exchange, declare, bind) = ("exchange.declare", "queue.declare", "queue.bind");
     assert_eq!(
         methods,
         [
-            exchange, exchange, declare, declare, declare, bind, bind, bind
+            exchange,
+            exchange,
+            declare,
+            declare,
+            declare,
+            bind,
+            bind,
+            bind,
+            "connection.close"
         ]
     );
     assert!(

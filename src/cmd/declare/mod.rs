@@ -19,12 +19,9 @@ use report::{Outcome, Report, State};
 /// Those of the broker; [`Error::Different`] if something exists with other properties;
 /// [`Error::Topology`] if some of many failed; [`Error::Output`] if the result can't be printed.
 pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
-    let (check, all, explain) = (arguments.check, arguments.all, arguments.explain);
+    let (check, all) = (arguments.check, arguments.all);
     let report = Report::new(context, arguments.output, all);
     let plan = plan::of(arguments, context)?;
-    if explain {
-        return report.explain(&plan.entities, check);
-    }
     let session = context.connector("declare", None).open()?;
     let mut work = Work {
         broker: context.settings.broker.to_string(),
@@ -61,6 +58,24 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
             status,
         }),
     }
+}
+
+/// What it would do.
+///
+/// # Errors
+/// As [`run`], without the broker's.
+pub fn operations(arguments: cli::Declare, context: &Context) -> Result<Vec<String>, Error> {
+    let check = arguments.check;
+    let plan = plan::of(arguments, context)?;
+    let operation = |entity: &Entity| match (check, entity) {
+        (false, entity) => Some(entity.operation()),
+        (true, Entity::Queue(queue)) => Some(format!("queue.declare {queue} passive=true")),
+        (true, Entity::Exchange(exchange)) => {
+            Some(format!("exchange.declare {exchange} passive=true"))
+        }
+        (true, Entity::Binding(_)) => None,
+    };
+    Ok(plan.entities.iter().filter_map(operation).collect())
 }
 
 /// Whether the next entity may succeed although this one failed.

@@ -86,21 +86,6 @@ impl<'c> Report<'c> {
         self.is_list || self.form == ListForm::Json
     }
 
-    /// Prints what would be done.
-    pub fn explain(&self, entities: &[Entity], check: bool) -> Result<(), Error> {
-        let broker = &self.context.settings.broker;
-        write(&format!("connect to {broker}"))?;
-        for entity in entities {
-            write(&match (check, entity) {
-                (false, entity) => entity.operation(),
-                (true, Entity::Queue(queue)) => format!("look up queue {queue}"),
-                (true, Entity::Exchange(exchange)) => format!("look up exchange {exchange}"),
-                (true, Entity::Binding(_)) => continue,
-            })?;
-        }
-        Ok(())
-    }
-
     /// Prints what became of one.
     pub fn entry(&self, entity: &Entity, result: &Result<Outcome, Failure>) -> Result<(), Error> {
         match (self.form, result) {

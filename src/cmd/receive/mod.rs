@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
 use crate::settings::Origin;
 use crate::values::{Span, Target};
+use crate::{text, topology};
 use command::{Commands, SPARE};
 use forward::Forward;
 pub use job::abort;
@@ -108,13 +109,75 @@ pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
     }
 }
 
+/// What it would do.
+///
+/// # Errors
+/// As [`run`], without the broker's.
+pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<String>, Error> {
+    let settings = &context.settings;
+    let mut operations = Vec::new();
+    let mut queue = Some(&settings.queue.value);
+    match Source::new(arguments, context)? {
+        Source::Queue if settings.no_declare.value || arguments.peek => {}
+        Source::Queue => operations.push(topology::implicit(&settings.definition)),
+        Source::Exchange(exchange, routing_keys) => {
+            queue = None;
+            operations.push("queue.declare '' exclusive=true auto_delete=true".to_owned());
+            operations.extend(routing_keys.iter().map(|key| {
+                let (exchange, key) = (text::escape(exchange.as_str()), text::escape(key.as_str()));
+                format!("queue.bind queue '' to exchange '{exchange}' with '{key}'")
+            }));
+        }
+    }
+    let queue = queue.map_or("''".to_owned(), ToString::to_string);
+    if arguments.peek {
+        operations.push(format!("basic.get {queue}, until there are no more"));
+        operations.push("channel.close: every message goes back".to_owned());
+        return Ok(operations);
+    }
+    let options = options(arguments, context);
+    operations.push(format!("basic.qos prefetch_count={}", options.prefetch));
+    let priority = options
+        .priority
+        .map(|priority| format!(" x-priority={priority}"));
+    operations.push(format!(
+        "basic.consume {queue} no_ack={} exclusive={}{}",
+        options.auto_ack,
+        options.exclusive,
+        priority.unwrap_or_default()
+    ));
+    let then = match &arguments.forward_to {
+        Some(target) => format!(
+            "basic.publish exchange='{}' routing_key='{}' mandatory=true, and basic.ack once it is \
+             confirmed, for each message",
+            text::escape(&target.exchange),
+            text::escape(&target.routing_key)
+        ),
+        None if !arguments.command.is_empty() => {
+            "basic.ack, or basic.reject, of each message as COMMAND's exit status says".to_owned()
+        }
+        None if options.auto_ack => return Ok(operations),
+        None => "basic.ack of what is written".to_owned(),
+    };
+    operations.push(then);
+    operations.push("basic.cancel".to_owned());
+    Ok(operations)
+}
+
 /// Why it ended, and how many messages there were.
 type Ended = (Result<End, Error>, u64);
 
 fn options(arguments: &cli::Receive, context: &Context) -> Options {
+    let prefetch = &context.settings.prefetch;
     Options {
         count: arguments.count,
-        prefetch: context.settings.prefetch.value,
+        prefetch: match prefetch.origin {
+            // What waits for a command is kept from other consumers.
+            Origin::Default if !arguments.command.is_empty() => {
+                arguments.jobs.unwrap_or(1).saturating_add(SPARE)
+            }
+            _ => prefetch.value,
+        },
         // What does not acknowledge can't wait for a confirm either.
         auto_ack: context.settings.auto_ack.value && arguments.forward_to.is_none(),
         exclusive: arguments.exclusive,
@@ -165,12 +228,7 @@ fn command(
     limits: Limits,
 ) -> Result<Ended, Error> {
     let settings = &context.settings;
-    let mut options = options(arguments, context);
-    if settings.prefetch.origin == Origin::Default {
-        // What waits here is kept from other consumers.
-        options.prefetch = arguments.jobs.unwrap_or(1).saturating_add(SPARE);
-    }
-    let mut tally = Tally::new(options);
+    let mut tally = Tally::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
     let leave = commands.leave();
     let connector = |verb| Connector::new(&settings.broker, verb, &leave, None, &context.talk);

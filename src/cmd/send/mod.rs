@@ -12,6 +12,8 @@ use crate::error::Error;
 use crate::input::{self, Form, Request};
 use crate::message::{Properties, ShortString, Table};
 use crate::output;
+use crate::text;
+use crate::topology;
 use crate::values::{Expiration, Header, Name};
 use replies::Replies;
 use report::Report;
@@ -73,10 +75,56 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     }
 }
 
+/// What it would do.
+///
+/// # Errors
+/// As [`run`], without the broker's and the input's.
+pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String>, Error> {
+    let settings = &context.settings;
+    let template = template(arguments, context);
+    let mut operations = Vec::new();
+    let is_to_queue = template.is_to_queue() && form(arguments) != Form::Envelopes;
+    if is_to_queue && !settings.no_declare.value {
+        operations.push(topology::implicit(&settings.definition));
+    }
+    operations.push("confirm.select".to_owned());
+    if arguments.reply_timeout.is_some() {
+        operations.push(format!("basic.consume '{REPLY_TO}' no_ack=true"));
+    }
+    let routing_key = match (&template.routing_key, template.exchange.is_empty()) {
+        (Some(key), _) => key.as_str(),
+        (None, true) => settings.queue.value.as_str(),
+        (None, false) => "",
+    };
+    let delivery_mode = template.properties.delivery_mode.unwrap_or(TRANSIENT);
+    operations.push(format!(
+        "basic.publish exchange='{}' routing_key='{}' mandatory={} delivery_mode={delivery_mode}, \
+         for each message{}",
+        text::escape(&template.exchange),
+        text::escape(routing_key),
+        !arguments.allow_unroutable,
+        match form(arguments) {
+            Form::Envelopes => ", unless its line says otherwise",
+            _ => "",
+        }
+    ));
+    operations.push(format!(
+        "wait for basic.ack of each, until nothing is confirmed for {}",
+        settings.confirm_timeout.value
+    ));
+    Ok(operations)
+}
+
 /// What prints the replies, if there are to be any.
 fn replies(arguments: &cli::Send) -> Result<Option<Replies>, Error> {
     let Some(timeout) = arguments.reply_timeout else {
-        return Ok(None);
+        return match arguments.output {
+            Some(_) => Err(Error::Usage(
+                "--output is for replies: it goes with --reply-timeout, or with --explain"
+                    .to_owned(),
+            )),
+            None => Ok(None),
+        };
     };
     let end = b"\n".to_vec();
     let form = match (&arguments.format, arguments.output) {
@@ -102,6 +150,9 @@ fn form(arguments: &cli::Send) -> Form {
 
 /// AMQP's `delivery-mode` of a message that survives the broker's restart.
 const PERSISTENT: u8 = 2;
+
+/// AMQP's `delivery-mode` of one that need not, which is also meant where none is given.
+const TRANSIENT: u8 = 1;
 
 fn template(arguments: &cli::Send, context: &Context) -> Template {
     let settings = &context.settings;

@@ -1,5 +1,7 @@
 //! Everything that can go wrong, typed once: one sentence for a person, one hint, one exit status.
 
+mod hint;
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -72,6 +74,17 @@ pub enum Error {
         place: String,
         /// What is wrong with it.
         problem: String,
+    },
+
+    /// The two can't agree about TLS, and waiting does not help.
+    #[error("cannot reach {broker}: {reason}")]
+    Tls {
+        /// The broker's URL without password.
+        broker: String,
+        /// What is wrong.
+        reason: String,
+        /// With whom.
+        fault: TlsFault,
     },
 
     /// No connection could be opened.
@@ -322,6 +335,21 @@ pub struct NotTaken {
     pub cause: Option<Box<Error>>,
 }
 
+/// Where it is that TLS fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFault {
+    /// With the broker's certificate.
+    Theirs,
+    /// With ours, or that we have none.
+    Ours,
+    /// The port is one without TLS.
+    NotThere,
+    /// The port is one with TLS, and we have none.
+    NotHere,
+    /// The two don't come to terms.
+    Other,
+}
+
 /// How many messages an error names one by one.
 const NAMED: usize = 10;
 
@@ -401,6 +429,10 @@ impl Error {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
                 Status::Unavailable
             }
+            Self::Tls { fault, .. } => match fault {
+                TlsFault::Theirs | TlsFault::Ours => Status::NoPermission,
+                _ => Status::Unavailable,
+            },
             Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
             Self::Short { .. } | Self::NoReply { .. } | Self::TimeIsUp | Self::CommandFailed(_) => {
                 Status::Short
@@ -453,129 +485,6 @@ impl Error {
             Self::Different(mismatch) => &mismatch.differences,
             _ => &[],
         }
-    }
-
-    /// What to do next, where there is something to say.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Usage(_) => "'hello-mq --help' shows what can be typed".to_owned(),
-            Self::EmptyInput => "an empty message is sent with: hello-mq send ''".to_owned(),
-            Self::Config { .. } => "config.example.toml documents every key".to_owned(),
-            Self::Unreachable { origin, .. } => format!(
-                "is RabbitMQ running there, and is the address right ({origin})? --url, or --host and --port, name another"
-            ),
-            Self::LoginRefused { code: 403, .. } => "check --username and the password (in the URL, HELLO_MQ_PASSWORD or the \
-                 configuration file); the user guest may only log in from the broker's own host"
-                .to_owned(),
-            Self::LoginRefused { code: 530, said, .. } if said.contains("limit") => {
-                "'rabbitmqctl list_connections' shows who is connected".to_owned()
-            }
-            Self::LoginRefused { code: 530, .. } => {
-                "check --vhost and the user's right to it: 'rabbitmqctl list_vhosts' and \
-                 'rabbitmqctl list_user_permissions USER' show them"
-                    .to_owned()
-            }
-            Self::Refused { code: 403, said, .. } if is_exclusive_use(said) => {
-                "another consumer has the queue for itself; wait until it ends, or use another queue".to_owned()
-            }
-            Self::Refused { code: 403, said, .. } if said.contains("reserved prefix") || said.contains("system exchange") => {
-                "names that begin with 'amq.' are the broker's own; use another".to_owned()
-            }
-            Self::Refused { code: 403, .. } => {
-                "'rabbitmqctl list_user_permissions USER' shows what the user may configure, write and read"
-                    .to_owned()
-            }
-            Self::Refused { code: 404, said, .. } if said.contains("no exchange") => {
-                "'rabbitmqctl list_exchanges' shows the exchanges that exist".to_owned()
-            }
-            Self::Refused { code: 404, .. } => {
-                "'hello-mq declare QUEUE' makes a queue; 'rabbitmqctl list_queues' shows those that exist"
-                    .to_owned()
-            }
-            Self::Refused { code: 405, .. } => {
-                "another connection has the queue for itself; wait until it ends, or use another queue".to_owned()
-            }
-            Self::Different(mismatch) => match &mismatch.command {
-                Some(command) => {
-                    format!("nothing was changed; as it is, it is declared by: {command}")
-                }
-                None => {
-                    let list = if mismatch.entity.starts_with("queue") {
-                        "list_queues name durable auto_delete arguments"
-                    } else {
-                        "list_exchanges name type durable auto_delete internal arguments"
-                    };
-                    format!("nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does")
-                }
-            },
-            Self::Refused { code: 406, operation, said, .. }
-                if operation.starts_with("delete") && said.ends_with("not empty") =>
-            {
-                "without --if-empty it is deleted with its messages".to_owned()
-            }
-            Self::Refused { code: 406, operation, said, .. }
-                if operation.starts_with("delete") && said.ends_with("in use") =>
-            {
-                "without --if-unused it is deleted nevertheless".to_owned()
-            }
-            Self::Refused { code: 540, operation, .. } if operation.starts_with("purge") => {
-                "a stream keeps its messages until they are too old or too many; 'hello-mq delete' \
-                 and 'hello-mq declare' make it anew"
-                    .to_owned()
-            }
-            Self::Refused { code: 540, operation, .. } if operation.starts_with("delete") => {
-                "'hello-mq declare --check' shows whether it has messages or consumers; without \
-                 --if-empty and --if-unused it can be deleted"
-                    .to_owned()
-            }
-            Self::Topology { .. } => {
-                "'hello-mq declare --all' can be run again; what is there is not touched".to_owned()
-            }
-            Self::Refused { said, .. } if is_transient_refusal(said) => {
-                "declare the queue with --durable".to_owned()
-            }
-            Self::Cancelled { .. } => "'hello-mq receive' declares the queue again".to_owned(),
-            Self::NotTaken(messages) if messages.cause.is_some() => {
-                return messages.cause.as_ref().and_then(|cause| cause.hint());
-            }
-            Self::NotTaken(messages) if messages.returned.is_empty() => {
-                "the queue is full or its node is in trouble; try again later".to_owned()
-            }
-            Self::NotTaken(_) => {
-                "no queue took it: without --exchange it needs one of the routing key's name ('hello-mq declare' \
-                 makes it, and so does send without --no-declare), with it a binding that matches \
-                 ('rabbitmqctl list_bindings')"
-                    .to_owned()
-            }
-            Self::Lost { .. } => "try again when the broker is back; what was not confirmed may have to be sent again, \
-                 and what was not acknowledged is back in its queue"
-                .to_owned(),
-            Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug".to_owned(),
-            Self::NotBack { last, .. } => return last.hint(),
-            Self::NoReply { .. } => "does anybody receive the requests, and answer them? \
-                 'rabbitmqctl list_consumers' shows who receives"
-                .to_owned(),
-            Self::Nack { .. } => "the queue is full or its node is in trouble; try again later".to_owned(),
-            Self::NoConfirm { .. } => {
-                "what is not confirmed may have arrived nevertheless; try again later".to_owned()
-            }
-            Self::LoginRefused { .. }
-            | Self::Short { .. }
-            | Self::TimeIsUp
-            | Self::Refused { .. }
-            | Self::Input(_)
-            | Self::InputFile { .. }
-            | Self::BadInput { .. }
-            | Self::File { .. }
-            | Self::Output { .. }
-            | Self::Directory { .. }
-            | Self::Spawn { .. }
-            | Self::CommandFailed(_)
-            | Self::Declined(_)
-            | Self::Interrupted(_) => return None,
-        };
-        Some(hint)
     }
 }
 

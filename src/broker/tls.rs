@@ -1,0 +1,473 @@
+//! TLS: the settings made into a configuration, the handshake's faults made into words, and the
+//! stream on which the client library's bytes are encrypted.
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use mio::{Evented, Poll, PollOpt, Ready, Token};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
+    RootCertStore, SignatureScheme,
+};
+
+use crate::error::{Error, TlsFault, reason};
+use crate::settings::{Origin, Tls};
+use crate::text;
+
+/// How to speak TLS with the broker.
+#[derive(Debug)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    /// Where the trusted authorities are from.
+    authorities: String,
+    has_certificate: bool,
+}
+
+impl Client {
+    /// Reads the files that the settings name, or the system's authorities.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the setting and the file.
+    pub fn new(tls: &Tls) -> Result<Self, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Bug(format!("TLS: {error}")))?;
+        let (builder, authorities) = if tls.insecure.value {
+            let any = Arc::new(AnyCertificate(provider));
+            let builder = builder.dangerous().with_custom_certificate_verifier(any);
+            (builder, String::new())
+        } else {
+            let (roots, authorities) = roots(tls)?;
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| Error::Bug(format!("TLS: {error}")))?;
+            (builder.with_webpki_verifier(verifier), authorities)
+        };
+        let config = match &tls.cert_file.value {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let certificates = certificates(path, &tls.cert_file.origin, "tls.cert_file")?;
+                let key = key(tls, path)?;
+                builder
+                    .with_client_auth_cert(certificates, key)
+                    .map_err(|error| {
+                        let path = shown(path);
+                        let problem = match error {
+                            rustls::Error::InconsistentKeys(_) => {
+                                format!("the certificate in {path} is not that of the key")
+                            }
+                            other => format!("{path}: {}", text::one_line(&other.to_string())),
+                        };
+                        tls.cert_file.origin.unusable("tls.cert_file", problem)
+                    })?
+            }
+        };
+        Ok(Self {
+            config: Arc::new(config),
+            authorities,
+            has_certificate: tls.cert_file.value.is_some(),
+        })
+    }
+
+    /// Shakes hands with a peer that must be `name`. Time-outs are the stream's.
+    ///
+    /// # Errors
+    /// Those of the stream; what is wrong with the peer can be told by [`Client::fault`].
+    pub fn shake_hands(
+        &self,
+        stream: &mut (impl Read + Write),
+        name: &str,
+    ) -> io::Result<Box<ClientConnection>> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
+            let why = "that is no name that a certificate can be for";
+            io::Error::new(io::ErrorKind::InvalidInput, why)
+        })?;
+        let mut connection =
+            ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            let (read, written) = match connection.complete_io(stream) {
+                Ok(lengths) => lengths,
+                Err(error) => return Err(last_words(&mut connection, stream, error)),
+            };
+            if (read, written) == (0, 0) && connection.is_handshaking() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Box::new(connection))
+    }
+
+    /// What TLS has against the peer, or the peer against us, if that is what `error` says: what
+    /// does not get better by waiting. `name` is whom we expected.
+    pub fn fault(&self, error: &io::Error, name: &str) -> Option<(TlsFault, String)> {
+        use rustls::Error as Tls;
+        let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+        Some(match error {
+            Tls::InvalidCertificate(error) => (TlsFault::Theirs, self.theirs(error, name)),
+            Tls::AlertReceived(alert) => match ours(*alert) {
+                Some(why) if self.has_certificate => {
+                    let why = format!("it refused our certificate: {why}");
+                    (TlsFault::Ours, why)
+                }
+                Some(_) => (
+                    TlsFault::Ours,
+                    format!(
+                        "it wants a client's certificate, and we have none (it said: {alert:?})"
+                    ),
+                ),
+                None => (
+                    TlsFault::Other,
+                    format!("it refused TLS with us: {alert:?}"),
+                ),
+            },
+            other => (TlsFault::Other, text::one_line(&other.to_string())),
+        })
+    }
+
+    /// What is wrong with the broker's certificate.
+    fn theirs(&self, error: &CertificateError, name: &str) -> String {
+        let name = text::escape(name);
+        match error {
+            CertificateError::UnknownIssuer => format!(
+                "its certificate was issued by nobody that is trusted ({})",
+                self.authorities
+            ),
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                let names: Vec<_> = presented.iter().map(|name| of_certificate(name)).collect();
+                match names.as_slice() {
+                    [] => format!("its certificate has no name, so it is not for '{name}'"),
+                    names => {
+                        format!(
+                            "its certificate is for {}, not for '{name}'",
+                            names.join(", ")
+                        )
+                    }
+                }
+            }
+            CertificateError::NotValidForName => format!("its certificate is not for '{name}'"),
+            CertificateError::ExpiredContext { time, not_after } => format!(
+                "its certificate expired on {} ({} ago)",
+                day(*not_after),
+                text::rounded(between(*not_after, *time))
+            ),
+            CertificateError::Expired => "its certificate has expired".to_owned(),
+            CertificateError::NotValidYetContext { time, not_before } => format!(
+                "its certificate is valid only from {} on (in {})",
+                day(*not_before),
+                text::rounded(between(*time, *not_before))
+            ),
+            CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
+            CertificateError::Revoked => "its certificate was revoked".to_owned(),
+            CertificateError::BadSignature => "its certificate's signature is wrong".to_owned(),
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "its certificate is not for servers".to_owned()
+            }
+            other => format!(
+                "its certificate is not good: {}",
+                text::one_line(&other.to_string())
+            ),
+        }
+    }
+}
+
+/// Why the peer has hung up while something was said to it, if it has told that: what it has sent can
+/// still be read.
+pub fn last_words(
+    connection: &mut ClientConnection,
+    stream: &mut impl Read,
+    error: io::Error,
+) -> io::Error {
+    let has_hung_up = matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    );
+    while has_hung_up && matches!(connection.read_tls(stream), Ok(1..)) {
+        if let Err(why) = connection.process_new_packets() {
+            return io::Error::other(why);
+        }
+    }
+    error
+}
+
+/// What an alert says of our certificate, if it is about that.
+fn ours(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::CertificateRequired => "it wants one",
+        AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported certificate",
+        AlertDescription::CertificateRevoked => "it was revoked",
+        AlertDescription::CertificateExpired => "it has expired",
+        AlertDescription::CertificateUnknown => "unknown certificate",
+        AlertDescription::UnknownCA => "it does not know its issuer",
+        AlertDescription::AccessDenied => "access denied",
+        // What brokers say before TLS 1.3 where a certificate is missing.
+        AlertDescription::HandshakeFailure => "handshake failure",
+        _ => return None,
+    })
+}
+
+/// A name of a certificate, of which the library says which kind it is: `DnsName("host")`.
+fn of_certificate(name: &str) -> String {
+    let inner = name
+        .split_once('(')
+        .and_then(|(_, rest)| rest.strip_suffix(')'))
+        .unwrap_or(name);
+    let name = inner.trim_matches('"');
+    match name.parse::<IpAddr>() {
+        Ok(address) => format!("'{address}'"),
+        Err(_) => format!("'{}'", text::escape(name)),
+    }
+}
+
+fn day(time: UnixTime) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// How long it is from one moment to a later one, in days if it is long.
+fn between(early: UnixTime, late: UnixTime) -> Duration {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = late.as_secs().saturating_sub(early.as_secs());
+    Duration::from_secs(if seconds < DAY {
+        seconds
+    } else {
+        seconds / DAY * DAY
+    })
+}
+
+/// The authorities to trust, and where they are from.
+fn roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = &tls.ca_file.value {
+        let origin = &tls.ca_file.origin;
+        for certificate in certificates(path, origin, "tls.ca_file")? {
+            roots.add(certificate).map_err(|error| {
+                let problem = format!("{}: {}", shown(path), text::one_line(&error.to_string()));
+                origin.unusable("tls.ca_file", problem)
+            })?;
+        }
+        return Ok((roots, format!("trusted is {}", shown(path))));
+    }
+    let found = rustls_native_certs::load_native_certs();
+    // A certificate that the library does not understand is of no use, and no reason to fail.
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        let why = found.errors.first().map_or_else(
+            || "there are none".to_owned(),
+            |error| text::one_line(&error.to_string()),
+        );
+        return Err(Error::Config {
+            place: "the system's certificate authorities".to_owned(),
+            problem: format!(
+                "{why}; install them (package ca-certificates), or name a file with --tls-ca-file"
+            ),
+        });
+    }
+    Ok((
+        roots,
+        format!("trusted are the system's {added} authorities"),
+    ))
+}
+
+fn certificates(
+    path: &Path,
+    origin: &Origin,
+    key: &str,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let wrong = |problem| origin.unusable(key, problem);
+    let text = read(path).map_err(wrong)?;
+    let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    match all {
+        Ok(all) if all.is_empty() => {
+            Err(wrong(format!("{} holds no certificate (PEM)", shown(path))))
+        }
+        Ok(all) => Ok(all),
+        Err(error) => Err(wrong(not_pem(path, &error))),
+    }
+}
+
+/// The key of the client's certificate, which stands at `cert_file`.
+fn key(tls: &Tls, cert_file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let (path, origin, key) = match &tls.key_file.value {
+        Some(path) => (path.as_path(), &tls.key_file.origin, "tls.key_file"),
+        None => (cert_file, &tls.cert_file.origin, "tls.cert_file"),
+    };
+    let wrong = |problem| origin.unusable(key, problem);
+    let text = read(path).map_err(wrong)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        let is_encrypted = text
+            .windows(b"ENCRYPTED".len())
+            .any(|window| window == b"ENCRYPTED");
+        let path_shown = shown(path);
+        wrong(match error {
+            _ if is_encrypted => format!(
+                "the key in {path_shown} is encrypted; hello-mq takes it decrypted only \
+                 ('openssl pkey' does that)"
+            ),
+            pem::Error::NoItemsFound if tls.key_file.value.is_none() => {
+                format!("{path_shown} holds no key; name it with --tls-key-file, or tls.key_file")
+            }
+            pem::Error::NoItemsFound => format!("{path_shown} holds no key (PEM)"),
+            other => not_pem(path, &other),
+        })
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {}", shown(path), reason(&error)))
+}
+
+/// The error's own words repeat the line, which may be a part of a key.
+fn not_pem(path: &Path, error: &pem::Error) -> String {
+    let why = match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end",
+        pem::Error::IllegalSectionStart { .. } => "a section begins wrongly",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        _ => "it can't be understood",
+    };
+    format!("{} is not good PEM: {why}", shown(path))
+}
+
+fn shown(path: &Path) -> String {
+    text::escape(&path.display().to_string())
+}
+
+/// Takes any certificate, as `--insecure` says, but still checks that the peer has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A socket that does not block, on which TLS is spoken.
+pub struct Stream<S> {
+    socket: S,
+    connection: Box<ClientConnection>,
+    /// How many bytes were taken whose ciphertext is not yet all on its way.
+    taken: usize,
+}
+
+impl<S> Stream<S> {
+    /// Goes on with a `connection` that has shaken hands on the same socket.
+    pub fn new(socket: S, connection: Box<ClientConnection>) -> Self {
+        Self {
+            socket,
+            connection,
+            taken: 0,
+        }
+    }
+}
+
+impl<S: Read + Write> Read for Stream<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A peer that hangs up without TLS's farewell: AMQP has its own.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                result => return result,
+            }
+            if self.connection.read_tls(&mut self.socket)? == 0 {
+                return Ok(0);
+            }
+            let processed = self.connection.process_new_packets();
+            // An alert, or an answer to a change of keys. If it has to wait, the next write takes it
+            // along.
+            while self.connection.wants_write() {
+                match self.connection.write_tls(&mut self.socket) {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {}
+                }
+            }
+            processed.map_err(io::Error::other)?;
+        }
+    }
+}
+
+impl<S: Read + Write> Write for Stream<S> {
+    /// Bytes count as written when all of their ciphertext is: until then it would block, and the
+    /// same bytes are to be offered again.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.taken == 0 {
+            self.taken = self.connection.writer().write(bytes)?;
+        }
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut self.socket)? == 0 {
+                return Ok(0);
+            }
+        }
+        Ok(std::mem::take(&mut self.taken))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
+impl<S: Evented> Evented for Stream<S> {
+    fn register(
+        &self,
+        poll: &Poll,
+        token: Token,
+        interest: Ready,
+        opts: PollOpt,
+    ) -> io::Result<()> {
+        self.socket.register(poll, token, interest, opts)
+    }
+
+    fn reregister(
+        &self,
+        poll: &Poll,
+        token: Token,
+        interest: Ready,
+        opts: PollOpt,
+    ) -> io::Result<()> {
+        self.socket.reregister(poll, token, interest, opts)
+    }
+
+    fn deregister(&self, poll: &Poll) -> io::Result<()> {
+        self.socket.deregister(poll)
+    }
+}

@@ -1,0 +1,135 @@
+//! Options of every command.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use super::words;
+use crate::values::{
+    ConnectTimeout, Heartbeat, Host, Mechanism, QueueName, ServerName, Span, VirtualHost,
+};
+
+/// Options of every command.
+#[derive(Args, Debug, Default)]
+pub struct Common {
+    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST [env: HELLO_MQ_URL, AMQP_URL]
+    ///
+    /// Reserved characters are percent-encoded (a '/' in the virtual host is %2F). What the URL
+    /// leaves out is the default, but for user and password, which may then come from elsewhere.
+    /// A password here is seen by everyone who can list processes: HELLO_MQ_PASSWORD is not.
+    // A text here and a URL in the settings: clap's error would repeat it with its password.
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "URL"
+    )]
+    pub url: Option<String>,
+
+    /// The broker's host name or address; repeated, several, tried in order. A port of its own may
+    /// follow each: HOST:PORT [default: localhost]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "HOST")]
+    pub host: Vec<Host>,
+
+    /// The broker's port [default: 5672]
+    #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+
+    /// The virtual host [default: /]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "NAME")]
+    pub vhost: Option<VirtualHost>,
+
+    /// The user's name; the password is taken from a URL, HELLO_MQ_PASSWORD, a file, a command of
+    /// the configuration file, or the terminal [default: guest]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "NAME")]
+    pub username: Option<String>,
+
+    /// The password is the first line of this file
+    #[arg(long, global = true, help_heading = "Broker", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+
+    /// Ask for the password on the terminal
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        conflicts_with = "password_file"
+    )]
+    pub password_prompt: bool,
+
+    /// Log in with user and password (plain) or with the client's certificate (external) [default:
+    /// external with a certificate and neither user nor password, if the broker offers it]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "MECHANISM", value_parser = words::<Mechanism>(Mechanism::NAMES))]
+    pub auth: Option<Mechanism>,
+
+    /// Speak TLS, as amqps:// in the URL does; so does each option of this group. The default port
+    /// is then 5671
+    #[arg(long, global = true, help_heading = "TLS")]
+    pub tls: bool,
+
+    /// Trust the authorities in this file (PEM) and no others [default: the system's]
+    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// The client's certificate (PEM), and those that lead to its authority
+    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The key of the client's certificate (PEM, not encrypted) [default: in --tls-cert-file]
+    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// The name that the broker's certificate must be for [default: the host's]
+    #[arg(long, global = true, help_heading = "TLS", value_name = "NAME")]
+    pub tls_server_name: Option<ServerName>,
+
+    /// Take any certificate for the broker's: whoever is in between can read all and change all
+    #[arg(short = 'k', long, global = true, help_heading = "TLS")]
+    pub insecure: bool,
+
+    /// Give up when the connection is not open by then, such as 500ms or 10s [default: 10s]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    pub connect_timeout: Option<ConnectTimeout>,
+
+    /// Wait this long for a broker that is not up yet, instead of failing at once
+    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    pub wait: Option<Span>,
+
+    /// Notice a dead broker after twice this time; 0s turns heartbeats off [default: 10s]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    pub heartbeat: Option<Heartbeat>,
+
+    /// The queue [env: HELLO_MQ_QUEUE] [default: hello]
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Queue",
+        value_name = "NAME"
+    )]
+    pub queue: Option<QueueName>,
+
+    /// The configuration file [env: HELLO_MQ_CONFIG] [default: hello-mq/config.toml in
+    /// $XDG_CONFIG_HOME or ~/.config, else /etc/hello-mq/config.toml]
+    #[arg(long, global = true, help_heading = "General", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The table [profiles.NAME] of the configuration file wins over its top level [env:
+    /// HELLO_MQ_PROFILE]
+    #[arg(long, global = true, help_heading = "General", value_name = "NAME")]
+    pub profile: Option<String>,
+
+    /// Only print each setting with where it comes from, and the operations that would follow; no
+    /// broker is needed
+    #[arg(long, global = true, help_heading = "General")]
+    pub explain: bool,
+
+    /// Say more on standard error: the connection, each step (-vv), each frame (-vvv)
+    #[arg(short, long, global = true, help_heading = "General", action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+
+    /// Print data, errors and warnings only
+    #[arg(long, global = true, help_heading = "General")]
+    pub quiet: bool,
+}

@@ -1,0 +1,183 @@
+//! Options of `receive`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::OutputForm;
+use crate::output::Template;
+use crate::values::{Ending, Name, QueueName, Span, StreamOffset, Target};
+
+/// Options of `receive`.
+#[derive(Args, Debug)]
+pub struct Receive {
+    /// The queue, in place of --queue
+    #[arg(value_name = "QUEUE")]
+    pub name: Option<QueueName>,
+
+    /// Stop after N messages; exactly N are taken from the queue
+    #[arg(short, long, value_name = "N", help_heading = "End", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Stop after this time in all
+    #[arg(long, value_name = "DURATION", help_heading = "End")]
+    pub timeout: Option<Span>,
+
+    /// Stop when no message has come for so long
+    #[arg(long, value_name = "DURATION", help_heading = "End")]
+    pub idle_timeout: Option<Span>,
+
+    /// Stop when the queue is empty
+    #[arg(long, help_heading = "End", conflicts_with = "stream_offset")]
+    pub drain: bool,
+
+    /// End when the connection is lost, instead of connecting again
+    #[arg(long, help_heading = "End")]
+    pub no_reconnect: bool,
+
+    /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
+    /// everything as a line of JSON (json), which 'send --jsonl' takes [default: text]
+    #[arg(short, long, value_name = "FORM", help_heading = "Output")]
+    pub output: Option<OutputForm>,
+
+    /// Put these bytes behind each body or JSON object: \n, \t, \0 and \xNN are understood, and
+    /// '' is nothing [default: \n]
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "D",
+        help_heading = "Output",
+        group = "end",
+        allow_hyphen_values = true
+    )]
+    pub delimiter: Option<Ending>,
+
+    /// Put a NUL byte behind each body or JSON object
+    #[arg(short = '0', long, help_heading = "Output", group = "end")]
+    pub null: bool,
+
+    /// Print each message so: %s body, %S its size, %x body in hex, %e exchange, %r routing key, %h
+    /// headers, %j JSON, %T time of receipt, %{NAME} a property, %{headers.KEY} a header, %% '%';
+    /// \n, \t, \0 and \xNN are understood, and nothing is added
+    #[arg(long, value_name = "TEMPLATE", help_heading = "Output", allow_hyphen_values = true, conflicts_with_all = ["output", "end"])]
+    pub format: Option<Template>,
+
+    /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
+    /// the file's path; its body, unless --output json or --format say otherwise
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub save: Option<PathBuf>,
+
+    /// Publish each message to an exchange with a routing key (':QUEUE' for a queue) instead of
+    /// printing it, and acknowledge it when the broker has confirmed it there
+    ///
+    /// Body, properties and headers stay as they are. A message that no queue takes, or that is
+    /// refused for good, ends it and stays where it was.
+    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
+    pub forward_to: Option<Target>,
+
+    /// Run this command for each message instead of printing it: the body is its standard input,
+    /// properties are in its environment (HELLO_MQ_...). Its exit status decides: 0 acknowledges the
+    /// message, 3 rejects it, 4 has it delivered again later, and of anything else --on-failure says
+    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to"])]
+    pub command: Vec<OsString>,
+
+    /// Send what COMMAND prints to the message's reply-to, with its correlation-id, and acknowledge
+    /// the message when the broker has confirmed that
+    #[arg(long, help_heading = "Command", requires = "command")]
+    pub reply: bool,
+
+    /// Run so many commands at a time [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Command", requires = "command", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+
+    /// A command that takes longer has failed, and is ended with all its processes
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Command",
+        requires = "command"
+    )]
+    pub command_timeout: Option<Span>,
+
+    /// What becomes of a message whose command fails: it is delivered again later (requeue), is
+    /// dead-lettered or dropped (reject), or goes back at once and hello-mq ends with 1 (stop)
+    /// [default: requeue]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        help_heading = "Command",
+        requires = "command"
+    )]
+    pub on_failure: Option<OnFailure>,
+
+    /// Reject a message that was delivered again so many times [default: 10]
+    #[arg(long, value_name = "N", help_heading = "Command", requires = "command")]
+    pub max_redeliveries: Option<u32>,
+
+    /// Show the messages that are in the queue, and leave them there
+    ///
+    /// They are given back when the last is printed; until then no one else gets them, and then
+    /// they are marked as redelivered. A quorum queue counts it as an attempt at delivery.
+    #[arg(long, help_heading = "Source", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
+    pub peek: bool,
+
+    /// Listen in on this exchange, through a temporary queue, instead of receiving from a queue
+    #[arg(short, long, value_name = "NAME", help_heading = "Source")]
+    pub exchange: Option<Name>,
+
+    /// With --exchange: messages with this routing key; may be repeated [default: #, which is
+    /// everything but for a direct exchange]
+    #[arg(
+        short,
+        long,
+        value_name = "KEY",
+        help_heading = "Source",
+        requires = "exchange"
+    )]
+    pub routing_key: Vec<Name>,
+
+    /// Fail if the queue has another consumer, and let none come
+    #[arg(long, help_heading = "Source")]
+    pub exclusive: bool,
+
+    /// Consumers with a higher priority are served first
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Source",
+        allow_negative_numbers = true
+    )]
+    pub priority: Option<i32>,
+
+    /// Where to begin in a stream: first, last, next, an offset, or a time like
+    /// 2025-12-31T23:59:59Z [default: next]
+    #[arg(long, value_name = "OFFSET", help_heading = "Source")]
+    pub stream_offset: Option<StreamOffset>,
+
+    /// Let the broker forget each message as soon as it has sent it
+    ///
+    /// As auto_ack=True in the tutorial. What is on its way when hello-mq or the connection dies
+    /// is lost. Without it, a message leaves the queue only when it has been written.
+    #[arg(long)]
+    pub auto_ack: bool,
+
+    /// How many messages may be on their way, unacknowledged [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub prefetch: Option<u16>,
+
+    /// Don't declare the queue first
+    #[arg(long)]
+    pub no_declare: bool,
+}
+
+/// What becomes of a message whose command fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// It is delivered again, after a while
+    Requeue,
+    /// It is dead-lettered, or dropped
+    Reject,
+    /// It is given back, and hello-mq ends
+    Stop,
+}

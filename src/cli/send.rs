@@ -1,0 +1,173 @@
+//! Options of `send`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::OutputForm;
+use crate::message::ShortString;
+use crate::output::Template;
+use crate::values::{Delimiter, Expiration, Header, Name, Rate, Span, Timestamp};
+
+/// Options of `send`.
+#[derive(Args, Debug)]
+pub struct Send {
+    /// A message each; '-' is standard input, and so is no MESSAGE at all; before one that begins with
+    /// '-' put '--'
+    #[arg(value_name = "MESSAGE")]
+    pub messages: Vec<OsString>,
+
+    /// Send this file's bytes as one message, after the MESSAGEs; '-' is standard input; may be
+    /// repeated
+    #[arg(short, long = "file", value_name = "FILE", help_heading = "Input")]
+    pub files: Vec<PathBuf>,
+
+    /// Each line of standard input, or of the files, is a message
+    #[arg(short, long, help_heading = "Input", group = "form")]
+    pub lines: bool,
+
+    /// As --lines, with NUL bytes between the messages, as of find -print0
+    #[arg(short = '0', long, help_heading = "Input", group = "form")]
+    pub null: bool,
+
+    /// As --lines, with these bytes between the messages: \n, \t, \0 and \xNN are understood
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "D",
+        help_heading = "Input",
+        group = "form",
+        allow_hyphen_values = true
+    )]
+    pub delimiter: Option<Delimiter>,
+
+    /// As --lines, each a JSON object with payload, properties, exchange and routing_key, as
+    /// 'receive -o json' prints them; options fill in what it leaves out
+    #[arg(long, help_heading = "Input", group = "form")]
+    pub jsonl: bool,
+
+    /// Send all that N times
+    #[arg(short, long, value_name = "N", help_heading = "Input", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Send at most so many messages a second
+    #[arg(long, value_name = "N", help_heading = "Input")]
+    pub rate: Option<Rate>,
+
+    /// The exchange [default: the default exchange]
+    #[arg(short, long, value_name = "NAME", help_heading = "Destination")]
+    pub exchange: Option<Name>,
+
+    /// The routing key [default: the queue's name for the default exchange, else empty]
+    ///
+    /// With it, or with --exchange, no queue is declared.
+    #[arg(short, long, value_name = "KEY", help_heading = "Destination")]
+    pub routing_key: Option<Name>,
+
+    /// It is no error if no queue takes a message
+    #[arg(long, help_heading = "Destination")]
+    pub allow_unroutable: bool,
+
+    /// The messages' properties.
+    #[command(flatten)]
+    pub properties: Properties,
+
+    /// The messages are requests: wait so long for the next reply, and print each
+    ///
+    /// Each request has a reply-to and a correlation-id of its own (RabbitMQ's direct reply-to).
+    /// 'hello-mq receive --reply -- COMMAND' answers.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Reply",
+        conflicts_with = "reply_to"
+    )]
+    pub reply_timeout: Option<Span>,
+
+    /// What to print of a reply, as of 'receive': text, body or json; or with --explain, of the
+    /// settings: text or json [default: text]
+    #[arg(short, long, value_name = "FORM", help_heading = "Reply")]
+    pub output: Option<OutputForm>,
+
+    /// Print each reply so, as 'receive --format' does
+    #[arg(
+        long,
+        value_name = "TEMPLATE",
+        help_heading = "Reply",
+        allow_hyphen_values = true,
+        requires = "reply_timeout",
+        conflicts_with = "output"
+    )]
+    pub format: Option<Template>,
+
+    /// Don't declare the queue first
+    #[arg(long)]
+    pub no_declare: bool,
+
+    /// The broker keeps the messages on disk: in a durable queue they survive its restart
+    #[arg(long, help_heading = "Properties")]
+    pub persistent: bool,
+
+    /// Give up when the broker confirms nothing for so long [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub confirm_timeout: Option<Span>,
+
+    /// Try so long to get a lost connection back, and then send again what is not confirmed; 0s
+    /// for not at all [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    pub retry_for: Option<Span>,
+}
+
+/// AMQP's properties of a message.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Properties")]
+pub struct Properties {
+    /// A header: 'KEY: VALUE' is text, 'KEY:=JSON' any other type; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "KEY: VALUE")]
+    pub headers: Vec<Header>,
+
+    /// The body's MIME type, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<ShortString>,
+
+    /// The body's encoding, such as gzip
+    #[arg(long, value_name = "ENCODING")]
+    pub content_encoding: Option<ShortString>,
+
+    /// 0 to 255, for a queue with priorities
+    #[arg(long, value_name = "N")]
+    pub priority: Option<u8>,
+
+    /// Drop the message when it has waited so long in a queue, such as 30s
+    #[arg(long, value_name = "DURATION")]
+    pub expiration: Option<Expiration>,
+
+    /// What a reply belongs to
+    #[arg(long, value_name = "ID")]
+    pub correlation_id: Option<ShortString>,
+
+    /// The queue for replies
+    #[arg(long, value_name = "QUEUE")]
+    pub reply_to: Option<ShortString>,
+
+    /// The message's name [default: one of its own for each]
+    #[arg(long, value_name = "ID")]
+    pub message_id: Option<ShortString>,
+
+    /// The message's type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<ShortString>,
+
+    /// The sending user, which the broker checks
+    #[arg(long, value_name = "NAME")]
+    pub user_id: Option<ShortString>,
+
+    /// The sending application
+    #[arg(long, value_name = "NAME")]
+    pub app_id: Option<ShortString>,
+
+    /// When the message was made: 'now', seconds since 1970, or like 2025-12-31T23:59:59Z
+    #[arg(long, value_name = "TIME")]
+    pub timestamp: Option<Timestamp>,
+}

@@ -1,0 +1,294 @@
+//! What to do next about an error.
+
+use super::{Error, Mismatch, TlsFault, is_exclusive_use, is_transient_refusal};
+use crate::text;
+
+impl Error {
+    /// What to do next, where there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Usage(_) => "'hello-mq --help' shows what can be typed",
+            Self::EmptyInput => "an empty message is sent with: hello-mq send ''",
+            // The problem is an option's file, or the variable's value.
+            Self::Config { place, .. } if !place.contains(':') => return None,
+            Self::Config { .. } => "config.example.toml documents every key",
+            Self::Unreachable { origin, .. } => {
+                return Some(format!(
+                    "is RabbitMQ running there, and is the address right ({origin})? --url, or \
+                     --host and --port, name another"
+                ));
+            }
+            Self::Tls { fault, .. } => return of_tls(*fault).map(ToOwned::to_owned),
+            Self::LoginRefused { code, said, .. } => {
+                return of_login(*code, said).map(ToOwned::to_owned);
+            }
+            Self::Refused {
+                code,
+                operation,
+                said,
+                ..
+            } => return of_refusal(*code, operation, said),
+            Self::Different(mismatch) => return Some(of_mismatch(mismatch)),
+            Self::Topology { .. } => {
+                "'hello-mq declare --all' can be run again; what is there is not touched"
+            }
+            Self::Cancelled { .. } => "'hello-mq receive' declares the queue again",
+            Self::NotTaken(messages) => match &messages.cause {
+                Some(cause) => return cause.hint(),
+                None if messages.returned.is_empty() => TROUBLE,
+                None => {
+                    "no queue took it: without --exchange it needs one of the routing key's name \
+                     ('hello-mq declare' makes it, and so does send without --no-declare), with it \
+                     a binding that matches ('rabbitmqctl list_bindings')"
+                }
+            },
+            Self::Lost { .. } => {
+                "try again when the broker is back; what was not confirmed may have to be sent \
+                 again, and what was not acknowledged is back in its queue"
+            }
+            Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug",
+            Self::NotBack { last, .. } => return last.hint(),
+            Self::NoReply { .. } => {
+                "does anybody receive the requests, and answer them? 'rabbitmqctl list_consumers' \
+                 shows who receives"
+            }
+            Self::Nack { .. } => TROUBLE,
+            Self::NoConfirm { .. } => {
+                "what is not confirmed may have arrived nevertheless; try again later"
+            }
+            Self::Short { .. }
+            | Self::TimeIsUp
+            | Self::Input(_)
+            | Self::InputFile { .. }
+            | Self::BadInput { .. }
+            | Self::File { .. }
+            | Self::Output { .. }
+            | Self::Directory { .. }
+            | Self::Spawn { .. }
+            | Self::CommandFailed(_)
+            | Self::Declined(_)
+            | Self::Interrupted(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+const TROUBLE: &str = "the queue is full or its node is in trouble; try again later";
+
+fn of_tls(fault: TlsFault) -> Option<&'static str> {
+    match fault {
+        TlsFault::Theirs => Some(
+            "--tls-ca-file names a file with other authorities to trust, --tls-server-name another \
+             name to expect",
+        ),
+        TlsFault::Ours => {
+            Some("--tls-cert-file and --tls-key-file name the client's certificate and its key")
+        }
+        TlsFault::NotThere => {
+            Some("amqp:// is without TLS; with it, brokers usually listen on port 5671")
+        }
+        TlsFault::NotHere => Some("amqps:// in the URL, or --tls, speaks TLS"),
+        TlsFault::Other => None,
+    }
+}
+
+fn of_login(code: u16, said: &str) -> Option<&'static str> {
+    match code {
+        403 if said.contains("EXTERNAL") => Some(
+            "EXTERNAL takes the user from the client's certificate: is there one of that name, and \
+             does the broker have the mechanism on? --auth plain logs in with user and password",
+        ),
+        403 => Some(
+            "check --username and the password (in the URL, HELLO_MQ_PASSWORD, --password-file or \
+             the configuration file; --explain shows which); the user guest may only log in from \
+             the broker's own host",
+        ),
+        530 if said.contains("limit") => {
+            Some("'rabbitmqctl list_connections' shows who is connected")
+        }
+        530 => Some(
+            "check --vhost and the user's right to it: 'rabbitmqctl list_vhosts' and \
+             'rabbitmqctl list_user_permissions USER' show them",
+        ),
+        _ => None,
+    }
+}
+
+fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
+    let is_delete = operation.starts_with("delete");
+    let hint = match code {
+        403 if is_exclusive_use(said) => {
+            "another consumer has the queue for itself; wait until it ends, or use another queue"
+        }
+        403 if said.contains("reserved prefix") || said.contains("system exchange") => {
+            "names that begin with 'amq.' are the broker's own; use another"
+        }
+        403 => {
+            return Some(missing_right(operation, said).unwrap_or_else(|| {
+                "'rabbitmqctl list_user_permissions USER' shows what the user may configure, \
+                 write and read"
+                    .to_owned()
+            }));
+        }
+        404 if said.contains("no exchange") => {
+            "'rabbitmqctl list_exchanges' shows the exchanges that exist"
+        }
+        404 => {
+            "'hello-mq declare QUEUE' makes a queue; 'rabbitmqctl list_queues' shows those that \
+             exist"
+        }
+        405 => {
+            "another connection has the queue for itself; wait until it ends, or use another queue"
+        }
+        406 if is_delete && said.ends_with("not empty") => {
+            "without --if-empty it is deleted with its messages"
+        }
+        406 if is_delete && said.ends_with("in use") => {
+            "without --if-unused it is deleted nevertheless"
+        }
+        540 if operation.starts_with("purge") => {
+            "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
+             'hello-mq declare' make it anew"
+        }
+        540 if is_delete => {
+            "'hello-mq declare --check' shows whether it has messages or consumers; without \
+             --if-empty and --if-unused it can be deleted"
+        }
+        _ if is_transient_refusal(said) => "declare the queue with --durable",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn of_mismatch(mismatch: &Mismatch) -> String {
+    match &mismatch.command {
+        Some(command) => format!("nothing was changed; as it is, it is declared by: {command}"),
+        None => {
+            let list = if mismatch.entity.starts_with("queue") {
+                "list_queues name durable auto_delete arguments"
+            } else {
+                "list_exchanges name type durable auto_delete internal arguments"
+            };
+            format!(
+                "nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does"
+            )
+        }
+    }
+}
+
+/// Which of the user's rights is missing on what. RabbitMQ from 3.11 on says the right; before, it
+/// follows from the operation (<https://www.rabbitmq.com/docs/access-control#authorisation>).
+///
+/// Its words: `ACCESS_REFUSED - [configure ]access to queue 'q' in vhost '/' refused for user 'u'`.
+fn missing_right(operation: &str, said: &str) -> Option<String> {
+    let said = text::one_line(said);
+    let said = said.strip_prefix("ACCESS_REFUSED - ")?;
+    let (right, rest) = match said.strip_prefix("access to ") {
+        Some(rest) => (None, rest),
+        None => said
+            .split_once(" access to ")
+            .map(|(right, rest)| (Some(right), rest))?,
+    };
+    let (resource, user) = rest.split_once(" refused for user ")?;
+    let right = right.unwrap_or_else(|| right_for(operation, resource));
+    let resource = resource.replace(" in vhost ", " in virtual host ");
+    let kind = if resource.starts_with("topic") {
+        "topic_permissions"
+    } else {
+        "permissions"
+    };
+    Some(format!(
+        "user {user} needs the {right} right on {resource}: 'rabbitmqctl list_user_{kind} {}' \
+         shows what there is",
+        user.trim_matches('\'')
+    ))
+}
+
+/// The right that an operation needs on a resource, which is named as `queue 'q' in vhost '/'`.
+fn right_for(operation: &str, resource: &str) -> &'static str {
+    let verb = operation.split(' ').next().unwrap_or_default();
+    let (is_queue, is_exchange) = (
+        resource.starts_with("queue"),
+        resource.starts_with("exchange"),
+    );
+    match verb {
+        "publish" => "write",
+        "consume" | "look" | "purge" => "read",
+        "listen" if is_exchange => "read",
+        // Its destination is written to, what it leads from is read.
+        "bind" if is_queue => "write",
+        "bind" => match resource.split_once(" in vhost ") {
+            Some((name, _)) if operation.contains(&format!(" to {name}")) => "read",
+            _ => "write",
+        },
+        // Where a queue dead-letters to, or an exchange hands on.
+        "declare" if is_exchange && operation.starts_with("declare queue") => "write",
+        _ => "configure",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_right_is_named_whether_the_broker_does_or_not() {
+        let old = "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'u'";
+        let new = "ACCESS_REFUSED - read access to queue 'q' in vhost '/' refused for user 'u'";
+        for (operation, said) in [
+            ("consume from queue 'q'", old),
+            ("purge queue 'q'", old),
+            ("look at queue 'q'", new),
+        ] {
+            let hint = missing_right(operation, said).unwrap();
+            assert!(
+                hint.starts_with("user 'u' needs the read right on queue 'q' in virtual host '/'"),
+                "{hint}"
+            );
+        }
+        for (operation, resource, right) in [
+            ("declare queue 'q'", "queue 'q' in vhost '/'", "configure"),
+            ("declare queue 'q'", "exchange 'e' in vhost '/'", "write"),
+            (
+                "declare exchange 'e'",
+                "exchange 'e' in vhost '/'",
+                "configure",
+            ),
+            ("delete queue 'q'", "queue 'q' in vhost '/'", "configure"),
+            ("publish", "exchange 'e' in vhost '/'", "write"),
+            (
+                "listen to exchange 'e'",
+                "exchange 'e' in vhost '/'",
+                "read",
+            ),
+            (
+                "listen to exchange 'e'",
+                "queue 'amq.gen-x' in vhost '/'",
+                "configure",
+            ),
+            (
+                "bind queue 'q' to exchange 'e' with 'k'",
+                "queue 'q' in vhost '/'",
+                "write",
+            ),
+            (
+                "bind queue 'q' to exchange 'e' with 'k'",
+                "exchange 'e' in vhost '/'",
+                "read",
+            ),
+            (
+                "bind exchange 'd' to exchange 'e' with 'k'",
+                "exchange 'd' in vhost '/'",
+                "write",
+            ),
+        ] {
+            assert_eq!(
+                right_for(operation, resource),
+                right,
+                "{operation} {resource}"
+            );
+        }
+        assert_eq!(missing_right("publish", "ACCESS_REFUSED - no"), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! What a user proves with who they are, and what the broker proves.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+use super::{Host, TextOnly, parsed};
+
+/// A text that must not be seen: its `Debug` does not show it, and it has no `Display`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `text`, which from then on leaves only through [`Secret::expose`].
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself, for the one place that hands it to the broker.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOnly).map(Self)
+    }
+}
+
+/// How to log in: with one of SASL's mechanisms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// With user and password (RFC 4616).
+    Plain,
+    /// With the client's certificate (RFC 4422, appendix A).
+    External,
+}
+
+impl Mechanism {
+    /// The words that name the mechanisms.
+    pub const NAMES: &'static [&'static str] = &["plain", "external"];
+
+    /// The name in the protocol.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::External => "EXTERNAL",
+        }
+    }
+}
+
+impl FromStr for Mechanism {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "plain" => Ok(Self::Plain),
+            "external" => Ok(Self::External),
+            _ => Err(format!("is one of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Mechanism {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+/// The name, or the address, that the broker's certificate must be for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerName(String);
+
+impl ServerName {
+    /// The name itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ServerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let host: Host = text.parse()?;
+        match host.port() {
+            None => Ok(Self(host.name().to_owned())),
+            Some(_) => Err("a server's name has no port".to_owned()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ServerName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer)
+    }
+}
+
+/// A program, and its arguments, that prints the password. No shell has a hand in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordCommand {
+    /// The program: a path, or a name to be looked for in `PATH`.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Without the arguments, which may be telling.
+impl fmt::Debug for PasswordCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ***", self.program)
+    }
+}
+
+impl<'de> Deserialize<'de> for PasswordCommand {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Words)
+    }
+}
+
+/// Reads a list of strings. Nothing else is repeated in an error: it may be a password.
+struct Words;
+
+const WORDS: &str = "must be a list of strings: a program and its arguments";
+
+impl<'de> Visitor<'de> for Words {
+    type Value = PasswordCommand;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<PasswordCommand, A::Error> {
+        struct Word(String);
+        impl<'de> Deserialize<'de> for Word {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(TextOnly).map(Self)
+            }
+        }
+        let mut all = Vec::new();
+        while let Some(Word(word)) = words.next_element()? {
+            all.push(word);
+        }
+        if all.iter().any(|word| word.contains('\0')) {
+            return Err(de::Error::custom("can't contain a NUL"));
+        }
+        let mut all = all.into_iter();
+        match all.next() {
+            Some(program) if !program.is_empty() => Ok(PasswordCommand {
+                program,
+                arguments: all.collect(),
+            }),
+            _ => Err(de::Error::custom("is empty")),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<PasswordCommand, E> {
+        Err(E::custom(WORDS))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<PasswordCommand, E> {
+        Err(E::custom(WORDS))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<PasswordCommand, E> {
+        Err(E::custom(WORDS))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<PasswordCommand, E> {
+        Err(E::custom(WORDS))
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<PasswordCommand, A::Error> {
+        Err(de::Error::custom(WORDS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let secret = Secret::new("s3cret".to_owned());
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "*** Some(***)");
+    }
+
+    #[test]
+    fn a_server_has_a_name_or_an_address_and_no_port() {
+        for (text, name) in [
+            ("h", "h"),
+            ("::1", "::1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("bücher.example", "xn--bcher-kva.example"),
+        ] {
+            assert_eq!(text.parse::<ServerName>().unwrap().as_str(), name);
+        }
+        assert!("h:1".parse::<ServerName>().is_err());
+        assert!("".parse::<ServerName>().is_err());
+    }
+}
