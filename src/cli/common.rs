@@ -12,7 +12,8 @@ use crate::values::{
 /// Options of every command.
 #[derive(Args, Debug, Default)]
 pub struct Common {
-    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST [env: HELLO_MQ_URL, AMQP_URL]
+    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS [env: HELLO_MQ_URL,
+    /// AMQP_URL]
     ///
     /// Reserved characters are percent-encoded (a '/' in the virtual host is %2F). What the URL
     /// leaves out is the default, but for user and password, which may then come from elsewhere.
@@ -32,7 +33,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "Broker", value_name = "HOST")]
     pub host: Vec<Host>,
 
-    /// The broker's port [default: 5672]
+    /// The broker's port [default: 5672, or 5671 for TLS]
     #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
