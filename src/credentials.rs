@@ -28,15 +28,18 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// The longest password, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
-/// Asks for the password now if a person has to be asked, and once is enough.
+/// Gets hold of a password that can be had only once: from a person, or from what is no regular
+/// file, such as a shell's `<(command)`.
 ///
 /// # Errors
-/// [`Error::Usage`] if there is no terminal; [`Error::Interrupted`].
-pub fn prompt(broker: &mut Broker, interrupt: &Interrupt) -> Result<(), Error> {
-    if broker.password.value == Password::Prompt {
-        let question = format!("password for {broker}: ");
-        broker.password.value = Password::Known(ask(&question, interrupt)?);
-    }
+/// [`Error::Usage`] if there is no terminal; [`Error::Config`]; [`Error::Interrupted`].
+pub fn settle(broker: &mut Broker, interrupt: &Interrupt, talk: &Talk) -> Result<(), Error> {
+    let known = match &broker.password.value {
+        Password::Prompt => ask(&format!("password for {broker}: "), interrupt)?,
+        Password::File(path) if !path.is_file() => password(&broker.password, interrupt, talk)?,
+        _ => return Ok(()),
+    };
+    broker.password.value = Password::Known(known);
     Ok(())
 }
 
@@ -52,8 +55,11 @@ pub fn password(
     let (key, found) = match &password.value {
         Password::Known(secret) => return Ok(secret.clone()),
         Password::Prompt => return Err(Error::Bug("nobody was asked".to_owned())),
-        Password::File(path) => ("password_file", of_file(path)),
-        Password::Command(command) => ("password_command", of_command(command, interrupt, talk)?),
+        Password::File(path) => ("password_file", of_file(path, interrupt)?),
+        Password::Command(command) => (
+            "password_command",
+            of_command(command, PATIENCE, interrupt, talk)?,
+        ),
     };
     found.map_err(|problem| password.origin.unusable(key, problem))
 }
@@ -86,15 +92,26 @@ fn is_exposed(file: &Metadata) -> bool {
     file.is_file() && (mode & OTHERS_READ != 0 || mode & GROUP_READ != 0 && file.uid() != 0)
 }
 
-fn of_file(path: &Path) -> Result<Secret, String> {
+fn of_file(path: &Path, interrupt: &Interrupt) -> Result<Result<Secret, String>, Error> {
     let shown = text::escape(&path.display().to_string());
-    let read = File::open(path).and_then(first_line);
-    let line = read.map_err(|error| format!("cannot read {shown}: {}", reason(&error)))?;
-    checked(line, &shown)
+    let (sender, done) = bounded(1);
+    let path = path.to_owned();
+    // What is no regular file may keep its reader waiting.
+    thread::spawn(move || sender.send(File::open(path).and_then(first_line)));
+    let read = select! {
+        recv(done) -> read => read.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into())),
+        recv(interrupt.receiver()) -> _ => {
+            return Err(Error::Interrupted(format!("while reading the password from {shown}")));
+        }
+    };
+    Ok(read
+        .map_err(|error| format!("cannot read {shown}: {}", reason(&error)))
+        .and_then(|line| checked(line, &shown)))
 }
 
 fn of_command(
     command: &PasswordCommand,
+    patience: Duration,
     interrupt: &Interrupt,
     talk: &Talk,
 ) -> Result<Result<Secret, String>, Error> {
@@ -111,7 +128,7 @@ fn of_command(
     };
     let done = watch(&mut child);
     let start = Instant::now();
-    let give_up = after(PATIENCE);
+    let give_up = after(patience);
     let mut silence = after(SILENCE);
     let printed = loop {
         select! {
@@ -124,7 +141,7 @@ fn of_command(
             }
             recv(give_up) -> _ => {
                 end(child);
-                let waited = text::rounded(PATIENCE);
+                let waited = text::rounded(patience);
                 return Ok(Err(format!("{program} printed no password within {waited}")));
             }
             recv(silence) -> _ => {
@@ -136,7 +153,7 @@ fn of_command(
     // It has closed its standard output; its end is near.
     let status = loop {
         match child.try_wait() {
-            Ok(None) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+            Ok(None) if start.elapsed() < patience => thread::sleep(Duration::from_millis(1)),
             Ok(None) => {
                 end(child);
                 return Ok(Err(format!("{program} does not end")));
@@ -280,5 +297,31 @@ mod tests {
         for bad in [&b""[..], b"\n", b"a\0b", b"\xff"] {
             assert!(checked(first_line(bad).unwrap(), "f").is_err());
         }
+    }
+
+    #[test]
+    fn a_command_has_only_so_much_time() {
+        let of = |words: &[&str]| {
+            let command = PasswordCommand {
+                program: words[0].to_owned(),
+                arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
+            };
+            let patience = Duration::from_millis(300);
+            let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
+            of_command(&command, patience, &interrupt, &talk).unwrap()
+        };
+        assert_eq!(
+            of(&["sleep", "60"]),
+            Err("sleep printed no password within 300ms".to_owned())
+        );
+        // It has printed it, but stays.
+        assert_eq!(
+            of(&["sh", "-c", "echo s3cret; exec >&-; exec sleep 60"]),
+            Err("sh does not end".to_owned())
+        );
+        assert_eq!(
+            of(&["echo", "s3cret"]),
+            Ok(Secret::new("s3cret".to_owned()))
+        );
     }
 }

@@ -65,7 +65,7 @@ fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
     let mut settings = settings::resolve(&cli.common, &cli.command, variable, file.as_ref())?;
     if !cli.common.explain {
         warn(file.as_ref(), &settings.broker, &talk);
-        credentials::prompt(&mut settings.broker, &interrupt)?;
+        credentials::settle(&mut settings.broker, &interrupt, &talk)?;
     }
     let context = Context {
         settings,

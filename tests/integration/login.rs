@@ -92,6 +92,39 @@ fn the_password_comes_from_a_file_or_a_command() {
 }
 
 #[test]
+fn a_password_from_a_pipe_is_read_once_and_outlives_a_lost_connection() {
+    let name = queue("piper");
+    user(&name, "s3cret", ".* .* .*");
+    let address = address();
+    let (host, port) = address.split_once(':').unwrap();
+    let ours = queue("piped");
+    let line = format!(
+        "exec \"$H\" receive {ours} --host {host} --port {port} --username {name} --password-file \
+         <(echo s3cret)"
+    );
+    let mut receiver = shell(&line).without_env("HELLO_MQ_URL").spawn();
+    receiver.expect("CTRL+C\n");
+    receiver.collect();
+    broker_tool(&format!(
+        "rabbitmqctl -q close_all_user_connections {name} because"
+    ));
+    assert!(receiver.has_said("connected to", 1));
+    hello(["send", "-q", &ours, "x"]).run();
+    thread::sleep(Duration::from_secs(1));
+    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    assert_eq!(outcome.stdout, " [x] Received 'x'\n", "{outcome:?}");
+
+    // One that nothing comes from does not keep the user.
+    let line = "exec \"$H\" send x --password-file <(exec sleep 60 2>/dev/null)";
+    let sender = shell(line).spawn();
+    thread::sleep(Duration::from_millis(500));
+    let (outcome, time) = sender.stop(Signal::SIGINT);
+    outcome.failed(130, &["while reading the password from /dev/fd/"]);
+    assert!(time < Duration::from_secs(2), "{time:?}");
+}
+
+#[test]
 fn what_keeps_the_password_away_is_named() {
     let files = Files::new();
     let empty = private(&files, "empty", "\nx");
