@@ -125,7 +125,7 @@ const MESSAGES: u32 = 100_000;
 fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
     let mut node = Node::start();
     let numbers = numbers(MESSAGES);
-    node.hello(["declare", "--durable", "d"]).run();
+    node.declare_durable("d");
 
     // Slow enough for every fault to find it at work.
     let files = Files::new();
@@ -230,7 +230,7 @@ fn an_operator_who_closes_all_connections() {
 fn a_memory_alarm_that_comes_and_goes() {
     let mut node = Node::start();
     let part = numbers(20_000);
-    node.hello(["declare", "--durable", "d"]).run();
+    node.declare_durable("d");
     let mut silence = Duration::ZERO;
     let mut sender = node.hello(send("d", &[], &part)).spawn();
     sender.collect();
@@ -358,8 +358,8 @@ fn a_disk_that_is_full() {
             .unwrap()
             .success()
     };
-    let node = Node::start();
-    node.hello(["declare", "--durable", "d"]).run();
+    let mut node = Node::start();
+    node.declare_durable("d");
     let part = numbers(20_000);
     node.hello(send("d", &["--quiet"], &part)).run().printed("");
     let mut seen = Vec::new();
@@ -395,8 +395,8 @@ fn a_disk_that_is_full() {
 
 #[test]
 fn a_reader_that_stops_reading_for_a_minute() {
-    let node = Node::start();
-    node.hello(["declare", "--durable", "d"]).run();
+    let mut node = Node::start();
+    node.declare_durable("d");
     let lines = numbers(MESSAGES).join("\n");
     node.hello(["send", "-q", "d", "--persistent", "--quiet", "-l"])
         .stdin(lines)
@@ -562,8 +562,8 @@ fn a_forwarder_that_is_killed_and_whose_broker_is() {
     let mut node = Node::start();
     let files = Files::new();
     let lines = files.write("lines", &numbers(20_000).join("\n"));
-    node.hello(["declare", "--durable", "to"]).run();
-    node.hello(["declare", "--durable", "from"]).run();
+    node.declare_durable("to");
+    node.declare_durable("from");
     node.hello([
         "send",
         "-q",

@@ -306,7 +306,7 @@ fn a_lost_connection_is_got_back_and_every_message_handled() {
     let mut node = Node::start();
     let files = Files::new();
     let log = files.write("log", "");
-    node.hello(["declare", "--durable", "d"]).run();
+    node.declare_durable("d");
     node.hello(["send", "-q", "d", "--persistent", "-l"])
         .stdin(
             (0..200)

@@ -22,7 +22,7 @@ fn send<'a>(queue: &'a str, numbers: &'a [String]) -> impl Iterator<Item = &'a s
 #[test]
 fn a_send_goes_on_when_the_broker_is_back_and_loses_nothing() {
     let mut node = Node::start();
-    node.hello(["declare", "--durable", "d"]).run();
+    node.declare_durable("d");
     let numbers = numbers(20_000);
     let mut sender = node.hello(send("d", &numbers)).spawn();
     sender.collect();
@@ -79,7 +79,7 @@ fn a_send_goes_on_when_the_broker_is_back_and_loses_nothing() {
 #[test]
 fn a_receive_goes_on_when_the_broker_is_back_and_loses_nothing() {
     let mut node = Node::start();
-    node.hello(["declare", "--durable", "d"]).run();
+    node.declare_durable("d");
     let numbers = numbers(20_000);
     node.hello(send("d", &numbers)).run();
     let mut receiver = node
@@ -149,7 +149,7 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
 
     // A durable one is not gone, and nothing is said. (A broker that is killed may forget even
     // that it was declared a moment ago.)
-    node.hello(["declare", "--durable", "kept"]).run();
+    node.declare_durable("kept");
     let mut sender = node
         .hello([
             "send",

@@ -518,6 +518,13 @@ impl Node {
         all
     }
 
+    /// Declares a durable queue, and waits until it is on the disk: a broker that is killed a moment
+    /// after it has said that the queue is there may have forgotten it.
+    pub fn declare_durable(&mut self, queue: &str) {
+        self.hello(["declare", "--durable", queue]).run();
+        self.tool("rabbitmqctl -q eval mnesia:sync_log().");
+    }
+
     /// hello-mq, talking to this node.
     pub fn hello<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Hello {
         hello(arguments).env("HELLO_MQ_URL", &self.url)
