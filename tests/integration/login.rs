@@ -525,6 +525,89 @@ fn a_profile_wins_over_the_rest_of_the_file() {
 }
 
 #[test]
+fn what_a_url_says_is_explained_part_by_part() {
+    for (url, options, broker, lines) in [
+        (
+            "amqp://h",
+            &[][..],
+            "amqp://guest@h:5672/",
+            &[
+                "port 5672 from --url",
+                "vhost / from --url",
+                "username guest the default",
+            ][..],
+        ),
+        (
+            "amqp://h/",
+            &[],
+            "amqp://guest@h:5672/",
+            &["vhost / from --url"],
+        ),
+        (
+            "amqps://u%40x:s3cret@[::1]/v%2Fw",
+            &[],
+            "amqps://u%40x@[::1]:5671/v%2Fw",
+            &[
+                "hosts ::1 from --url",
+                "port 5671 from --url",
+                "vhost v/w from --url",
+                "tls true from --url",
+                "username u@x from --url",
+                "password *** from --url",
+            ],
+        ),
+        (
+            "amqp://u@h:1/v",
+            &[
+                "--host",
+                "o",
+                "--port",
+                "2",
+                "--vhost",
+                "p",
+                "--username",
+                "q",
+            ],
+            "amqp://q@o:2/p",
+            &[
+                "hosts o from --host",
+                "port 2 from --port",
+                "vhost p from --vhost",
+                "username q from --username",
+            ],
+        ),
+        (
+            "amqps://h/?heartbeat=5&connection_timeout=1500&server_name_indication=n",
+            &["--heartbeat", "7s"],
+            "amqps://guest@h:5671/",
+            &[
+                "heartbeat 7s from --heartbeat",
+                "connect_timeout 1s 500ms from --url",
+                "tls.server_name n from --url",
+            ],
+        ),
+    ] {
+        let outcome = hello(["receive", "--explain", "-u", url])
+            .without_env("HELLO_MQ_URL")
+            .args(options)
+            .run();
+        let said: Vec<_> = outcome
+            .stdout
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        let connect = format!("connect to {broker}");
+        for line in lines.iter().copied().chain([connect.as_str()]) {
+            assert!(
+                said.iter().any(|said| said == line),
+                "{url}: no {line:?} in {said:#?}"
+            );
+        }
+        assert!(!outcome.stdout.contains("s3cret"), "{outcome:?}");
+    }
+}
+
+#[test]
 fn each_command_says_what_it_would_do() {
     let explained = |words: &[&str]| {
         let outcome = hello(words).args(["--explain", "-u", "amqp://h"]).run();
