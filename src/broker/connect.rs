@@ -231,7 +231,7 @@ fn why(
     };
     // Who does not understand, or does not like what is shown, may hang up without an answer.
     let what_if = match (step, error.kind()) {
-        (_, io::ErrorKind::TimedOut) => "",
+        (_, io::ErrorKind::TimedOut | io::ErrorKind::InvalidInput) => "",
         (Step::Tls, _) => "; is TLS spoken there?",
         (Step::Greeting, _) if over_tls => "; does it want a client's certificate, or another one?",
         (Step::Greeting, _) => "; is TLS spoken there (amqps)?",

@@ -124,6 +124,10 @@ pub struct Delete {
     /// Don't ask, on a terminal, before messages are lost
     #[arg(short, long)]
     pub yes: bool,
+
+    /// What to print: a line for a person (text), or an object (json)
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: ListForm,
 }
 
 /// Options of `purge`.
@@ -136,6 +140,10 @@ pub struct Purge {
     /// Don't ask, on a terminal, before messages are lost
     #[arg(short, long)]
     pub yes: bool,
+
+    /// What to print: a line for a person (text), or an object (json)
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: ListForm,
 }
 
 /// What a received message looks like.

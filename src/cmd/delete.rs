@@ -1,5 +1,6 @@
 //! `hello-mq delete`: take a queue or an exchange away.
 
+use super::removal::{self, Entity, State};
 use super::{Context, confirm, counted};
 use crate::broker::topology;
 use crate::cli;
@@ -16,19 +17,20 @@ pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     let Some(exchange) = exchange(arguments)? else {
         return queue(arguments, context);
     };
-    let name = format!("exchange '{}'", text::escape(exchange));
+    let entity = Entity::Exchange(exchange);
     let connector = context.connector("delete", None);
     let mut session = connector.open()?;
     match topology::look_up_exchange(&mut session, exchange) {
         Err(Error::Refused { code: 404, .. }) => {
-            missing(context, &name, &connector.broker(), "delete");
-            return session.close();
+            session.close()?;
+            let broker = connector.broker();
+            return removal::missing(context, arguments.output, entity, &broker, "delete");
         }
         found => found?,
     }
     topology::delete_exchange(&mut session, exchange, arguments.if_unused)?;
     session.close()?;
-    context.print(&format!(" [x] Deleted {name}"))
+    removal::tell(context, arguments.output, entity, State::Deleted, None)
 }
 
 /// What it would do.
@@ -67,17 +69,14 @@ fn exchange(arguments: &cli::Delete) -> Result<Option<&str>, Error> {
 
 fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     let queue = named(context, "delete")?;
+    let entity = Entity::Queue(queue);
     let connector = context.connector("delete", None);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
         Err(Error::Refused { code: 404, .. }) => {
-            missing(
-                context,
-                &format!("queue {queue}"),
-                &connector.broker(),
-                "delete",
-            );
-            return session.close();
+            session.close()?;
+            let broker = connector.broker();
+            return removal::missing(context, arguments.output, entity, &broker, "delete");
         }
         Ok(state) if state.messages > 0 && !arguments.yes && !arguments.if_empty => {
             let messages = counted(state.messages.into(), "message");
@@ -94,10 +93,13 @@ fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     }
     let messages = topology::delete(&mut session, queue, arguments.if_empty, arguments.if_unused)?;
     session.close()?;
-    context.print(&format!(
-        " [x] Deleted {queue} ({})",
-        counted(messages.into(), "message")
-    ))
+    removal::tell(
+        context,
+        arguments.output,
+        entity,
+        State::Deleted,
+        Some(messages),
+    )
 }
 
 /// The queue that the command line names. What takes something away does not guess.
@@ -109,11 +111,4 @@ pub(super) fn named<'c>(context: &'c Context, verb: &str) -> Result<&'c QueueNam
             "which queue? Name it: hello-mq {verb} QUEUE"
         ))),
     }
-}
-
-/// Says that there is nothing to take away.
-pub(super) fn missing(context: &Context, name: &str, broker: &str, verb: &str) {
-    context.talk.note(&format!(
-        "there is no {name} on {broker}; nothing to {verb}"
-    ));
 }

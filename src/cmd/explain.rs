@@ -18,7 +18,8 @@ pub fn run(command: Command, context: &Context) -> Result<(), Error> {
         Command::Declare(declare) => declare.output == ListForm::Json,
         Command::Send(send) => send.output == Some(OutputForm::Json),
         Command::Receive(receive) => receive.output == Some(OutputForm::Json),
-        Command::Delete(_) | Command::Purge(_) => false,
+        Command::Delete(delete) => delete.output == ListForm::Json,
+        Command::Purge(purge) => purge.output == ListForm::Json,
     };
     let mut operations = vec![format!("connect to {}", context.settings.broker)];
     operations.extend(match command {

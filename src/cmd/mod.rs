@@ -6,6 +6,7 @@ pub mod delete;
 pub mod explain;
 pub mod purge;
 pub mod receive;
+mod removal;
 pub mod send;
 mod sending;
 

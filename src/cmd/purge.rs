@@ -1,6 +1,7 @@
 //! `hello-mq purge`: throw away the messages of a queue.
 
-use super::delete::{missing, named};
+use super::delete::named;
+use super::removal::{self, Entity, State};
 use super::{Context, confirm, counted};
 use crate::broker::topology;
 use crate::cli;
@@ -12,17 +13,14 @@ use crate::error::Error;
 /// Those of the broker; [`Error::Declined`] if the user thinks better of it.
 pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
     let queue = named(context, "purge")?;
+    let entity = Entity::Queue(queue);
     let connector = context.connector("purge", None);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
         Err(Error::Refused { code: 404, .. }) => {
-            missing(
-                context,
-                &format!("queue {queue}"),
-                &connector.broker(),
-                "purge",
-            );
-            return session.close();
+            session.close()?;
+            let broker = connector.broker();
+            return removal::missing(context, arguments.output, entity, &broker, "purge");
         }
         Ok(state) if state.messages > 0 && !arguments.yes => {
             let messages = counted(state.messages.into(), "message");
@@ -39,10 +37,13 @@ pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
     }
     let messages = topology::purge(&mut session, queue)?;
     session.close()?;
-    context.print(&format!(
-        " [x] Purged {queue} ({})",
-        counted(messages.into(), "message")
-    ))
+    removal::tell(
+        context,
+        arguments.output,
+        entity,
+        State::Purged,
+        Some(messages),
+    )
 }
 
 /// What it would do.

@@ -531,6 +531,33 @@ fn a_queue_is_purged_and_deleted() {
 }
 
 #[test]
+fn what_is_taken_away_is_told_in_json_too() {
+    let (name, exchange) = (queue("json"), queue("json-exchange"));
+    let of = |words: &[&str], expected: &str| {
+        let line = format!("{expected}\n");
+        hello(words).args(["-o", "json"]).run().printed(&line);
+    };
+    let of_queue = |rest: &str| format!(r#"{{"kind":"queue","name":"{name}","state":{rest}}}"#);
+    of(&["purge", &name], &of_queue(r#""missing""#));
+    hello(["send", "-q", &name, "a", "b"]).run();
+    of(&["purge", &name], &of_queue(r#""purged","messages":2"#));
+    hello(["send", "-q", &name, "a"]).run();
+    of(&["delete", &name], &of_queue(r#""deleted","messages":1"#));
+    of(&["delete", &name], &of_queue(r#""missing""#));
+    hello(["declare", "-e", &exchange]).run();
+    for state in ["deleted", "missing"] {
+        of(
+            &["delete", "-e", &exchange],
+            &format!(r#"{{"kind":"exchange","name":"{exchange}","state":"{state}"}}"#),
+        );
+    }
+    let explained = hello(["purge", &name, "-o", "json", "--explain"]).run();
+    let explained: serde_json::Value = serde_json::from_str(&explained.stdout).unwrap();
+    assert_eq!(explained["settings"]["queue"]["value"], name);
+    assert_eq!(explained["operations"][2], format!("queue.purge '{name}'"));
+}
+
+#[test]
 fn what_the_type_of_a_queue_does_not_allow_is_explained() {
     let (stream, quorum) = (queue("stream"), queue("quorum"));
     hello(["declare", &stream, "--type", "stream"]).run();
