@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::{Deserialize, Deserializer};
 
@@ -127,6 +127,22 @@ pub enum StreamOffset {
     Number(u64),
     /// With the messages of this moment.
     Moment(Timestamp),
+}
+
+impl fmt::Display for StreamOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("first"),
+            Self::Last => f.write_str("last"),
+            Self::Next => f.write_str("next"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Moment(Timestamp(seconds)) => {
+                // It was written as a date, which ends with the year 9999.
+                let moment = UNIX_EPOCH + Duration::from_secs(*seconds);
+                humantime::format_rfc3339_seconds(moment).fmt(f)
+            }
+        }
+    }
 }
 
 impl FromStr for StreamOffset {

@@ -677,6 +677,17 @@ fn each_command_says_what_it_would_do() {
          message\nbasic.cancel\n"
     );
     assert_eq!(
+        explained(&["receive", "q", "--peek"]),
+        format!(
+            "{declare}basic.get 'q', until there are no more\nchannel.close: every message goes back\n"
+        )
+    );
+    for offset in ["first", "7", "2025-12-31T23:59:59Z"] {
+        let line =
+            format!("\nbasic.consume 'q' no_ack=false exclusive=false x-stream-offset={offset}\n");
+        assert!(explained(&["receive", "q", "--stream-offset", offset]).contains(&line));
+    }
+    assert_eq!(
         explained(&["delete", "q", "--if-empty"]),
         "queue.declare 'q' passive=true\nqueue.delete 'q' if_empty=true if_unused=false\n"
     );

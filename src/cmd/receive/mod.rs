@@ -118,7 +118,7 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     let mut operations = Vec::new();
     let mut queue = Some(&settings.queue.value);
     match Source::new(arguments, context)? {
-        Source::Queue if settings.no_declare.value || arguments.peek => {}
+        Source::Queue if settings.no_declare.value => {}
         Source::Queue => operations.push(topology::implicit(&settings.definition)),
         Source::Exchange(exchange, routing_keys) => {
             queue = None;
@@ -140,11 +140,15 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     let priority = options
         .priority
         .map(|priority| format!(" x-priority={priority}"));
+    let offset = options
+        .stream_offset
+        .map(|offset| format!(" x-stream-offset={offset}"));
     operations.push(format!(
-        "basic.consume {queue} no_ack={} exclusive={}{}",
+        "basic.consume {queue} no_ack={} exclusive={}{}{}",
         options.auto_ack,
         options.exclusive,
-        priority.unwrap_or_default()
+        priority.unwrap_or_default(),
+        offset.unwrap_or_default()
     ));
     let then = match &arguments.forward_to {
         Some(target) => format!(
