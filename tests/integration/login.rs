@@ -1,10 +1,11 @@
 //! Who logs in, with what, where to, and with which rights; and that the password stays secret.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -386,10 +387,7 @@ fn names_may_hold_any_character() {
             &["add_vhost", &vhost],
             &["set_permissions", "-p", &vhost, &name, ".*", ".*", ".*"],
         ] {
-            let status = std::process::Command::new("rabbitmqctl")
-                .arg("-q")
-                .args(line)
-                .status();
+            let status = Command::new("rabbitmqctl").arg("-q").args(line).status();
             assert!(status.unwrap().success(), "{line:?}");
         }
         let url = format!(
@@ -909,4 +907,48 @@ fn each_step_of_the_login_is_bounded_and_named() {
         let time = begun.elapsed();
         assert!(time < Duration::from_secs(3), "{step}: {time:?}");
     }
+}
+
+/// A listener whose queue of connections is full: it answers no more.
+const FULL: &str = "
+import socket, sys, time
+server = socket.socket()
+server.bind(('127.0.0.1', 0))
+server.listen(0)
+waiting = [socket.socket() for _ in range(4)]
+for client in waiting:
+    client.setblocking(False)
+    client.connect_ex(server.getsockname())
+time.sleep(0.3)
+print(server.getsockname()[1], flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn a_host_that_does_not_even_answer_is_bounded_and_named() {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/pika/bin/python");
+    let mut peer = Command::new(python)
+        .args(["-c", FULL])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run scripts/setup python first");
+    let mut port = String::new();
+    BufReader::new(peer.stdout.take().unwrap())
+        .read_line(&mut port)
+        .unwrap();
+    for scheme in ["amqp", "amqps"] {
+        let url = format!("{scheme}://127.0.0.1:{}", port.trim());
+        let begun = Instant::now();
+        hello(["declare", "-u", &url, "--connect-timeout", "700ms"])
+            .run()
+            .failed(69, &["no answer within ", " while connecting (127.0.0.1:"]);
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+    drop(peer.stdin.take());
+    peer.wait().unwrap();
 }
