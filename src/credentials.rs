@@ -75,10 +75,13 @@ pub fn warn_if_exposed(path: &Path, what: &str, talk: &Talk) {
     }
 }
 
-/// Whether there is a key in a file of certificates.
+/// Whether there is a key in a file of certificates. What is no regular file can be read only once,
+/// and is left alone.
 #[must_use]
 pub fn holds_key(path: &Path) -> bool {
-    fs::read(path).is_ok_and(|text| {
+    let text = path.is_file().then(|| fs::read(path));
+    text.is_some_and(|text| {
+        let text = text.unwrap_or_default();
         let mark = b"PRIVATE KEY-----";
         text.windows(mark.len()).any(|window| window == mark)
     })

@@ -100,8 +100,8 @@ pub fn connect(broker: &Broker, password: &Secret, client: &str) -> Result<Conne
         failed.push(("the host's name has no address".to_owned(), None));
     }
     // What is not TLS's fault may get better by waiting.
-    let fault = failed.iter().all(|(_, fault)| fault.is_some());
-    let fault = failed[0].1.filter(|_| fault);
+    let is_tls = failed.iter().all(|(_, fault)| fault.is_some());
+    let fault = failed[0].1.filter(|_| is_tls);
     let reasons: Vec<_> = failed.into_iter().map(|(reason, _)| reason).collect();
     let reason = reasons.join("; ");
     Err(match fault {

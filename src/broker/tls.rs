@@ -112,6 +112,13 @@ impl Client {
         let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
         Some(match error {
             Tls::InvalidCertificate(error) => (TlsFault::Theirs, self.theirs(error, name)),
+            // What brokers say before TLS 1.3 where a certificate is missing, and for much else.
+            Tls::AlertReceived(AlertDescription::HandshakeFailure) => (
+                TlsFault::Ours,
+                "it refused to shake hands in TLS: perhaps it wants another certificate of ours, or \
+                 one at all, or no cipher suits both"
+                    .to_owned(),
+            ),
             Tls::AlertReceived(alert) => match ours(*alert) {
                 Some(why) if self.has_certificate => {
                     let why = format!("it refused our certificate: {why}");
@@ -208,8 +215,6 @@ fn ours(alert: AlertDescription) -> Option<&'static str> {
         AlertDescription::CertificateUnknown => "unknown certificate",
         AlertDescription::UnknownCA => "it does not know its issuer",
         AlertDescription::AccessDenied => "access denied",
-        // What brokers say before TLS 1.3 where a certificate is missing.
-        AlertDescription::HandshakeFailure => "handshake failure",
         _ => return None,
     })
 }

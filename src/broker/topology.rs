@@ -76,12 +76,23 @@ pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     }
 }
 
-/// As [`ensure`], for a queue that was there on a connection that is lost. If it is gone with its
-/// broker, as a queue is that is not durable, so is what was in it, and that is said.
+/// As [`ensure`], over one connection after the other: `was_there` remembers whether the queue was
+/// made sure of before.
 ///
 /// # Errors
 /// As [`ensure`].
-pub fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
+pub fn keep(session: &mut Session, queue: &Queue, was_there: &mut bool) -> Result<(), Error> {
+    if *was_there {
+        return ensure_again(session, queue);
+    }
+    ensure(session, queue)?;
+    *was_there = true;
+    Ok(())
+}
+
+/// As [`ensure`], for a queue that was there on a connection that is lost. If it is gone with its
+/// broker, as a queue is that is not durable, so is what was in it, and that is said.
+fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     let Some(name) = &queue.name else {
         return ensure(session, queue);
     };

@@ -297,7 +297,19 @@ impl Table<'_> {
                     .map(|command| command.map(Password::Command))
             });
         let mut layer = Layer {
-            url: self.setting(config.url.as_ref()),
+            url: self.setting(config.url.as_ref()).map(|url| {
+                url.map(|mut url| {
+                    let parameters = &mut url.parameters;
+                    for path in [
+                        &mut parameters.cacertfile,
+                        &mut parameters.certfile,
+                        &mut parameters.keyfile,
+                    ] {
+                        *path = path.take().map(|path| self.absolute(&path));
+                    }
+                    url
+                })
+            }),
             hosts: self.setting(config.hosts.as_ref()).or(self
                 .setting(config.host.as_ref())
                 .map(|host| host.map(|host| vec![host]))),
@@ -357,13 +369,16 @@ impl Table<'_> {
         value.map(|value| Setting::new(value.get_ref().clone(), self.origin(value)))
     }
 
-    /// A path: `~/` is the user's home, and what is relative is so to the file's directory.
     fn path(&self, value: Option<&Spanned<PathBuf>>) -> Option<Setting<PathBuf>> {
-        self.setting(value).map(|setting| {
-            setting.map(|path| match (path.strip_prefix("~"), &self.home) {
-                (Ok(rest), Some(home)) => home.join(rest),
-                _ => self.file.path.parent().unwrap_or(Path::new("")).join(path),
-            })
-        })
+        self.setting(value)
+            .map(|setting| setting.map(|path| self.absolute(&path)))
+    }
+
+    /// A path: `~/` is the user's home, and what is relative is so to the file's directory.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => self.file.path.parent().unwrap_or(Path::new("")).join(path),
+        }
     }
 }

@@ -361,13 +361,21 @@ fn a_profile_stands_between_the_environment_and_the_file() {
 
 #[test]
 fn paths_of_the_file_are_relative_to_it() {
-    let path = |text: &str| {
+    let broker = |text: &str| {
         let cli = cli::parse(["hello-mq", "send"].map(OsString::from)).unwrap();
         let file = config::parse("/etc/x/f.toml".into(), text.to_owned()).unwrap();
         let home = |name: &str| (name == "HOME").then(|| "/home/u".into());
         let settings = resolve(&cli.common, &cli.command, home, Some(&file)).unwrap();
-        settings.broker.password.value
+        settings.broker
     };
+    let path = |text: &str| broker(text).password.value;
+    assert_eq!(
+        broker("url = 'amqps://h/?cacertfile=ca.pem'")
+            .tls
+            .ca_file
+            .value,
+        Some("/etc/x/ca.pem".into())
+    );
     for (text, expected) in [
         ("password_file = 'p'", "/etc/x/p"),
         ("password_file = '/p'", "/p"),

@@ -126,6 +126,29 @@ fn a_password_from_a_pipe_is_read_once_and_outlives_a_lost_connection() {
 }
 
 #[test]
+fn a_password_that_is_gone_later_does_not_hide_what_was_confirmed() {
+    let name = queue("rotated");
+    user(&name, "s3cret", ".* .* .*");
+    let files = Files::new();
+    let password = private(&files, "password", "s3cret\n");
+    let mut sender = as_user(&name, &["send", "--rate", "50", "-c", "1000", "x"])
+        .args(["--password-file", &password])
+        .spawn();
+    sender.collect();
+    thread::sleep(Duration::from_secs(1));
+    fs::remove_file(&password).unwrap();
+    broker_tool(&format!(
+        "rabbitmqctl -q close_all_user_connections {name} because"
+    ));
+    let outcome = sender.end();
+    outcome.failed(78, &["--password-file: cannot read ", " of 1000 confirmed"]);
+    assert!(
+        !outcome.stderr.contains(" 0 of 1000 confirmed"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
 fn what_keeps_the_password_away_is_named() {
     let files = Files::new();
     let empty = private(&files, "empty", "\nx");

@@ -27,7 +27,7 @@ pub fn of(arguments: cli::Declare, context: &Context) -> Result<Plan, Error> {
             return Err(Error::Config {
                 place: "--all".to_owned(),
                 problem: "the configuration file has no [[queues]], [[exchanges]] or \
-                          [[bindings]], or there is none"
+                          [[bindings]], or there is none; config.example.toml shows some"
                     .to_owned(),
             });
         }

@@ -158,12 +158,7 @@ impl<'c> Line<'c> {
         match &self.source {
             Source::Queue => {
                 if !settings.no_declare.value {
-                    if self.is_queue_there {
-                        topology::ensure_again(session, &settings.definition)?;
-                    } else {
-                        topology::ensure(session, &settings.definition)?;
-                        self.is_queue_there = true;
-                    }
+                    topology::keep(session, &settings.definition, &mut self.is_queue_there)?;
                 }
                 Ok(Cow::Borrowed(&settings.queue.value))
             }

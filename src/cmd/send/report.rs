@@ -162,8 +162,8 @@ impl<'c> Report<'c> {
     pub fn cut_short(self, cause: Error, read_all: bool) -> Error {
         self.talk.end_progress();
         match cause {
-            // Nothing was sent; what is wrong says enough.
-            Error::Config { .. } | Error::Usage(_) => cause,
+            // Nothing was tried; what is wrong says enough.
+            Error::Config { .. } if self.last.is_none() => cause,
             // The refused messages are named anyway.
             Error::Nack { .. } => self.failure(None, read_all),
             cause => self.failure(Some(Box::new(cause)), read_all),

@@ -104,12 +104,7 @@ impl<L: Ledger> Sending<L> {
     fn publish(&mut self, session: &mut Session) -> Result<(), Error> {
         loop {
             if let Some(queue) = self.queue.as_ref().filter(|_| self.is_queue_needed) {
-                if self.is_queue_there {
-                    topology::ensure_again(session, queue)?;
-                } else {
-                    topology::ensure(session, queue)?;
-                    self.is_queue_there = true;
-                }
+                topology::keep(session, queue, &mut self.is_queue_there)?;
             }
             let mut publisher = Publisher::open(session, self.options)?;
             let result = self.pump(&mut publisher);
