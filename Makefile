@@ -28,7 +28,8 @@ demo: build
 
 test: lint
 	$(CARGO) test --locked --lib --bins
-	@scripts/setup rabbitmq python
+	@scripts/setup rabbitmq python shells manual
+	$(CARGO) test --locked --test rendered
 	scripts/with-broker $(CARGO) test --locked --test integration
 
 lint:

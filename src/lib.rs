@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod cli;
 pub mod cmd;
+pub mod completion;
 pub mod config;
 pub mod credentials;
 pub mod error;
@@ -24,7 +25,7 @@ pub mod values;
 use std::env;
 use std::io::{self, Write};
 
-use cli::{Cli, Command, Instead};
+use cli::{Cli, Command, Common, Instead, Verb};
 use cmd::Context;
 pub use cmd::receive::abort;
 use error::{Error, Status};
@@ -35,11 +36,12 @@ use talk::Talk;
 /// Prints what there is to print instead of doing something, and returns the status to end with.
 #[must_use]
 pub fn answer(instead: &Instead) -> Status {
+    let text = format!("{}\n", instead.text.trim_end());
     if !instead.asked_for {
-        let _ = io::stderr().write_all(instead.text.as_bytes());
+        let _ = io::stderr().write_all(text.as_bytes());
         return Status::Usage;
     }
-    match io::stdout().write_all(instead.text.as_bytes()) {
+    match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Status::Io,
         _ => Status::Done,
     }
@@ -50,7 +52,12 @@ pub fn answer(instead: &Instead) -> Status {
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
     let talk = Talk::new(cli.common.quiet);
-    match execute(cli, interrupt, talk.clone()) {
+    let result = match cli.command {
+        Command::Verb(verb) => execute(&cli.common, verb, interrupt, talk.clone()),
+        Command::Completions(arguments) => cmd::completions::run(&arguments),
+        Command::Man(arguments) => cmd::man::run(&arguments, &talk),
+    };
+    match result {
         Ok(()) => Status::Done,
         Err(error) => {
             talk.error(&error);
@@ -59,11 +66,11 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     }
 }
 
-fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
+fn execute(common: &Common, verb: Verb, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
     let variable = |name: &str| env::var_os(name);
-    let file = config::read(config::place(cli.common.config.as_deref(), variable))?;
-    let mut settings = settings::resolve(&cli.common, &cli.command, variable, file.as_ref())?;
-    if !cli.common.explain {
+    let file = config::read(config::place(common.config.as_deref(), variable))?;
+    let mut settings = settings::resolve(common, &verb, variable, file.as_ref())?;
+    if !common.explain {
         warn(file.as_ref(), &settings.broker, &talk);
         credentials::settle(&mut settings.broker, &interrupt, &talk)?;
     }
@@ -72,15 +79,15 @@ fn execute(cli: Cli, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
         interrupt,
         talk,
     };
-    if cli.common.explain {
-        return cmd::explain::run(cli.command, &context);
+    if common.explain {
+        return cmd::explain::run(verb, &context);
     }
-    match cli.command {
-        Command::Declare(arguments) => cmd::declare::run(*arguments, &context),
-        Command::Send(arguments) => cmd::send::run(*arguments, &context),
-        Command::Receive(arguments) => cmd::receive::run(&arguments, &context),
-        Command::Delete(arguments) => cmd::delete::run(&arguments, &context),
-        Command::Purge(arguments) => cmd::purge::run(&arguments, &context),
+    match verb {
+        Verb::Declare(arguments) => cmd::declare::run(*arguments, &context),
+        Verb::Send(arguments) => cmd::send::run(*arguments, &context),
+        Verb::Receive(arguments) => cmd::receive::run(&arguments, &context),
+        Verb::Delete(arguments) => cmd::delete::run(&arguments, &context),
+        Verb::Purge(arguments) => cmd::purge::run(&arguments, &context),
     }
 }
 

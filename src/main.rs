@@ -5,9 +5,12 @@ use std::thread;
 
 use crossbeam_channel::{bounded, select};
 use hello_mq::error::Status;
-use hello_mq::{abort, answer, cli, interrupt, run};
+use hello_mq::{abort, answer, cli, completion, interrupt, run};
 
 fn main() -> ExitCode {
+    if completion::answer() {
+        return ExitCode::SUCCESS;
+    }
     let status = match cli::parse(std::env::args_os()) {
         Ok(cli) => supervise(cli),
         Err(instead) => answer(&instead),

@@ -30,24 +30,48 @@ pub struct Common {
 
     /// The broker's host name or address; repeated, several, tried in order. A port of its own may
     /// follow each: HOST:PORT [default: localhost]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "HOST")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "HOST",
+        hide_short_help = true
+    )]
     pub host: Vec<Host>,
 
     /// The broker's port [default: 5672, or 5671 for TLS]
-    #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     pub port: Option<u16>,
 
     /// The virtual host [default: /]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "NAME",
+        hide_short_help = true
+    )]
     pub vhost: Option<VirtualHost>,
 
     /// The user's name; the password is taken from a URL, HELLO_MQ_PASSWORD, a file, a command of
     /// the configuration file, or the terminal [default: guest]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "NAME",
+        hide_short_help = true
+    )]
     pub username: Option<String>,
 
     /// The password is the first line of this file
-    #[arg(long, global = true, help_heading = "Broker", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub password_file: Option<PathBuf>,
 
     /// Ask for the password on the terminal
@@ -55,55 +79,105 @@ pub struct Common {
         long,
         global = true,
         help_heading = "Broker",
-        conflicts_with = "password_file"
+        conflicts_with = "password_file",
+        hide_short_help = true
     )]
     pub password_prompt: bool,
 
     /// Log in with user and password (plain) or with the client's certificate (external) [default:
     /// external with a certificate and neither user nor password, if the broker offers it]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "MECHANISM", value_parser = words::<Mechanism>(Mechanism::NAMES))]
+    #[arg(long, global = true, help_heading = "Broker", value_name = "MECHANISM", value_parser = words::<Mechanism>(Mechanism::NAMES), hide_short_help = true)]
     pub auth: Option<Mechanism>,
 
     /// Speak TLS, as amqps:// in the URL does; so does each option of this group. The default port
     /// is then 5671
-    #[arg(long, global = true, help_heading = "TLS")]
+    #[arg(long, global = true, help_heading = "TLS", hide_short_help = true)]
     pub tls: bool,
 
     /// Trust the authorities in this file (PEM) and no others [default: the system's]
-    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "TLS",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub tls_ca_file: Option<PathBuf>,
 
     /// The client's certificate (PEM), and those that lead to its authority
-    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "TLS",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub tls_cert_file: Option<PathBuf>,
 
     /// The key of the client's certificate (PEM, not encrypted) [default: in --tls-cert-file]
-    #[arg(long, global = true, help_heading = "TLS", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "TLS",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub tls_key_file: Option<PathBuf>,
 
     /// The name that the broker's certificate must be for [default: the host's]
-    #[arg(long, global = true, help_heading = "TLS", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "TLS",
+        value_name = "NAME",
+        hide_short_help = true
+    )]
     pub tls_server_name: Option<ServerName>,
 
     /// Take any certificate for the broker's: whoever is in between can read all and change all
-    #[arg(short = 'k', long, global = true, help_heading = "TLS")]
+    #[arg(
+        short = 'k',
+        long,
+        global = true,
+        help_heading = "TLS",
+        hide_short_help = true
+    )]
     pub insecure: bool,
 
     /// Give up when the connection is not open by then, such as 500ms or 10s [default: 10s]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
     pub connect_timeout: Option<ConnectTimeout>,
 
     /// Wait this long for a broker that is not up yet, instead of failing at once
-    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
     pub wait: Option<Span>,
 
     /// Notice a dead broker after twice this time; 0s turns heartbeats off [default: 10s]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "DURATION")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Broker",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
     pub heartbeat: Option<Heartbeat>,
 
     /// The queue [env: HELLO_MQ_QUEUE] [default: hello]
     #[arg(
         short,
+        display_order = 0,
         long,
         global = true,
         help_heading = "Queue",
@@ -113,7 +187,13 @@ pub struct Common {
 
     /// The configuration file [env: HELLO_MQ_CONFIG] [default: hello-mq/config.toml in
     /// $XDG_CONFIG_HOME or ~/.config, else /etc/hello-mq/config.toml]
-    #[arg(long, global = true, help_heading = "General", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "General",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub config: Option<PathBuf>,
 
     /// The table [profiles.NAME] of the configuration file wins over its top level [env:
@@ -133,4 +213,7 @@ pub struct Common {
     /// Print data, errors and warnings only
     #[arg(long, global = true, help_heading = "General")]
     pub quiet: bool,
+    /// Print help: the most used options (-h), or all of them (--help)
+    #[arg(short, long, global = true, help_heading = "General", action = ArgAction::Help)]
+    pub help: Option<bool>,
 }

@@ -14,12 +14,12 @@ pub struct Declare {
     pub name: Option<NewQueueName>,
 
     /// The queue (and the exchange, if one is declared) survives a restart of the broker
-    #[arg(long)]
+    #[arg(long, help_heading = "Queue")]
     pub durable: bool,
 
     /// The queue is deleted when its last consumer leaves (and the exchange, if one is declared, when
     /// its last binding goes)
-    #[arg(long)]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub auto_delete: bool,
 
     /// The queue's arguments.
@@ -42,7 +42,12 @@ pub struct Declare {
     pub exchange_type: Option<ExchangeType>,
 
     /// Nobody can publish to the exchange; messages come from other exchanges
-    #[arg(long, help_heading = "Exchange", requires = "exchange")]
+    #[arg(
+        long,
+        help_heading = "Exchange",
+        requires = "exchange",
+        hide_short_help = true
+    )]
     pub internal: bool,
 
     /// Where messages go that the exchange has no queue for
@@ -50,7 +55,8 @@ pub struct Declare {
         long,
         value_name = "NAME",
         help_heading = "Exchange",
-        requires = "exchange"
+        requires = "exchange",
+        hide_short_help = true
     )]
     pub alternate_exchange: Option<Name>,
 
@@ -59,7 +65,8 @@ pub struct Declare {
         long = "exchange-argument",
         value_name = "KEY=VALUE",
         help_heading = "Exchange",
-        requires = "exchange"
+        requires = "exchange",
+        hide_short_help = true
     )]
     pub exchange_arguments: Vec<Argument>,
 
@@ -74,7 +81,7 @@ pub struct Declare {
     pub bind: Vec<Name>,
 
     /// Bind this exchange, in place of a queue, to the exchange
-    #[arg(long, value_name = "NAME", help_heading = "Binding", requires_all = ["exchange", "bind"], conflicts_with = "name")]
+    #[arg(long, value_name = "NAME", help_heading = "Binding", requires_all = ["exchange", "bind"], conflicts_with = "name", hide_short_help = true)]
     pub destination_exchange: Option<Name>,
 
     /// An argument of the bindings, written as for --argument; may be repeated
@@ -82,27 +89,34 @@ pub struct Declare {
         long = "bind-argument",
         value_name = "KEY=VALUE",
         help_heading = "Binding",
-        requires = "bind"
+        requires = "bind",
+        hide_short_help = true
     )]
     pub bind_arguments: Vec<Argument>,
 
     /// Change nothing: 0 if it is there, with the properties that are given if any are, 67 if it is
     /// missing, 76 if it is different
-    #[arg(long, conflicts_with = "bind")]
+    #[arg(long, help_heading = "What to do", conflicts_with = "bind")]
     pub check: bool,
 
     /// Declare every [[exchanges]], [[queues]] and [[bindings]] of the configuration file
-    #[arg(long, conflicts_with_all = ["name", "durable", "auto_delete", "QueueArguments", "exchange", "queue"])]
+    #[arg(long, help_heading = "What to do", conflicts_with_all = ["name", "durable", "auto_delete", "QueueArguments", "exchange", "queue"])]
     pub all: bool,
 
     /// What to print: a line for a person (text), or an object (json), for each thing declared
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(
+        short,
+        long,
+        help_heading = "Output",
+        value_name = "FORM",
+        default_value = "text"
+    )]
     pub output: ListForm,
 }
 
 /// Arguments of a queue.
 #[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Queue arguments")]
+#[command(next_help_heading = "Queue")]
 pub struct QueueArguments {
     /// classic, or replicated: quorum or stream, which are durable [default: the virtual host's]
     #[arg(long = "type", value_name = "TYPE", value_parser = words::<QueueType>(QueueType::NAMES))]
@@ -113,7 +127,12 @@ pub struct QueueArguments {
     pub message_ttl: Option<Milliseconds>,
 
     /// The queue is deleted when nobody has used it for so long
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub expires: Option<Milliseconds>,
 
     /// The most messages that the queue holds
@@ -121,11 +140,16 @@ pub struct QueueArguments {
     pub max_length: Option<u32>,
 
     /// The most bytes of messages that the queue holds, such as 10MB or 64KiB
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub max_length_bytes: Option<Size>,
 
     /// What a full queue does: drop-head, reject-publish or reject-publish-dlx
-    #[arg(long, value_name = "WHAT", value_parser = words::<Overflow>(Overflow::NAMES))]
+    #[arg(long, value_name = "WHAT", value_parser = words::<Overflow>(Overflow::NAMES), hide_short_help = true)]
     pub overflow: Option<Overflow>,
 
     /// Where messages go that are rejected, expire or don't fit; '' is the default exchange
@@ -133,19 +157,29 @@ pub struct QueueArguments {
     pub dead_letter_exchange: Option<Name>,
 
     /// The routing key that they get [default: the one they have]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub dead_letter_routing_key: Option<Name>,
 
     /// Messages with a higher priority leave first: 1 to 255, and few are better
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub max_priority: Option<u8>,
 
     /// A quorum queue drops, or dead-letters, a message that came back so many times
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub delivery_limit: Option<u32>,
 
     /// Of several consumers only one gets messages, until it leaves
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub single_active_consumer: bool,
 
     /// Any other argument; may be repeated: KEY=VALUE, with a number, true or false taken as such, or

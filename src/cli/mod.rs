@@ -1,14 +1,15 @@
-//! What can be typed: the source of `--help`, and of nothing else.
+//! What can be typed: the source of `--help`, of the manual and of the completions.
 
 mod common;
 mod declare;
 mod receive;
+pub mod reference;
 mod send;
 
 use std::ffi::OsString;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use common::Common;
 pub use declare::{Declare, ListForm, QueueArguments};
@@ -17,29 +18,6 @@ pub use send::{Properties, Send};
 
 use crate::values::{Name, QueueName};
 
-/// The table that ends every long help.
-macro_rules! exit_statuses {
-    () => {
-        "\
-Exit status:
-    0  done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe
-    1  fewer messages than --count before the timeout or the end of the queue; a command failed;
-       the answer was no
-   64  the command line is wrong
-   65  malformed input
-   66  an input file can't be read
-   67  no such queue or exchange, or a message that no queue took
-   69  the broker can't be reached, or was lost
-   70  a bug in hello-mq
-   73  the directory for messages can't be written to
-   74  output can't be written or input can't be read
-   75  not confirmed by the broker: try again
-   76  the broker refused the operation
-   77  credentials, a certificate, virtual host or permission refused
-   78  the configuration is wrong
-  130  interrupted with work left undone, or a second Ctrl+C"
-    };
-}
 /// Put a message into RabbitMQ, or take one out.
 #[derive(Debug, Parser)]
 #[command(
@@ -49,49 +27,137 @@ Exit status:
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "\
-Examples:
-  hello-mq send \"Hello World!\"     send a message to queue hello on localhost
-  hello-mq receive                 print what arrives there, until Ctrl+C
-  hello-mq declare orders          make queue orders
-
-'hello-mq COMMAND --help' shows a command's own options and the exit statuses.",
-    after_long_help = concat!("\
-Examples:
-  hello-mq send \"Hello World!\"     send a message to queue hello on localhost
-  hello-mq receive                 print what arrives there, until Ctrl+C
-  hello-mq declare orders          make queue orders
-
-", exit_statuses!())
+    disable_help_flag = true,
+    disable_version_flag = true,
+    help_template = reference::TEMPLATE,
+    before_help = reference::EXAMPLES,
+    after_help = "'hello-mq COMMAND -h' shows a command's options, 'hello-mq man COMMAND' its manual.",
+    after_long_help = reference::exit_statuses()
 )]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 
-    /// What every command takes.
+    /// What every verb takes.
     #[command(flatten)]
     pub common: Common,
+
+    /// Print the version
+    #[arg(short = 'V', long, help_heading = "General", action = ArgAction::Version)]
+    pub version: Option<bool>,
 }
 
-/// The verbs.
+/// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// With a broker.
+    #[command(flatten)]
+    Verb(Verb),
+    /// Print the script with which a shell completes hello-mq's command line
+    #[command(
+        help_template = reference::PLAIN_TEMPLATE,
+        before_help = reference::COMPLETIONS_EXAMPLES,
+        after_help = "It offers the profiles, queues and exchanges of your configuration, too."
+    )]
+    Completions(Completions),
+    /// Show a page of the manual, or print it where standard output is no terminal
+    #[command(help_template = reference::PLAIN_TEMPLATE, before_help = reference::MAN_EXAMPLES)]
+    Man(Man),
+}
+
+/// What can be done with a broker.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
     /// Make sure that a queue, an exchange or a binding exists, with exactly these properties
-    #[command(after_long_help = exit_statuses!())]
+    #[command(
+        help_template = reference::TEMPLATE,
+        before_help = reference::DECLARE_EXAMPLES,
+        after_help = "'hello-mq declare --help' shows all options, 'hello-mq man declare' the manual.",
+        after_long_help = reference::exit_statuses()
+    )]
     Declare(Box<Declare>),
     /// Send messages to a queue; done when the broker has confirmed each
-    #[command(after_long_help = exit_statuses!())]
+    #[command(
+        help_template = reference::TEMPLATE,
+        before_help = reference::SEND_EXAMPLES,
+        after_help = "'hello-mq send --help' shows all options, 'hello-mq man send' the manual.",
+        after_long_help = reference::exit_statuses()
+    )]
     Send(Box<Send>),
     /// Print the messages of a queue as they arrive, until Ctrl+C
-    #[command(after_long_help = exit_statuses!())]
+    #[command(
+        help_template = reference::TEMPLATE,
+        before_help = reference::RECEIVE_EXAMPLES,
+        after_help = "'hello-mq receive --help' shows all options, 'hello-mq man receive' the manual.",
+        after_long_help = reference::exit_statuses()
+    )]
     Receive(Box<Receive>),
     /// Delete a queue or an exchange
-    #[command(after_long_help = exit_statuses!())]
+    #[command(
+        help_template = reference::TEMPLATE,
+        before_help = reference::DELETE_EXAMPLES,
+        after_help = "'hello-mq delete --help' shows all options, 'hello-mq man delete' the manual.",
+        after_long_help = reference::exit_statuses()
+    )]
     Delete(Delete),
     /// Throw away the messages of a queue
-    #[command(after_long_help = exit_statuses!())]
+    #[command(
+        help_template = reference::TEMPLATE,
+        before_help = reference::PURGE_EXAMPLES,
+        after_help = "'hello-mq purge --help' shows all options, 'hello-mq man purge' the manual.",
+        after_long_help = reference::exit_statuses()
+    )]
     Purge(Purge),
+}
+
+/// Options of `completions`.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// The shell: bash, zsh, fish, powershell or elvish
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Shells that complete command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU's
+    Bash,
+    /// Where it is an autoloaded function
+    Zsh,
+    /// Which needs nothing else
+    Fish,
+    /// On any system
+    #[value(name = "powershell")]
+    PowerShell,
+    /// Sourced in rc.elv
+    Elvish,
+}
+
+/// Options of `man`.
+#[derive(Args, Debug)]
+pub struct Man {
+    /// The page: hello-mq, a command (declare, send, receive, delete, purge, completions, man), or
+    /// hello-mq.toml for the configuration file [default: hello-mq]
+    #[arg(value_name = "PAGE")]
+    pub page: Option<Page>,
+}
+
+/// Pages of the manual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Page {
+    HelloMq,
+    Declare,
+    Send,
+    Receive,
+    Delete,
+    Purge,
+    Completions,
+    Man,
+    #[value(name = "hello-mq.toml")]
+    Configuration,
 }
 
 /// One of these words, which the help and the completions list.
@@ -110,23 +176,29 @@ pub struct Delete {
     pub name: Option<QueueName>,
 
     /// Delete this exchange, in place of a queue
-    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["name", "queue", "if_empty"])]
+    #[arg(short, long, value_name = "NAME", help_heading = "What to do", conflicts_with_all = ["name", "queue", "if_empty"])]
     pub exchange: Option<Name>,
 
     /// Fail if the queue has messages
-    #[arg(long)]
+    #[arg(long, help_heading = "What to do")]
     pub if_empty: bool,
 
     /// Fail if the queue has consumers, or the exchange bindings
-    #[arg(long)]
+    #[arg(long, help_heading = "What to do")]
     pub if_unused: bool,
 
     /// Don't ask, on a terminal, before messages are lost
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "What to do")]
     pub yes: bool,
 
     /// What to print: a line for a person (text), or an object (json)
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORM",
+        help_heading = "Output",
+        default_value = "text"
+    )]
     pub output: ListForm,
 }
 
@@ -138,11 +210,17 @@ pub struct Purge {
     pub name: Option<QueueName>,
 
     /// Don't ask, on a terminal, before messages are lost
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "What to do")]
     pub yes: bool,
 
     /// What to print: a line for a person (text), or an object (json)
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "FORM",
+        help_heading = "Output",
+        default_value = "text"
+    )]
     pub output: ListForm,
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::OutputForm;
 use crate::output::Template;
@@ -17,23 +17,28 @@ pub struct Receive {
     pub name: Option<QueueName>,
 
     /// Stop after N messages; exactly N are taken from the queue
-    #[arg(short, long, value_name = "N", help_heading = "End", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", help_heading = "Ending", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// Stop after this time in all
-    #[arg(long, value_name = "DURATION", help_heading = "End")]
+    #[arg(long, value_name = "DURATION", help_heading = "Ending")]
     pub timeout: Option<Span>,
 
     /// Stop when no message has come for so long
-    #[arg(long, value_name = "DURATION", help_heading = "End")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        help_heading = "Ending",
+        hide_short_help = true
+    )]
     pub idle_timeout: Option<Span>,
 
     /// Stop when the queue is empty
-    #[arg(long, help_heading = "End", conflicts_with = "stream_offset")]
+    #[arg(long, help_heading = "Ending", conflicts_with = "stream_offset")]
     pub drain: bool,
 
     /// End when the connection is lost, instead of connecting again
-    #[arg(long, help_heading = "End")]
+    #[arg(long, help_heading = "Ending", hide_short_help = true)]
     pub no_reconnect: bool,
 
     /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
@@ -49,12 +54,19 @@ pub struct Receive {
         value_name = "D",
         help_heading = "Output",
         group = "end",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        hide_short_help = true
     )]
     pub delimiter: Option<Ending>,
 
     /// Put a NUL byte behind each body or JSON object
-    #[arg(short = '0', long, help_heading = "Output", group = "end")]
+    #[arg(
+        short = '0',
+        long,
+        help_heading = "Output",
+        group = "end",
+        hide_short_help = true
+    )]
     pub null: bool,
 
     /// Print each message so: %s body, %S its size, %x body in hex, %e exchange, %r routing key, %h
@@ -65,7 +77,7 @@ pub struct Receive {
 
     /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
     /// the file's path; its body, unless --output json or --format say otherwise
-    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
     pub save: Option<PathBuf>,
 
     /// Publish each message to an exchange with a routing key (':QUEUE' for a queue) instead of
@@ -84,7 +96,12 @@ pub struct Receive {
 
     /// Send what COMMAND prints to the message's reply-to, with its correlation-id, and acknowledge
     /// the message when the broker has confirmed that
-    #[arg(long, help_heading = "Command", requires = "command")]
+    #[arg(
+        long,
+        help_heading = "Command",
+        requires = "command",
+        hide_short_help = true
+    )]
     pub reply: bool,
 
     /// Run so many commands at a time [default: 1]
@@ -96,7 +113,8 @@ pub struct Receive {
         long,
         value_name = "DURATION",
         help_heading = "Command",
-        requires = "command"
+        requires = "command",
+        hide_short_help = true
     )]
     pub command_timeout: Option<Span>,
 
@@ -107,23 +125,30 @@ pub struct Receive {
         long,
         value_name = "WHAT",
         help_heading = "Command",
-        requires = "command"
+        requires = "command",
+        hide_short_help = true
     )]
     pub on_failure: Option<OnFailure>,
 
     /// Reject a message that was delivered again so many times [default: 10]
-    #[arg(long, value_name = "N", help_heading = "Command", requires = "command")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Command",
+        requires = "command",
+        hide_short_help = true
+    )]
     pub max_redeliveries: Option<u32>,
 
     /// Show the messages that are in the queue, and leave them there
     ///
     /// They are given back when the last is printed; until then no one else gets them, and then
     /// they are marked as redelivered. A quorum queue counts it as an attempt at delivery.
-    #[arg(long, help_heading = "Source", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
+    #[arg(long, help_heading = "Queue", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
     pub peek: bool,
 
     /// Listen in on this exchange, through a temporary queue, instead of receiving from a queue
-    #[arg(short, long, value_name = "NAME", help_heading = "Source")]
+    #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
     pub exchange: Option<Name>,
 
     /// With --exchange: messages with this routing key; may be repeated [default: #, which is
@@ -132,42 +157,48 @@ pub struct Receive {
         short,
         long,
         value_name = "KEY",
-        help_heading = "Source",
+        help_heading = "Queue",
         requires = "exchange"
     )]
     pub routing_key: Vec<Name>,
 
     /// Fail if the queue has another consumer, and let none come
-    #[arg(long, help_heading = "Source")]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub exclusive: bool,
 
     /// Consumers with a higher priority are served first
     #[arg(
         long,
         value_name = "N",
-        help_heading = "Source",
-        allow_negative_numbers = true
+        help_heading = "Queue",
+        allow_negative_numbers = true,
+        hide_short_help = true
     )]
     pub priority: Option<i32>,
 
     /// Where to begin in a stream: first, last, next, an offset, or a time like
     /// 2025-12-31T23:59:59Z [default: next]
-    #[arg(long, value_name = "OFFSET", help_heading = "Source")]
+    #[arg(
+        long,
+        value_name = "OFFSET",
+        help_heading = "Queue",
+        hide_short_help = true
+    )]
     pub stream_offset: Option<StreamOffset>,
 
     /// Let the broker forget each message as soon as it has sent it
     ///
     /// As auto_ack=True in the tutorial. What is on its way when hello-mq or the connection dies
     /// is lost. Without it, a message leaves the queue only when it has been written.
-    #[arg(long)]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub auto_ack: bool,
 
     /// How many messages may be on their way, unacknowledged [default: 256]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, help_heading = "Queue", value_name = "N", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     pub prefetch: Option<u16>,
 
     /// Don't declare the queue first
-    #[arg(long)]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub no_declare: bool,
 }
 

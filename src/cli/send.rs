@@ -20,15 +20,15 @@ pub struct Send {
 
     /// Send this file's bytes as one message, after the MESSAGEs; '-' is standard input; may be
     /// repeated
-    #[arg(short, long = "file", value_name = "FILE", help_heading = "Input")]
+    #[arg(short, long = "file", value_name = "FILE", help_heading = "Message")]
     pub files: Vec<PathBuf>,
 
     /// Each line of standard input, or of the files, is a message
-    #[arg(short, long, help_heading = "Input", group = "form")]
+    #[arg(short, long, help_heading = "Message", group = "form")]
     pub lines: bool,
 
     /// As --lines, with NUL bytes between the messages, as of find -print0
-    #[arg(short = '0', long, help_heading = "Input", group = "form")]
+    #[arg(short = '0', long, help_heading = "Message", group = "form")]
     pub null: bool,
 
     /// As --lines, with these bytes between the messages: \n, \t, \0 and \xNN are understood
@@ -36,37 +36,43 @@ pub struct Send {
         short = 'D',
         long,
         value_name = "D",
-        help_heading = "Input",
+        help_heading = "Message",
         group = "form",
-        allow_hyphen_values = true
+        allow_hyphen_values = true,
+        hide_short_help = true
     )]
     pub delimiter: Option<Delimiter>,
 
     /// As --lines, each a JSON object with payload, properties, exchange and routing_key, as
     /// 'receive -o json' prints them; options fill in what it leaves out
-    #[arg(long, help_heading = "Input", group = "form")]
+    #[arg(long, help_heading = "Message", group = "form")]
     pub jsonl: bool,
 
     /// Send all that N times
-    #[arg(short, long, value_name = "N", help_heading = "Input", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "N", help_heading = "Message", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
     /// Send at most so many messages a second
-    #[arg(long, value_name = "N", help_heading = "Input")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Message",
+        hide_short_help = true
+    )]
     pub rate: Option<Rate>,
 
     /// The exchange [default: the default exchange]
-    #[arg(short, long, value_name = "NAME", help_heading = "Destination")]
+    #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
     pub exchange: Option<Name>,
 
     /// The routing key [default: the queue's name for the default exchange, else empty]
     ///
     /// With it, or with --exchange, no queue is declared.
-    #[arg(short, long, value_name = "KEY", help_heading = "Destination")]
+    #[arg(short, long, value_name = "KEY", help_heading = "Queue")]
     pub routing_key: Option<Name>,
 
     /// It is no error if no queue takes a message
-    #[arg(long, help_heading = "Destination")]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub allow_unroutable: bool,
 
     /// The messages' properties.
@@ -80,29 +86,30 @@ pub struct Send {
     #[arg(
         long,
         value_name = "DURATION",
-        help_heading = "Reply",
+        help_heading = "Output",
         conflicts_with = "reply_to"
     )]
     pub reply_timeout: Option<Span>,
 
     /// What to print of a reply, as of 'receive': text, body or json; or with --explain, of the
     /// settings: text or json [default: text]
-    #[arg(short, long, value_name = "FORM", help_heading = "Reply")]
+    #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<OutputForm>,
 
     /// Print each reply so, as 'receive --format' does
     #[arg(
         long,
         value_name = "TEMPLATE",
-        help_heading = "Reply",
+        help_heading = "Output",
         allow_hyphen_values = true,
         requires = "reply_timeout",
-        conflicts_with = "output"
+        conflicts_with = "output",
+        hide_short_help = true
     )]
     pub format: Option<Template>,
 
     /// Don't declare the queue first
-    #[arg(long)]
+    #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub no_declare: bool,
 
     /// The broker keeps the messages on disk: in a durable queue they survive its restart
@@ -110,12 +117,22 @@ pub struct Send {
     pub persistent: bool,
 
     /// Give up when the broker confirms nothing for so long [default: 60s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(
+        long,
+        help_heading = "Ending",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
     pub confirm_timeout: Option<Span>,
 
     /// Try so long to get a lost connection back, and then send again what is not confirmed; 0s
     /// for not at all [default: 30s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(
+        long,
+        help_heading = "Ending",
+        value_name = "DURATION",
+        hide_short_help = true
+    )]
     pub retry_for: Option<Span>,
 }
 
@@ -132,42 +149,42 @@ pub struct Properties {
     pub content_type: Option<ShortString>,
 
     /// The body's encoding, such as gzip
-    #[arg(long, value_name = "ENCODING")]
+    #[arg(long, value_name = "ENCODING", hide_short_help = true)]
     pub content_encoding: Option<ShortString>,
 
     /// 0 to 255, for a queue with priorities
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub priority: Option<u8>,
 
     /// Drop the message when it has waited so long in a queue, such as 30s
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
     pub expiration: Option<Expiration>,
 
     /// What a reply belongs to
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", hide_short_help = true)]
     pub correlation_id: Option<ShortString>,
 
     /// The queue for replies
-    #[arg(long, value_name = "QUEUE")]
+    #[arg(long, value_name = "QUEUE", hide_short_help = true)]
     pub reply_to: Option<ShortString>,
 
     /// The message's name [default: one of its own for each]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", hide_short_help = true)]
     pub message_id: Option<ShortString>,
 
     /// The message's type
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", hide_short_help = true)]
     pub kind: Option<ShortString>,
 
     /// The sending user, which the broker checks
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub user_id: Option<ShortString>,
 
     /// The sending application
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub app_id: Option<ShortString>,
 
     /// When the message was made: 'now', seconds since 1970, or like 2025-12-31T23:59:59Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub timestamp: Option<Timestamp>,
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Context, declare, delete, purge, receive, send, write};
-use crate::cli::{Command, ListForm, OutputForm};
+use crate::cli::{ListForm, OutputForm, Verb};
 use crate::error::Error;
 use crate::settings::Line;
 use crate::text;
@@ -12,22 +12,22 @@ use crate::text;
 ///
 /// # Errors
 /// Those of the command that are seen without a broker and without input; [`Error::Output`].
-pub fn run(command: Command, context: &Context) -> Result<(), Error> {
+pub fn run(command: Verb, context: &Context) -> Result<(), Error> {
     let lines = context.settings.listing(&command);
     let is_json = match &command {
-        Command::Declare(declare) => declare.output == ListForm::Json,
-        Command::Send(send) => send.output == Some(OutputForm::Json),
-        Command::Receive(receive) => receive.output == Some(OutputForm::Json),
-        Command::Delete(delete) => delete.output == ListForm::Json,
-        Command::Purge(purge) => purge.output == ListForm::Json,
+        Verb::Declare(declare) => declare.output == ListForm::Json,
+        Verb::Send(send) => send.output == Some(OutputForm::Json),
+        Verb::Receive(receive) => receive.output == Some(OutputForm::Json),
+        Verb::Delete(delete) => delete.output == ListForm::Json,
+        Verb::Purge(purge) => purge.output == ListForm::Json,
     };
     let mut operations = vec![format!("connect to {}", context.settings.broker)];
     operations.extend(match command {
-        Command::Declare(arguments) => declare::operations(*arguments, context)?,
-        Command::Send(arguments) => send::operations(&arguments, context)?,
-        Command::Receive(arguments) => receive::operations(&arguments, context)?,
-        Command::Delete(arguments) => delete::operations(&arguments, context)?,
-        Command::Purge(_) => purge::operations(context)?,
+        Verb::Declare(arguments) => declare::operations(*arguments, context)?,
+        Verb::Send(arguments) => send::operations(&arguments, context)?,
+        Verb::Receive(arguments) => receive::operations(&arguments, context)?,
+        Verb::Delete(arguments) => delete::operations(&arguments, context)?,
+        Verb::Purge(_) => purge::operations(context)?,
     });
     operations.push("connection.close".to_owned());
     if is_json {

@@ -1,9 +1,11 @@
 //! The verbs: each wires input to the broker, or the broker to output.
 
+pub mod completions;
 mod confirm;
 pub mod declare;
 pub mod delete;
 pub mod explain;
+pub mod man;
 pub mod purge;
 pub mod receive;
 mod removal;
@@ -53,10 +55,21 @@ impl Context {
 
 /// Writes a line of data to standard output.
 fn write(line: &str) -> Result<(), Error> {
-    match io::stdout().write_all(format!("{line}\n").as_bytes()) {
+    let text = format!("{line}\n");
+    write_all(&text, || format!("it was to say:{line}"))
+}
+
+/// Writes a text to standard output; if it can't, the user is told the consequence. A reader that has
+/// seen enough has seen enough.
+fn write_all(text: &str, consequence: impl FnOnce() -> String) -> Result<(), Error> {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(source) if source.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output {
             source,
-            consequence: format!("it was to say:{line}"),
+            consequence: consequence(),
         }),
         _ => Ok(()),
     }

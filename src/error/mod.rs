@@ -50,6 +50,50 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every status, and what it means to a user.
+    pub const MEANINGS: [(Self, &'static str); 15] = [
+        (
+            Self::Done,
+            "done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe",
+        ),
+        (
+            Self::Short,
+            "fewer messages than --count before the timeout or the end of the queue; a command failed; \
+             the answer was no",
+        ),
+        (Self::Usage, "the command line is wrong"),
+        (
+            Self::BadInput,
+            "malformed input (the line is named), or no input at all",
+        ),
+        (Self::NoInput, "an input file can't be read"),
+        (
+            Self::NoSuchQueue,
+            "no such queue or exchange, or a message that no queue took",
+        ),
+        (
+            Self::Unavailable,
+            "the broker can't be reached, or was lost and not back in time",
+        ),
+        (Self::Bug, "a bug in hello-mq"),
+        (
+            Self::CantCreate,
+            "the directory of --save can't be written to",
+        ),
+        (Self::Io, "output can't be written or input can't be read"),
+        (Self::NotConfirmed, "not confirmed by the broker: try again"),
+        (Self::Refused, "the broker refused the operation"),
+        (
+            Self::NoPermission,
+            "credentials, a certificate (the broker's, too), the virtual host or a permission refused",
+        ),
+        (Self::Config, "the configuration is wrong"),
+        (
+            Self::Interrupted,
+            "interrupted with work left undone, or a second Ctrl+C",
+        ),
+    ];
+
     /// The number that the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {

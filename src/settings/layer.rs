@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::broker::Password;
 use super::{Origin, Setting};
-use crate::cli::{Command, Common};
+use crate::cli::{Common, Verb};
 use crate::config::{Config, File, TlsTable};
 use crate::error::Error;
 use crate::values::{
@@ -100,7 +100,7 @@ impl Layer {
 ///
 /// # Errors
 /// [`Error::Usage`], naming the option.
-pub fn flags(common: &Common, command: &Command) -> Result<Layer, Error> {
+pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
     fn set<T: Clone>(value: Option<&T>, name: &'static str) -> Option<Setting<T>> {
         value.map(|value| Setting::new(value.clone(), Origin::Flag(name)))
     }
@@ -162,17 +162,17 @@ pub fn flags(common: &Common, command: &Command) -> Result<Layer, Error> {
     }
     layer.url = url;
     let positional = match command {
-        Command::Declare(declare) => declare.name.as_ref().and_then(|name| name.0.as_ref()),
-        Command::Delete(delete) => delete.name.as_ref(),
-        Command::Purge(purge) => purge.name.as_ref(),
-        Command::Send(send) => {
+        Verb::Declare(declare) => declare.name.as_ref().and_then(|name| name.0.as_ref()),
+        Verb::Delete(delete) => delete.name.as_ref(),
+        Verb::Purge(purge) => purge.name.as_ref(),
+        Verb::Send(send) => {
             layer.no_declare = yes(send.no_declare, "--no-declare");
             layer.persistent = yes(send.persistent, "--persistent");
             layer.confirm_timeout = set(send.confirm_timeout.as_ref(), "--confirm-timeout");
             layer.retry_for = set(send.retry_for.as_ref(), "--retry-for");
             None
         }
-        Command::Receive(receive) => {
+        Verb::Receive(receive) => {
             layer.no_declare = yes(receive.no_declare, "--no-declare");
             layer.auto_ack = yes(receive.auto_ack, "--auto-ack");
             layer.prefetch = set(receive.prefetch.as_ref(), "--prefetch");
@@ -281,7 +281,7 @@ pub struct Table<'f> {
 
 impl Table<'_> {
     /// What the table sets.
-    pub fn layer(&self, command: &Command) -> Layer {
+    pub fn layer(&self, command: &Verb) -> Layer {
         let config = self.config;
         let no_tls = TlsTable::default();
         let tls = config.tls.as_ref().map_or(&no_tls, Spanned::get_ref);
@@ -336,14 +336,14 @@ impl Table<'_> {
             ..Layer::default()
         };
         match command {
-            Command::Declare(_) | Command::Delete(_) | Command::Purge(_) => {}
-            Command::Send(_) => {
+            Verb::Declare(_) | Verb::Delete(_) | Verb::Purge(_) => {}
+            Verb::Send(_) => {
                 layer.no_declare = self.setting(config.send.no_declare.as_ref());
                 layer.persistent = self.setting(config.send.persistent.as_ref());
                 layer.confirm_timeout = self.setting(config.send.confirm_timeout.as_ref());
                 layer.retry_for = self.setting(config.send.retry_for.as_ref());
             }
-            Command::Receive(_) => {
+            Verb::Receive(_) => {
                 layer.no_declare = self.setting(config.receive.no_declare.as_ref());
                 layer.auto_ack = self.setting(config.receive.auto_ack.as_ref());
                 layer.no_reconnect = self.setting(config.receive.no_reconnect.as_ref());

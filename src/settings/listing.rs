@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Origin, Password, Setting, Settings};
-use crate::cli::Command;
+use crate::cli::Verb;
 use crate::values::Span;
 
 /// One setting.
@@ -24,7 +24,7 @@ pub struct Line {
 impl Settings {
     /// The settings of `command`.
     #[must_use]
-    pub fn listing(&self, command: &Command) -> Vec<Line> {
+    pub fn listing(&self, command: &Verb) -> Vec<Line> {
         let path = |path: &PathBuf| path.display().to_string().into();
         let mut list = vec![optional("config", &self.config, "no file", path)];
         if self.profile.value.is_some() {
@@ -36,14 +36,14 @@ impl Settings {
         list.push(line("queue", &self.queue, |name| name.as_str().into()));
         let seconds = |span: &Span| span.to_string().into();
         match command {
-            Command::Declare(_) | Command::Delete(_) | Command::Purge(_) => {}
-            Command::Send(_) => list.extend([
+            Verb::Declare(_) | Verb::Delete(_) | Verb::Purge(_) => {}
+            Verb::Send(_) => list.extend([
                 line("no_declare", &self.no_declare, |&is| is.into()),
                 line("persistent", &self.persistent, |&is| is.into()),
                 line("confirm_timeout", &self.confirm_timeout, seconds),
                 line("retry_for", &self.retry_for, seconds),
             ]),
-            Command::Receive(_) => list.extend([
+            Verb::Receive(_) => list.extend([
                 line("no_declare", &self.no_declare, |&is| is.into()),
                 line("auto_ack", &self.auto_ack, |&is| is.into()),
                 line("prefetch", &self.prefetch, |&prefetch| prefetch.into()),

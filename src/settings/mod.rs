@@ -14,7 +14,7 @@ pub use listing::Line;
 
 use layer::Layer;
 
-use crate::cli::{Command, Common};
+use crate::cli::{Common, Verb};
 use crate::config::File;
 use crate::error::Error;
 use crate::text;
@@ -137,7 +137,7 @@ pub struct Settings {
 /// [`Error::Usage`] or [`Error::Config`], naming the option, the variable, or the file and line.
 pub fn resolve(
     common: &Common,
-    command: &Command,
+    command: &Verb,
     variable: impl Fn(&str) -> Option<OsString>,
     file: Option<&File>,
 ) -> Result<Settings, Error> {

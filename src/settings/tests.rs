@@ -7,11 +7,14 @@ use crate::{cli, config};
 fn settings(line: &str, variables: &[(&'static str, &str)], file: &str) -> Result<Settings, Error> {
     let arguments = line.split_whitespace().map(OsString::from);
     let cli = cli::parse([OsString::from("hello-mq")].into_iter().chain(arguments)).unwrap();
+    let cli::Command::Verb(verb) = &cli.command else {
+        panic!("{line}")
+    };
     let variables: HashMap<_, _> = variables.iter().copied().collect();
     let file = (!file.is_empty()).then(|| config::parse("f.toml".into(), file.to_owned()).unwrap());
     resolve(
         &cli.common,
-        &cli.command,
+        verb,
         |name| variables.get(name).map(OsString::from),
         file.as_ref(),
     )
@@ -365,7 +368,10 @@ fn paths_of_the_file_are_relative_to_it() {
         let cli = cli::parse(["hello-mq", "send"].map(OsString::from)).unwrap();
         let file = config::parse("/etc/x/f.toml".into(), text.to_owned()).unwrap();
         let home = |name: &str| (name == "HOME").then(|| "/home/u".into());
-        let settings = resolve(&cli.common, &cli.command, home, Some(&file)).unwrap();
+        let cli::Command::Verb(verb) = &cli.command else {
+            panic!()
+        };
+        let settings = resolve(&cli.common, verb, home, Some(&file)).unwrap();
         settings.broker
     };
     let path = |text: &str| broker(text).password.value;

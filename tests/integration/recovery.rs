@@ -25,8 +25,9 @@ fn a_send_goes_on_when_the_broker_is_back_and_loses_nothing() {
     node.declare_durable("d");
     let numbers = numbers(20_000);
     let mut sender = node.hello(send("d", &numbers)).spawn();
+    // What never was connected would not be connected again.
+    sender.expect("Sent '0'\n");
     sender.collect();
-    thread::sleep(Duration::from_millis(150));
     node.tool("broker-kill");
     node.tool("broker-start");
     let outcome = sender.end();

@@ -416,7 +416,10 @@ pub fn broker_tool(line: &str) -> String {
 pub fn comparing_makes_nothing() {
     let line = ["hello-mq", "declare", "--url", &url()].map(OsString::from);
     let cli = cli::parse(line).unwrap();
-    let settings = settings::resolve(&cli.common, &cli.command, |_| None, None).unwrap();
+    let cli::Command::Verb(verb) = &cli.command else {
+        panic!()
+    };
+    let settings = settings::resolve(&cli.common, verb, |_| None, None).unwrap();
     let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
     let connector = Connector::new(&settings.broker, "test", &interrupt, None, &talk);
     let mut session = connector.open().unwrap();

@@ -1,0 +1,149 @@
+//! What the help and the manual tell besides the options: examples, exit statuses, environment,
+//! files.
+
+use std::fmt::Write as _;
+
+use crate::error::Status;
+
+/// How every help is laid out: what it is, how it is typed, and only then everything.
+pub const TEMPLATE: &str =
+    "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// The same for a command that takes no option.
+pub const PLAIN_TEMPLATE: &str =
+    "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{positionals}{after-help}";
+
+/// Examples of hello-mq as a whole.
+pub const EXAMPLES: &str = "\
+Examples:
+  hello-mq send \"Hello World!\"   send a message to queue hello on localhost
+  hello-mq receive               print what arrives there, until Ctrl+C
+  hello-mq declare orders        make queue orders";
+
+/// Examples of `declare`.
+pub const DECLARE_EXAMPLES: &str = "\
+Examples:
+  hello-mq declare orders --durable
+  hello-mq declare orders --type quorum --dead-letter-exchange dead-letters
+  hello-mq declare mails -e events --exchange-type topic --bind 'mail.*'
+  hello-mq declare --check orders     is it there? (status 67 if not)
+  hello-mq declare --all              all that the configuration file defines";
+
+/// Examples of `send`.
+pub const SEND_EXAMPLES: &str = "\
+Examples:
+  hello-mq send \"Hello World!\"
+  hello-mq send -q orders -f order.xml --content-type application/xml
+  hello-mq send -e events -r order.created -H 'shop: 7' '{\"order\": 1}'
+  tail -F app.log | hello-mq send -l -q log     each line is a message";
+
+/// Examples of `receive`.
+pub const RECEIVE_EXAMPLES: &str = "\
+Examples:
+  hello-mq receive orders                       print messages until Ctrl+C
+  hello-mq receive -c 1 -o body orders          take one, and print its body
+  hello-mq receive --drain -o json orders >orders.jsonl
+  hello-mq receive --drain --forward-to :orders dead-letters
+  hello-mq receive orders -- ./handle-order     run a program for each message";
+
+/// Examples of `delete`.
+pub const DELETE_EXAMPLES: &str = "\
+Examples:
+  hello-mq delete orders
+  hello-mq delete --if-empty --if-unused orders
+  hello-mq delete --exchange events";
+
+/// Examples of `purge`.
+pub const PURGE_EXAMPLES: &str = "\
+Examples:
+  hello-mq purge orders
+  hello-mq purge --yes orders     without asking";
+
+/// Examples of `completions`.
+pub const COMPLETIONS_EXAMPLES: &str = "\
+Examples (packages do this already):
+  hello-mq completions bash >~/.local/share/bash-completion/completions/hello-mq
+  hello-mq completions zsh  >~/.zfunc/_hello-mq     with ~/.zfunc in $fpath
+  hello-mq completions fish >~/.config/fish/completions/hello-mq.fish";
+
+/// Examples of `man`.
+pub const MAN_EXAMPLES: &str = "\
+Examples:
+  hello-mq man                        what hello-mq is, and all that its commands share
+  hello-mq man send                   the page of a command
+  hello-mq man hello-mq.toml          the configuration file
+  hello-mq man >~/.local/share/man/man1/hello-mq.1";
+
+/// Environment variables, and what each means.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "HELLO_MQ_URL",
+        "The broker, as --url gives it; the URL's password is then not in the list of processes.",
+    ),
+    ("AMQP_URL", "The same, if HELLO_MQ_URL is not set."),
+    (
+        "HELLO_MQ_PASSWORD",
+        "The password, if no URL of the command line or the environment has one.",
+    ),
+    ("HELLO_MQ_QUEUE", "The queue, as --queue names it."),
+    ("HELLO_MQ_PROFILE", "The profile, as --profile names it."),
+    (
+        "HELLO_MQ_CONFIG",
+        "The configuration file, as --config names it.",
+    ),
+    (
+        "XDG_CONFIG_HOME",
+        "Where hello-mq/config.toml is, if it is not in ~/.config.",
+    ),
+    (
+        "RUST_LOG",
+        "What to log on standard error, such as debug or hello_mq=trace; passwords are left out.",
+    ),
+];
+
+/// Files, and what each is.
+pub const FILES: &[(&str, &str)] = &[
+    (
+        "~/.config/hello-mq/config.toml",
+        "The user's configuration, see hello-mq.toml(5).",
+    ),
+    (
+        "/etc/hello-mq/config.toml",
+        "The configuration of everybody who has none of their own.",
+    ),
+];
+
+/// The table that ends every long help.
+#[must_use]
+pub fn exit_statuses() -> String {
+    let mut table = "Exit status:".to_owned();
+    for (status, meaning) in Status::MEANINGS {
+        let lines = textwrap(meaning);
+        for (number, line) in lines.iter().enumerate() {
+            let code = match number {
+                0 => status.code().to_string(),
+                _ => String::new(),
+            };
+            // Writing to a string can't fail.
+            let _ = write!(table, "\n  {code:>3}  {line}");
+        }
+    }
+    table
+}
+
+/// The lines of a text, each short enough for the table.
+fn textwrap(text: &str) -> Vec<String> {
+    const WIDTH: usize = 93;
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}

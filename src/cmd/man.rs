@@ -1,0 +1,61 @@
+//! `hello-mq man`: a page of the manual, shown on a terminal and printed elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::{Command, Stdio};
+
+use super::write_all;
+use crate::cli::{Man, Page};
+use crate::error::Error;
+use crate::talk::Talk;
+
+/// Shows the page with `man` if standard output is a terminal, and otherwise prints it as it is, for
+/// a file in a directory of pages.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn run(arguments: &Man, talk: &Talk) -> Result<(), Error> {
+    let text = text(arguments.page.unwrap_or(Page::HelloMq));
+    if io::stdout().is_terminal() {
+        match show(text) {
+            Ok(()) => return Ok(()),
+            Err(error) => talk.note(&format!(
+                "cannot show it with man ({error}), so this is the page's source"
+            )),
+        }
+    }
+    write_all(text, || "the page is not complete".to_owned())
+}
+
+/// The page's source.
+#[allow(clippy::match_same_arms)] // Only as long as two files are equal.
+fn text(page: Page) -> &'static str {
+    match page {
+        Page::HelloMq => include_str!("../../man/hello-mq.1"),
+        Page::Declare => include_str!("../../man/hello-mq-declare.1"),
+        Page::Send => include_str!("../../man/hello-mq-send.1"),
+        Page::Receive => include_str!("../../man/hello-mq-receive.1"),
+        Page::Delete => include_str!("../../man/hello-mq-delete.1"),
+        Page::Purge => include_str!("../../man/hello-mq-purge.1"),
+        Page::Completions => include_str!("../../man/hello-mq-completions.1"),
+        Page::Man => include_str!("../../man/hello-mq-man.1"),
+        Page::Configuration => include_str!("../../man/hello-mq.toml.5"),
+    }
+}
+
+/// Hands the page to `man`, which knows the user's pager.
+fn show(text: &str) -> io::Result<()> {
+    let mut man = Command::new("man")
+        .args(["-l", "-"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = man.stdin.take() {
+        // A reader that has seen enough has seen enough.
+        let _ = input.write_all(text.as_bytes());
+    }
+    let status = man.wait()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(status.to_string()))
+    }
+}
