@@ -2,6 +2,7 @@
 //! manual and the scripts for completion. `BLESS=1 cargo test --test rendered` writes them anew.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod completion;
 mod configuration;
 mod page;
 mod pages;

@@ -172,11 +172,7 @@ impl Page {
 
     pub fn examples(&mut self, examples: &str) {
         self.heading("EXAMPLES");
-        let lines: Vec<_> = examples
-            .lines()
-            .skip(1)
-            .map(str::trim_start)
-            .collect();
+        let lines: Vec<_> = examples.lines().skip(1).map(str::trim_start).collect();
         self.literal(&lines);
     }
 
