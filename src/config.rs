@@ -318,6 +318,7 @@ fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
     toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let message = text::one_line(error.message()).replace("unknown field", "unknown key");
+        let message = message.clone() + &meant(&message).unwrap_or_default();
         Error::Config {
             place: at_line(path, line_of(text, offset)),
             problem: match key_at(text, offset) {
@@ -326,6 +327,18 @@ fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
             },
         }
     })
+}
+
+/// For an unknown key, the one that was probably meant: the parser quotes first the one, then all that
+/// there are.
+fn meant(message: &str) -> Option<String> {
+    let words = message.strip_prefix("unknown key `")?;
+    let (unknown, known) = words.split_once("`, expected ")?;
+    let known = known.split('`').skip(1).step_by(2);
+    Some(format!(
+        "; did you mean `{}`?",
+        text::nearest(unknown, known)?
+    ))
 }
 
 impl File {

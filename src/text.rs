@@ -22,6 +22,19 @@ pub fn quote(body: &[u8]) -> String {
     }
 }
 
+/// The known word that was probably meant, if one is near enough.
+#[must_use]
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    // As near as clap wants it for an option.
+    const NEAR: f64 = 0.7;
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro(word, known), known))
+        .filter(|(likeness, _)| *likeness > NEAR)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
+}
+
 /// Writes what [`quote`] returns, piece by piece: the line of a long body is never in memory whole.
 ///
 /// # Errors

@@ -52,6 +52,8 @@ fn an_unknown_key_is_named_with_file_and_line() {
         problem.starts_with("f.toml:3: unknown key `prefecht`"),
         "{problem}"
     );
+    assert!(problem.ends_with("; did you mean `prefetch`?"), "{problem}");
+    assert!(!self::problem("zzz = 1\n").contains("did you mean"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl Error {
             Self::EmptyInput => "an empty message is sent with: hello-mq send ''",
             // The problem is an option's file, or the variable's value.
             Self::Config { place, .. } if !place.contains(':') => return None,
-            Self::Config { .. } => "config.example.toml documents every key",
+            Self::Config { .. } => "'hello-mq man hello-mq.toml' documents every key",
             Self::Unreachable { origin, .. } => {
                 return Some(format!(
                     "is RabbitMQ running there, and is the address right ({origin})? --url, or \

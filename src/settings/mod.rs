@@ -223,10 +223,17 @@ fn profile<'f>(
             let names: Vec<_> = profiles.keys().map(|name| text::escape(name)).collect();
             Err(wrong(match names.as_slice() {
                 [] => format!("there is no [profiles.{shown}] in {path}, nor any other profile"),
-                names => format!(
-                    "there is no [profiles.{shown}] in {path}; it has: {}",
-                    names.join(", ")
-                ),
+                names => {
+                    let meant = text::nearest(name, profiles.keys().map(String::as_str));
+                    format!(
+                        "there is no [profiles.{shown}] in {path}; it has: {}{}",
+                        names.join(", "),
+                        meant.map_or(String::new(), |meant| format!(
+                            "; did you mean '{}'?",
+                            text::escape(meant)
+                        ))
+                    )
+                }
             }))
         }
     }

@@ -360,6 +360,16 @@ fn a_profile_stands_between_the_environment_and_the_file() {
         error.to_string(),
         "--profile: there is no [profiles.x] in f.toml; it has: p, q"
     );
+    let error = settings(
+        "send --profile stagin",
+        &[],
+        "[profiles.production]\n[profiles.staging]",
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "--profile: there is no [profiles.stagin] in f.toml; it has: production, staging; did you \
+         mean 'staging'?"
+    );
 }
 
 #[test]
