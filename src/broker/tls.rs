@@ -130,6 +130,10 @@ impl Client {
                         "it wants a client's certificate, and we have none (it said: {alert:?})"
                     ),
                 ),
+                None if *alert == AlertDescription::ProtocolVersion => (
+                    TlsFault::Other,
+                    "it speaks neither TLS 1.2 nor TLS 1.3, and hello-mq nothing older".to_owned(),
+                ),
                 None => (
                     TlsFault::Other,
                     format!("it refused TLS with us: {alert:?}"),
@@ -163,17 +167,35 @@ impl Client {
             CertificateError::ExpiredContext { time, not_after } => format!(
                 "its certificate expired on {} ({} ago)",
                 day(*not_after),
-                text::rounded(between(*not_after, *time))
+                between(*not_after, *time)
             ),
             CertificateError::Expired => "its certificate has expired".to_owned(),
             CertificateError::NotValidYetContext { time, not_before } => format!(
                 "its certificate is valid only from {} on (in {})",
                 day(*not_before),
-                text::rounded(between(*time, *not_before))
+                between(*time, *not_before)
             ),
             CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
             CertificateError::Revoked => "its certificate was revoked".to_owned(),
-            CertificateError::BadSignature => "its certificate's signature is wrong".to_owned(),
+            CertificateError::BadSignature => {
+                "its certificate's signature is wrong, or made with too \
+                                               short a key (RSA needs 2048 bits)"
+                    .to_owned()
+            }
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                "its certificate is signed in a way that nobody trusts any more, as with SHA-1"
+                    .to_owned()
+            }
+            CertificateError::BadEncoding => "its certificate can't be read".to_owned(),
+            CertificateError::Other(error) => match error.to_string().as_str() {
+                // As 'openssl req -x509' makes one.
+                "CaUsedAsEndEntity" => "its certificate is that of an authority (CA:TRUE), as \
+                                        self-signed ones often are, and none for a server"
+                    .to_owned(),
+                "UnsupportedCertVersion" => "its certificate is not of X.509 version 3".to_owned(),
+                other => format!("its certificate is not good: {}", text::one_line(other)),
+            },
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 "its certificate is not for servers".to_owned()
             }
@@ -238,14 +260,14 @@ fn day(time: UnixTime) -> String {
 }
 
 /// How long it is from one moment to a later one, in days if it is long.
-fn between(early: UnixTime, late: UnixTime) -> Duration {
+fn between(early: UnixTime, late: UnixTime) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = late.as_secs().saturating_sub(early.as_secs());
-    Duration::from_secs(if seconds < DAY {
-        seconds
-    } else {
-        seconds / DAY * DAY
-    })
+    match seconds / DAY {
+        0 => text::rounded(Duration::from_secs(seconds)),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    }
 }
 
 /// The authorities to trust, and where they are from.

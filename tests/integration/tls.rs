@@ -13,7 +13,7 @@ use rcgen::{
     date_time_ymd,
 };
 
-use crate::support::{Files, Hello, Node, Proxy, hello};
+use crate::support::{Files, Hello, Node, Outcome, Proxy, hello, shell};
 
 /// A certificate and its key, in PEM.
 struct Pair {
@@ -133,6 +133,15 @@ impl Broker {
     }
 }
 
+fn distrust(outcome: &Outcome, part: &str) {
+    outcome.failed(
+        77,
+        &["cannot reach amqps://guest@", part, "hint: --tls-ca-file"],
+    );
+    // It is of no use to wait.
+    assert!(!outcome.stderr.contains("waiting for it"), "{outcome:?}");
+}
+
 #[test]
 fn the_brokers_certificate_must_be_good() {
     let mut broker = Broker::start(&[]);
@@ -169,29 +178,21 @@ fn the_brokers_certificate_must_be_good() {
         .run()
         .printed(sent);
 
-    let distrust = |outcome: crate::support::Outcome, part: &str| {
-        outcome.failed(
-            77,
-            &["cannot reach amqps://guest@", part, "hint: --tls-ca-file"],
-        );
-        // It is of no use to wait.
-        assert!(!outcome.stderr.contains("waiting for it"), "{outcome:?}");
-    };
     // The system does not know the authority.
     let outcome = hello(["send", "x", "--wait", "1m", "-u", &broker.url()]).run();
     distrust(
-        outcome,
+        &outcome,
         "its certificate was issued by nobody that is trusted (trusted are the system's ",
     );
     let stranger = Authority::new("a stranger");
     let other_ca = broker.file("other.pem", &stranger.pem);
     let outcome = hello(["send", "x", "-u", &broker.url(), "--tls-ca-file", &other_ca]).run();
-    distrust(outcome, "issued by nobody that is trusted (trusted is ");
+    distrust(&outcome, "issued by nobody that is trusted (trusted is ");
     let outcome = broker
         .hello(&["send", "x", "--tls-server-name", "broker.example"])
         .run();
     distrust(
-        outcome,
+        &outcome,
         "its certificate is for 'localhost', '127.0.0.1', '::1', not for 'broker.example'",
     );
 
@@ -200,7 +201,7 @@ fn the_brokers_certificate_must_be_good() {
         .issue(&["broker.example", "*.example.org"], |_| {});
     broker.show(&other);
     distrust(
-        broker.hello(&["send", "x"]).run(),
+        &broker.hello(&["send", "x"]).run(),
         "its certificate is for 'broker.example', '*.example.org', not for 'localhost'",
     );
     for name in ["broker.example", "a.example.org"] {
@@ -213,28 +214,36 @@ fn the_brokers_certificate_must_be_good() {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 2, 3);
     });
-    broker.show(&expired);
-    distrust(
-        broker.hello(&["send", "x"]).run(),
-        "its certificate expired on 2021-02-03T00:00:00Z (",
-    );
     let early = broker.authority.issue(NAMES, |params| {
         params.not_before = date_time_ymd(2096, 1, 1);
         params.not_after = date_time_ymd(2097, 1, 1);
     });
-    broker.show(&early);
-    distrust(
-        broker.hello(&["send", "x"]).run(),
-        "its certificate is valid only from 2096-01-01T00:00:00Z on (in ",
-    );
     let of_client = broker.authority.issue(NAMES, |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     });
-    broker.show(&of_client);
-    distrust(
-        broker.hello(&["send", "x"]).run(),
-        "its certificate is not for servers",
-    );
+    // As 'openssl req -x509' makes them.
+    let of_authority = broker.authority.issue(NAMES, |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    for (certificate, problem) in [
+        (
+            &expired,
+            "its certificate expired on 2021-02-03T00:00:00Z (",
+        ),
+        (&expired, " days ago) (127.0.0.1:"),
+        (
+            &early,
+            "its certificate is valid only from 2096-01-01T00:00:00Z on (in ",
+        ),
+        (&of_client, "its certificate is not for servers"),
+        (
+            &of_authority,
+            "its certificate is that of an authority (CA:TRUE)",
+        ),
+    ] {
+        broker.show(certificate);
+        distrust(&broker.hello(&["send", "x"]).run(), problem);
+    }
 
     // Whoever wants it so is told each time, however quiet it is to be.
     let mut unknown = stranger.issue(&["somewhere.else"], |params| {
@@ -595,13 +604,24 @@ fn everything_passes_through_tls_and_survives_what_happens() {
         start.elapsed()
     );
 
-    let mut sender = broker
-        .hello(&["send", "-q", "kept", "--rate", "100", "-c", "1000", "a"])
-        .spawn();
-    thread::sleep(Duration::from_secs(1));
+    // It has more to send until the connection is lost, however long that takes.
+    broker.hello(&["declare", "kept"]).run();
+    let lost = broker.path("lost");
+    let url = broker.url();
+    let ca = broker.path("ca.pem");
+    let mut sender = shell(&format!(
+        "(seq 500; until [ -e {lost} ]; do sleep 0.05; done; seq 500) | \
+         exec \"$H\" send -q kept -l --rate 100 -u {url} --tls-ca-file {ca}"
+    ))
+    .spawn();
+    let mut observer = broker.node.observer();
+    while observer.messages("kept") == 0 {
+        thread::sleep(Duration::from_millis(20));
+    }
     broker
         .node
         .tool("rabbitmqctl -q close_all_connections because");
+    broker.file("lost", "");
     assert!(sender.has_said("connected to amqps://", 1));
     let outcome = sender.end();
     assert_eq!(
