@@ -313,12 +313,34 @@ fn at_line(path: &Path, line: usize) -> String {
     format!("{}:{line}", text::escape(&path.display().to_string()))
 }
 
+/// What the parser says in the words of its language, and what a person says.
+const WORDS: &[(&str, &str)] = &[
+    ("unknown field", "unknown key"),
+    (
+        "expected a nonzero u16",
+        "expected a whole number from 1 to 65535",
+    ),
+    ("expected u8", "expected a whole number from 0 to 255"),
+    (
+        "expected u32",
+        "expected a whole number from 0 to 4294967295",
+    ),
+    (
+        "invalid type: map, expected a sequence",
+        "must be a list (tables of a topology stand in two brackets: [[queues]])",
+    ),
+];
+
 fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
     // Only the error's message is used: its `Display` shows the line, which may hold a password.
     toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        let message = text::one_line(error.message()).replace("unknown field", "unknown key");
-        let message = message.clone() + &meant(&message).unwrap_or_default();
+        let mut message = text::one_line(error.message());
+        for (theirs, ours) in WORDS {
+            message = message.replace(theirs, ours);
+        }
+        let meant = meant(&message).unwrap_or_default();
+        message += &meant;
         Error::Config {
             place: at_line(path, line_of(text, offset)),
             problem: match key_at(text, offset) {

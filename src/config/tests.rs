@@ -65,7 +65,19 @@ fn a_wrong_value_is_named_with_file_line_and_key() {
         ),
         (
             "port = 0",
-            "f.toml:1: port: invalid value: integer `0`, expected a nonzero u16",
+            "f.toml:1: port: invalid value: integer `0`, expected a whole number from 1 to 65535",
+        ),
+        (
+            "[[queues]]\nname = 'q'\nmax_priority = 256",
+            "f.toml:3: max_priority: invalid value: integer `256`, expected a whole number from 0 to 255",
+        ),
+        (
+            "[[queues]]\nname = 'q'\nmax_length = -1",
+            "f.toml:3: max_length: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            "[queues]\nname = 'q'",
+            "f.toml:1: must be a list (tables of a topology stand in two brackets: [[queues]])",
         ),
         (
             "queue = ''",
