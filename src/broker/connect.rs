@@ -32,7 +32,8 @@ pub struct Connected {
 /// words if user, password or virtual host are not good: no other host will have them then;
 /// [`Error::Tls`] if nothing but TLS failed.
 pub fn connect(broker: &Broker, password: &Secret, client: &str) -> Result<Connected, Error> {
-    let deadline = Instant::now() + broker.connect_timeout.value.get();
+    let begun = Instant::now();
+    let deadline = begun + broker.connect_timeout.value.get();
     let attempt = Attempt {
         broker,
         tls: if broker.tls.enabled.value {
@@ -67,7 +68,12 @@ pub fn connect(broker: &Broker, password: &Secret, client: &str) -> Result<Conne
         };
         for (index, address) in addresses.iter().enumerate() {
             debug!("connecting to {address}");
-            let start = Instant::now();
+            // What went before the first is part of its time.
+            let start = if failed.is_empty() {
+                begun
+            } else {
+                Instant::now()
+            };
             match attempt.at(host, address, share(until, addresses.len() - index)) {
                 Ok(connected) => {
                     info!("logged in to {} at {address}", connected.broker);
