@@ -55,7 +55,7 @@ pub fn password(
     let (key, found) = match &password.value {
         Password::Known(secret) => return Ok(secret.clone()),
         Password::Prompt => return Err(Error::Bug("nobody was asked".to_owned())),
-        Password::File(path) => ("password_file", of_file(path, interrupt)?),
+        Password::File(path) => ("password_file", of_file(path, interrupt, talk)?),
         Password::Command(command) => (
             "password_command",
             of_command(command, PATIENCE, interrupt, talk)?,
@@ -95,16 +95,29 @@ fn is_exposed(file: &Metadata) -> bool {
     file.is_file() && (mode & OTHERS_READ != 0 || mode & GROUP_READ != 0 && file.uid() != 0)
 }
 
-fn of_file(path: &Path, interrupt: &Interrupt) -> Result<Result<Secret, String>, Error> {
+fn of_file(
+    path: &Path,
+    interrupt: &Interrupt,
+    talk: &Talk,
+) -> Result<Result<Secret, String>, Error> {
     let shown = text::escape(&path.display().to_string());
     let (sender, done) = bounded(1);
     let path = path.to_owned();
     // What is no regular file may keep its reader waiting.
     thread::spawn(move || sender.send(File::open(path).and_then(first_line)));
-    let read = select! {
-        recv(done) -> read => read.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into())),
-        recv(interrupt.receiver()) -> _ => {
-            return Err(Error::Interrupted(format!("while reading the password from {shown}")));
+    let mut silence = after(SILENCE);
+    let read = loop {
+        select! {
+            recv(done) -> read => {
+                break read.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            recv(interrupt.receiver()) -> _ => {
+                return Err(Error::Interrupted(format!("while reading the password from {shown}")));
+            }
+            recv(silence) -> _ => {
+                talk.note(&format!("waiting for the password from {shown}"));
+                silence = never();
+            }
         }
     };
     Ok(read

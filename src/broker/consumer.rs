@@ -193,6 +193,9 @@ pub fn consume(
 
 impl Consumer<'_> {
     fn start(&mut self) -> Result<(), Error> {
+        let _wait = self
+            .session
+            .wait(&format!("deliver from queue {}", self.queue));
         if !self.inflow.no_ack {
             let prefetch = self.inflow.options.prefetch(self.inflow.flow.left());
             self.channel

@@ -2,10 +2,11 @@
 
 use std::convert::Infallible;
 use std::net::{Shutdown, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use amiquip::ConnectionBlockedNotification;
-use crossbeam_channel::{Receiver, RecvTimeoutError, after, at, never, select};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, at, bounded, never, select};
 use log::debug;
 
 use crate::interrupt::Interrupt;
@@ -14,6 +15,32 @@ use crate::text;
 
 /// How long the broker may take for its last words once the user wants to leave.
 pub const GRACE: Duration = Duration::from_secs(1);
+
+/// How long to wait for an answer in silence.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// A wait for the broker's answer, until it is dropped. A line says so if it is long: without
+/// heartbeats it may last for ever.
+pub struct Wait {
+    // Nothing is ever sent.
+    _over: Sender<Infallible>,
+}
+
+impl Wait {
+    /// Begins to wait for the `broker` to do something.
+    pub fn new(talk: &Talk, broker: &str, operation: &str) -> Self {
+        let (over, waiting) = bounded(0);
+        let (talk, text) = (talk.clone(), format!("waiting for {broker} to {operation}"));
+        let thread = move || {
+            if waiting.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+                talk.note(&text);
+            }
+        };
+        // Where there is no thread to be had, the wait is silent.
+        let _ = thread::Builder::new().name("wait".to_owned()).spawn(thread);
+        Self { _over: over }
+    }
+}
 
 /// Watches one connection from a thread of its own.
 pub struct Guard {

@@ -98,7 +98,10 @@ pub fn handle(
         subscription: None,
         tally: &mut *tally,
     };
-    let result = handler.subscribe().and_then(|()| work(&mut handler));
+    let wait = handler.session.wait(&format!("deliver from queue {queue}"));
+    let subscribed = handler.subscribe();
+    drop(wait);
+    let result = subscribed.and_then(|()| work(&mut handler));
     if !matches!(result, Err(Error::Cancelled { .. })) {
         handler.session.start_closing(GRACE);
     }

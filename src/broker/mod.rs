@@ -35,7 +35,7 @@ use log::debug;
 pub use connector::Connector;
 pub use retry::Backoff;
 
-use guard::GRACE;
+use guard::{GRACE, Wait};
 
 use crate::error::{self, Error};
 use crate::text;
@@ -108,11 +108,17 @@ impl Session {
     /// A new channel. An operation that may be refused deserves one of its own: the broker answers
     /// a refusal by closing the channel.
     fn channel(&mut self) -> Result<Channel, Error> {
+        let _wait = self.wait("open a channel");
         let opened = match &mut self.connection {
             Some(connection) => connection.open_channel(None),
             None => Err(amiquip::Error::EventLoopDropped),
         };
         opened.map_err(|error| self.error("open a channel", error))
+    }
+
+    /// Announces that the broker's answer is waited for, if that takes long.
+    fn wait(&self, operation: &str) -> Wait {
+        Wait::new(&self.connector.talk, &self.name, operation)
     }
 
     /// The user's words for what the library says of a failed `operation` ("declare queue

@@ -77,6 +77,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
         let channel = session.channel()?;
+        let wait = session.wait("turn publisher confirms on");
         // The listeners first: the library drops what comes before there is one.
         let listen = || {
             let confirms = channel.listen_for_publisher_confirms()?;
@@ -91,6 +92,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         };
         let (confirms, returns, replies) =
             listen().map_err(|error| session.error("turn publisher confirms on", error))?;
+        drop(wait);
         Ok(Self {
             session,
             channel,

@@ -28,6 +28,7 @@ fn on_channel<T>(
     run: impl FnOnce(&Channel) -> amiquip::Result<T>,
 ) -> Result<T, Error> {
     let channel = session.channel()?;
+    let _wait = session.wait(operation);
     let result = run(&channel).map_err(|error| session.error(operation, error))?;
     channel
         .close()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Files, Hello, Observer, broker_tool, hello, queue, shell, url};
+use crate::support::{Files, Hello, Observer, Proxy, broker_tool, hello, queue, shell, url};
 
 /// `HOST:PORT` of the broker.
 fn address() -> String {
@@ -100,8 +100,8 @@ fn a_password_from_a_pipe_is_read_once_and_outlives_a_lost_connection() {
     let (host, port) = address.split_once(':').unwrap();
     let ours = queue("piped");
     let line = format!(
-        "exec \"$H\" receive {ours} --host {host} --port {port} --username {name} --password-file \
-         <(echo s3cret)"
+        "exec \"$H\" receive -c1 {ours} --host {host} --port {port} --username {name} \
+         --password-file <(echo s3cret)"
     );
     let mut receiver = shell(&line).without_env("HELLO_MQ_URL").spawn();
     receiver.expect("CTRL+C\n");
@@ -111,15 +111,14 @@ fn a_password_from_a_pipe_is_read_once_and_outlives_a_lost_connection() {
     ));
     assert!(receiver.has_said("connected to", 1));
     hello(["send", "-q", &ours, "x"]).run();
-    thread::sleep(Duration::from_secs(1));
-    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    let outcome = receiver.end();
     assert_eq!(outcome.status(), 0, "{outcome:?}");
     assert_eq!(outcome.stdout, " [x] Received 'x'\n", "{outcome:?}");
 
     // One that nothing comes from does not keep the user.
     let line = "exec \"$H\" send x --password-file <(exec sleep 60 2>/dev/null)";
-    let sender = shell(line).spawn();
-    thread::sleep(Duration::from_millis(500));
+    let mut sender = shell(line).spawn();
+    assert!(sender.has_said("waiting for the password from /dev/fd/", 1));
     let (outcome, time) = sender.stop(Signal::SIGINT);
     outcome.failed(130, &["while reading the password from /dev/fd/"]);
     assert!(time < Duration::from_secs(2), "{time:?}");
@@ -131,19 +130,31 @@ fn a_password_that_is_gone_later_does_not_hide_what_was_confirmed() {
     user(&name, "s3cret", ".* .* .*");
     let files = Files::new();
     let password = private(&files, "password", "s3cret\n");
-    let mut sender = as_user(&name, &["send", "--rate", "50", "-c", "1000", "x"])
-        .args(["--password-file", &password])
-        .spawn();
+    let rotated = queue("rotations");
+    hello(["declare", &rotated]).run();
+    let mut observer = Observer::new();
+    let mut sender = as_user(
+        &name,
+        &["send", "-q", &rotated, "--rate", "50", "-c", "100000", "x"],
+    )
+    .args(["--password-file", &password])
+    .spawn();
     sender.collect();
-    thread::sleep(Duration::from_secs(1));
+    // Some are confirmed, and many are to come.
+    while observer.messages(&rotated) < 10 {
+        thread::sleep(Duration::from_millis(20));
+    }
     fs::remove_file(&password).unwrap();
     broker_tool(&format!(
         "rabbitmqctl -q close_all_user_connections {name} because"
     ));
     let outcome = sender.end();
-    outcome.failed(78, &["--password-file: cannot read ", " of 1000 confirmed"]);
+    outcome.failed(
+        78,
+        &["--password-file: cannot read ", " of 100000 confirmed"],
+    );
     assert!(
-        !outcome.stderr.contains(" 0 of 1000 confirmed"),
+        !outcome.stderr.contains(" 0 of 100000 confirmed"),
         "{outcome:?}"
     );
 }
@@ -212,11 +223,15 @@ fn the_password_is_asked_for_and_not_shown() {
     let (host, _) = host.split_once(':').unwrap();
     let (_, port) = port.split_once(':').unwrap();
     let line = format!("$H send x --username {name} --host {host} --port {port} --password-prompt");
-    // A terminal shows what is typed before it is told not to.
+    // A terminal shows what is typed before it is told not to: it is typed when it is asked for.
+    let files = Files::new();
+    let screen = Path::new(&files.path()).join("screen");
+    let screen = screen.to_str().unwrap();
     // Ctrl+C reaches the terminal's shell, too, and not every shell goes on after it.
     let typed = |answer: &str, then: &str| {
         shell(&format!(
-            "(sleep 1; printf '{answer}') | script -qec \"trap : INT; {line}; {then}\" /dev/null"
+            ": >{screen}; (until grep -q 'password for' {screen}; do sleep 0.05; done; \
+             printf '{answer}') | script -qefc \"trap : INT; {line}; {then}\" {screen}"
         ))
         .without_env("HELLO_MQ_URL")
         .env("HELLO_MQ_QUEUE", OURS)
@@ -930,6 +945,37 @@ fn each_step_of_the_login_is_bounded_and_named() {
             );
         let time = begun.elapsed();
         assert!(time < Duration::from_secs(3), "{step}: {time:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_is_announced_and_can_be_left() {
+    let proxy = Proxy::start(&url());
+    proxy.freeze_after_login();
+    let queue = queue("silent");
+    // Without heartbeats nothing else ends the wait.
+    let mut all: Vec<_> = ["declare", "send", "receive"]
+        .iter()
+        .map(|verb| {
+            proxy.thaw();
+            let words = [verb, "-q", &queue, "--heartbeat", "0s", "-u", &proxy.url];
+            let mut command = hello(words);
+            if *verb == "send" {
+                command = command.args(["x"]);
+            }
+            let mut process = command.spawn();
+            assert!(process.has_said("waiting for amqp://guest@", 1), "{verb}");
+            process
+        })
+        .collect();
+    for (process, status) in all.drain(..).zip([130, 130, 0]) {
+        let (outcome, time) = process.stop(Signal::SIGINT);
+        assert_eq!(outcome.status(), status, "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("/ to open a channel\n"),
+            "{outcome:?}"
+        );
+        assert!(time < Duration::from_secs(5), "{time:?}");
     }
 }
 
