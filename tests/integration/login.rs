@@ -141,9 +141,7 @@ fn a_password_that_is_gone_later_does_not_hide_what_was_confirmed() {
     .spawn();
     sender.collect();
     // Some are confirmed, and many are to come.
-    while observer.messages(&rotated) < 10 {
-        thread::sleep(Duration::from_millis(20));
-    }
+    observer.reaches(&rotated, 10);
     fs::remove_file(&password).unwrap();
     broker_tool(&format!(
         "rabbitmqctl -q close_all_user_connections {name} because"

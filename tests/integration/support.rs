@@ -372,6 +372,15 @@ impl Observer {
         assert_eq!(self.messages(queue), messages, "messages in {queue}");
     }
 
+    /// Waits until at least so many messages are ready in a queue.
+    pub fn reaches(&mut self, queue: &str, messages: u32) {
+        let start = Instant::now();
+        while self.messages(queue) < messages {
+            assert!(start.elapsed() < LIMIT, "no {messages} messages in {queue}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Takes every message out of a queue.
     pub fn drain(&mut self, queue: &str) -> Vec<String> {
         let channel = self.channel();

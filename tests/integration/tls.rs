@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -614,10 +613,7 @@ fn everything_passes_through_tls_and_survives_what_happens() {
          exec \"$H\" send -q kept -l --rate 100 -u {url} --tls-ca-file {ca}"
     ))
     .spawn();
-    let mut observer = broker.node.observer();
-    while observer.messages("kept") == 0 {
-        thread::sleep(Duration::from_millis(20));
-    }
+    broker.node.observer().reaches("kept", 1);
     broker
         .node
         .tool("rabbitmqctl -q close_all_connections because");
