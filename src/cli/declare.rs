@@ -9,7 +9,8 @@ use crate::values::{Name, NewQueueName};
 /// Options of `declare`.
 #[derive(Args, Debug)]
 pub struct Declare {
-    /// The queue, in place of --queue; with '' the broker makes up a name, which is printed
+    /// The queue, in place of --queue; with '' the broker makes up a name, which is printed. Without
+    /// any property, it gets those that the configuration file has for it
     #[arg(value_name = "QUEUE")]
     pub name: Option<NewQueueName>,
 

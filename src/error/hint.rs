@@ -147,6 +147,10 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
         406 if is_delete && said.ends_with("in use") => {
             "without --if-unused it is deleted nevertheless"
         }
+        406 if said.contains("of queue type rabbit_classic_queue") => {
+            "a classic queue does not take it; another type may (--type quorum, or stream)"
+        }
+        406 if said.contains("value_too_large") => "the broker takes no value as large as that",
         540 if operation.starts_with("purge") => {
             "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
              'hello-mq declare' make it anew"

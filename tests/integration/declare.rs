@@ -498,6 +498,23 @@ fn a_name_of_255_bytes_is_the_longest() {
 }
 
 #[test]
+fn what_only_the_broker_knows_to_be_wrong_gets_a_hint() {
+    let name = queue("refused");
+    hello(["declare", &name, "--delivery-limit", "5"])
+        .run()
+        .failed(
+            76,
+            &["x-delivery-limit", "hint: a classic queue does not take it"],
+        );
+    hello(["declare", &name, "--message-ttl", "9999999h"])
+        .run()
+        .failed(
+            76,
+            &["x-message-ttl", "hint: the broker takes no value as large"],
+        );
+}
+
+#[test]
 fn a_name_is_shown_so_that_it_can_not_move_the_cursor() {
     let name = format!("{}\u{1b}[2J'é", queue("odd"));
     let shown = hello(["declare", &name]).run().stdout;

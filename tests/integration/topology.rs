@@ -455,6 +455,30 @@ fn what_is_wrong_in_a_topology_is_named_with_its_line() {
 }
 
 #[test]
+fn a_queue_that_the_configuration_defines_is_declared_so() {
+    let files = Files::new();
+    let name = queue("defined");
+    let text = format!("[[queues]]\nname = '{name}'\ndurable = true\nmax_length = 7");
+    let path = files.write("config.toml", &text);
+    let declare = |options: &[&str]| {
+        hello(["declare", &name])
+            .args(options)
+            .env("HELLO_MQ_CONFIG", &path)
+            .run()
+    };
+    let declared = format!(" [x] Declared '{name}' (0 messages, 0 consumers)\n");
+    declare(&[]).printed(&declared);
+    // The configuration's properties, and not the tutorial's, nor a mixture with the command line's.
+    hello(["declare", &name, "--durable", "--max-length", "7"])
+        .run()
+        .printed(&declared);
+    declare(&["--durable"]).failed(76, &["--max-length: wanted none, existing 7"]);
+    hello(["declare", &name])
+        .run()
+        .failed(76, &["--durable: wanted false, existing true"]);
+}
+
+#[test]
 fn a_queue_is_purged_and_deleted() {
     let name = queue("gone");
     let missing = |verb: &str| {

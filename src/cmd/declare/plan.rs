@@ -80,7 +80,12 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
     if arguments.exchange.is_some() && wants_exchange {
         entities.push(Entity::Exchange(exchange_options.define()?));
     }
-    if wants_queue {
+    let definition = &context.settings.definition;
+    let is_described = arguments.durable || arguments.auto_delete || has_queue_arguments;
+    if wants_queue && !is_described && queue_name.is_some() && queue_name == definition.name {
+        // As send and receive would make it.
+        entities.push(Entity::Queue(definition.clone()));
+    } else if wants_queue {
         let options = QueueOptions {
             name: queue_name.clone(),
             kind: given.kind,
@@ -117,9 +122,6 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
     }
     Ok(Plan {
         entities,
-        compare: arguments.durable
-            || arguments.auto_delete
-            || has_queue_arguments
-            || is_exchange_described,
+        compare: is_described || is_exchange_described,
     })
 }
