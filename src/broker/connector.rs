@@ -1,6 +1,5 @@
 //! How to get a session, and how to get it back: hosts, time-outs and the one retry policy.
 
-use std::convert::Infallible;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,11 +9,11 @@ use std::time::{Duration, Instant};
 use amiquip::{
     Auth, Connection, ConnectionBlockedNotification, ConnectionOptions, ConnectionTuning,
 };
-use crossbeam_channel::{Receiver, after, at, bounded, never, select};
+use crossbeam_channel::{Receiver, after, at, bounded, never, select, unbounded};
 use log::info;
 
 use super::connect::{self, Connected};
-use super::guard::{GRACE, Guard};
+use super::guard::{GRACE, Guard, Word};
 use super::retry::Backoff;
 use super::{Session, stream, tls};
 use crate::credentials;
@@ -153,8 +152,7 @@ impl Connector {
             [Mechanism::External] => Secret::default(),
             _ => credentials::password(&self.broker.password, &self.interrupt, &self.talk)?,
         };
-        let (closing_sender, closing) = bounded(1);
-        let (open_sender, open) = bounded(0);
+        let (guard, words) = unbounded();
         let Established {
             name,
             connection,
@@ -162,7 +160,7 @@ impl Connector {
             written,
             frame_max,
             ..
-        } = self.establish_and_guard(password, silence, closing, open)?;
+        } = self.establish_and_guard(password, silence, words)?;
         Ok(Session {
             connection: Some(connection),
             name,
@@ -170,8 +168,7 @@ impl Connector {
             written,
             frame_max,
             connector: self.clone(),
-            closing: closing_sender,
-            _open: open_sender,
+            guard,
         })
     }
 
@@ -181,8 +178,7 @@ impl Connector {
         &self,
         password: Secret,
         silence: Option<Duration>,
-        closing: Receiver<Duration>,
-        open: Receiver<Infallible>,
+        words: Receiver<Word>,
     ) -> Result<Established, Error> {
         let (sender, established) = bounded(1);
         let connector = self.clone();
@@ -201,7 +197,7 @@ impl Connector {
             });
             if sender.send(result).is_ok() {
                 if let Some(guard) = guard {
-                    guard.watch(&closing, &open);
+                    guard.watch(&words);
                 }
             }
         };

@@ -1,12 +1,10 @@
 //! What keeps a connection from waiting for ever, and in silence.
 
-use std::convert::Infallible;
 use std::net::{Shutdown, TcpStream};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use amiquip::ConnectionBlockedNotification;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, at, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, after, at, never, select};
 use log::debug;
 
 use crate::interrupt::Interrupt;
@@ -19,26 +17,31 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// How long to wait for an answer in silence.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// A wait for the broker's answer, until it is dropped. A line says so if it is long: without
-/// heartbeats it may last for ever.
-pub struct Wait {
-    // Nothing is ever sent.
-    _over: Sender<Infallible>,
+/// What a session tells its guard. That it is closed, the guard sees by the end of the words.
+pub enum Word {
+    /// It waits for the broker to do this.
+    Waiting(String),
+    /// It waits no longer.
+    Answered,
+    /// It is being closed, and that may take so long. The first time counts.
+    Closing(Duration),
 }
 
+/// A wait for the broker's answer, until it is dropped. A line says so if it is long: without
+/// heartbeats it may last for ever.
+pub struct Wait(Sender<Word>);
+
 impl Wait {
-    /// Begins to wait for the `broker` to do something.
-    pub fn new(talk: &Talk, broker: &str, operation: &str) -> Self {
-        let (over, waiting) = bounded(0);
-        let (talk, text) = (talk.clone(), format!("waiting for {broker} to {operation}"));
-        let thread = move || {
-            if waiting.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
-                talk.note(&text);
-            }
-        };
-        // Where there is no thread to be had, the wait is silent.
-        let _ = thread::Builder::new().name("wait".to_owned()).spawn(thread);
-        Self { _over: over }
+    /// Begins to wait for the broker to do something.
+    pub fn new(guard: &Sender<Word>, operation: &str) -> Self {
+        let _ = guard.send(Word::Waiting(operation.to_owned()));
+        Self(guard.clone())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let _ = self.0.send(Word::Answered);
     }
 }
 
@@ -53,31 +56,43 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Announces what the broker says of itself until the session is closed (`open` is gone). If that
-    /// does not happen within 1 s after the user's interrupt or the end of the time, or within the
-    /// time that `closing` gives for it, the socket is shut down.
-    pub fn watch(mut self, closing: &Receiver<Duration>, open: &Receiver<Infallible>) {
+    /// Announces what the broker says of itself, and that it does not answer, until the session is
+    /// closed. If that does not happen within 1 s after the user's interrupt or the end of the time,
+    /// or within the time that the session gives for it, the socket is shut down.
+    pub fn watch(mut self, words: &Receiver<Word>) {
         let over = self.until.map_or_else(never, at);
-        let mut closing = closing.clone();
-        let mut closed_late = never();
+        let (mut operation, mut silence) = (String::new(), never());
+        let (mut is_closing, mut late) = (false, never());
         loop {
             select! {
-                recv(open) -> _ => return,
+                recv(words) -> word => match word {
+                    Err(_) => return,
+                    Ok(Word::Waiting(what)) => (operation, silence) = (what, after(SILENCE)),
+                    Ok(Word::Answered) => silence = never(),
+                    Ok(Word::Closing(_)) if is_closing => {}
+                    Ok(Word::Closing(within)) => (is_closing, late) = (true, after(within)),
+                },
+                recv(silence) -> _ => {
+                    silence = never();
+                    self.talk.note(&format!("waiting for {} to {operation}", self.name));
+                }
                 recv(self.interrupt.receiver()) -> _ => break,
                 recv(over) -> _ => break,
-                recv(closing) -> within => {
-                    closing = never();
-                    closed_late = after(within.unwrap_or(GRACE));
-                }
-                recv(closed_late) -> _ => return self.shut_down(),
+                recv(late) -> _ => return self.shut_down(),
                 recv(self.blocked) -> notification => match notification {
                     Ok(notification) => self.announce(&notification),
                     Err(_) => self.blocked = never(),
                 },
             }
         }
-        if open.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
-            self.shut_down();
+        let late = after(GRACE);
+        loop {
+            select! {
+                recv(words) -> word => if word.is_err() {
+                    return;
+                },
+                recv(late) -> _ => return self.shut_down(),
+            }
         }
     }
 

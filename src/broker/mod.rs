@@ -22,7 +22,6 @@ mod tls;
 pub mod topology;
 mod window;
 
-use std::convert::Infallible;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -35,7 +34,7 @@ use log::debug;
 pub use connector::Connector;
 pub use retry::Backoff;
 
-use guard::{GRACE, Wait};
+use guard::{GRACE, Wait, Word};
 
 use crate::error::{self, Error};
 use crate::text;
@@ -55,10 +54,8 @@ pub struct Session {
     written: Arc<AtomicU64>,
     /// The most bytes of a frame that the broker takes.
     frame_max: usize,
-    /// Tells the guard that the session is being closed, and how long that may take.
-    closing: Sender<Duration>,
-    // Nothing is ever sent: that it is gone tells the guard that the session is closed.
-    _open: Sender<Infallible>,
+    /// To the connection's guard, which leaves when this is gone.
+    guard: Sender<Word>,
 }
 
 impl Session {
@@ -97,7 +94,7 @@ impl Session {
 
     /// From here on the broker has so much time for its last words. The first call counts.
     fn start_closing(&self, within: Duration) {
-        let _ = self.closing.try_send(within);
+        let _ = self.guard.send(Word::Closing(within));
     }
 
     /// Gives the connection up without a word, so that nothing waits for it any more.
@@ -118,7 +115,7 @@ impl Session {
 
     /// Announces that the broker's answer is waited for, if that takes long.
     fn wait(&self, operation: &str) -> Wait {
-        Wait::new(&self.connector.talk, &self.name, operation)
+        Wait::new(&self.guard, operation)
     }
 
     /// The user's words for what the library says of a failed `operation` ("declare queue
