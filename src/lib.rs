@@ -6,6 +6,7 @@
 pub mod broker;
 pub mod cli;
 pub mod cmd;
+pub mod color;
 pub mod completion;
 pub mod config;
 pub mod credentials;
@@ -23,11 +24,12 @@ pub mod topology;
 pub mod values;
 
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use cli::{Cli, Command, Common, Instead, Verb};
 use cmd::Context;
 pub use cmd::receive::abort;
+use color::Paint;
 use error::{Error, Status};
 use interrupt::Interrupt;
 use settings::{Broker, Password};
@@ -36,11 +38,13 @@ use talk::Talk;
 /// Prints what there is to print instead of doing something, and returns the status to end with.
 #[must_use]
 pub fn answer(instead: &Instead) -> Status {
-    let text = format!("{}\n", instead.text.trim_end());
     if !instead.asked_for {
-        let _ = io::stderr().write_all(text.as_bytes());
+        let text = instead.text(paint(instead.color, &io::stderr()));
+        let _ = io::stderr().write_all(format!("{}\n", text.trim_end()).as_bytes());
         return Status::Usage;
     }
+    let text = instead.text(paint(instead.color, &io::stdout()));
+    let text = format!("{}\n", text.trim_end());
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Status::Io,
         _ => Status::Done,
@@ -51,7 +55,7 @@ pub fn answer(instead: &Instead) -> Status {
 #[must_use]
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
-    let talk = Talk::new(cli.common.quiet);
+    let talk = Talk::new(cli.common.quiet).painted(paint(cli.common.color, &io::stderr()));
     let result = match cli.command {
         Command::Verb(verb) => execute(&cli.common, verb, interrupt, talk.clone()),
         Command::Completions(arguments) => cmd::completions::run(&arguments),
@@ -78,6 +82,7 @@ fn execute(common: &Common, verb: Verb, interrupt: Interrupt, talk: Talk) -> Res
         settings,
         interrupt,
         talk,
+        paint: paint(common.color, &io::stdout()),
     };
     if common.explain {
         return cmd::explain::run(verb, &context);
@@ -89,6 +94,13 @@ fn execute(common: &Common, verb: Verb, interrupt: Interrupt, talk: Talk) -> Res
         Verb::Delete(arguments) => cmd::delete::run(&arguments, &context),
         Verb::Purge(arguments) => cmd::purge::run(&arguments, &context),
     }
+}
+
+/// Whether a stream has colour.
+fn paint(color: cli::Color, stream: &impl IsTerminal) -> Paint {
+    Paint::new(color.wanted(), stream.is_terminal(), |name| {
+        env::var_os(name)
+    })
 }
 
 /// Says what is dangerous about the settings.

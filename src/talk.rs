@@ -4,14 +4,17 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use anstyle::Style;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::color::{self, Paint};
 use crate::error::Error;
 
 /// Says things on standard error. A failure to do so is not reported: there is nowhere left to.
 #[derive(Clone, Debug)]
 pub struct Talk {
     quiet: bool,
+    paint: Paint,
     /// Hidden until there is progress to show, and wherever standard error is no terminal.
     progress: ProgressBar,
 }
@@ -25,8 +28,15 @@ impl Talk {
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,
+            paint: Paint::default(),
             progress: ProgressBar::hidden(),
         }
+    }
+
+    /// The same in colour, if there is to be any.
+    #[must_use]
+    pub fn painted(self, paint: Paint) -> Self {
+        Self { paint, ..self }
     }
 
     /// Talk that can show progress as well.
@@ -39,6 +49,7 @@ impl Talk {
         };
         Self {
             quiet: self.quiet,
+            paint: self.paint,
             progress,
         }
     }
@@ -52,26 +63,44 @@ impl Talk {
     /// Says what the person should know although nothing failed.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            self.progress.suspend(|| line(text));
+            self.progress.suspend(|| self.line(color::NAME, text));
         }
     }
 
     /// Says what the person should know before something bad happens, `--quiet` or not.
     pub fn warn(&self, text: &str) {
-        self.progress.suspend(|| line(&format!("warning: {text}")));
+        let warning = self.paint.text(color::WARNING, "warning:");
+        let text = format!("{warning} {text}");
+        self.progress.suspend(|| self.line(color::NAME, &text));
     }
 
     /// Says what failed and what to do next.
     pub fn error(&self, error: &Error) {
         self.progress.suspend(|| {
-            line(&error.to_string());
+            self.line(color::ERROR, &error.to_string());
             for detail in error.details() {
-                line(detail);
+                self.line(color::NAME, detail);
             }
             if let Some(hint) = error.hint() {
-                line(&format!("hint: {hint}"));
+                let label = self.paint.text(color::HINT, "hint:");
+                self.line(color::NAME, &format!("{label} {hint}"));
             }
         });
+    }
+
+    /// Asks, and leaves the cursor where the answer is to be typed.
+    pub fn ask(&self, question: &str) {
+        self.write(color::NAME, &format!("{question} "));
+    }
+
+    fn line(&self, style: Style, text: &str) {
+        self.write(style, &format!("{text}\n"));
+    }
+
+    fn write(&self, style: Style, text: &str) {
+        let name = self.paint.text(style, "hello-mq:");
+        // One write for the whole line, so that lines of several processes don't mix.
+        let _ = io::stderr().write_all(format!("{name} {text}").as_bytes());
     }
 
     /// Whether somebody sees the progress.
@@ -95,9 +124,4 @@ impl Talk {
     pub fn end_progress(&self) {
         self.progress.finish_and_clear();
     }
-}
-
-fn line(text: &str) {
-    // One write for the whole line, so that lines of several processes don't mix.
-    let _ = io::stderr().write_all(format!("hello-mq: {text}\n").as_bytes());
 }

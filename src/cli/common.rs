@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::words;
 use crate::values::{
@@ -213,7 +213,42 @@ pub struct Common {
     /// Print data, errors and warnings only
     #[arg(long, global = true, help_heading = "General")]
     pub quiet: bool,
+
+    /// When to use colours; auto is on a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        help_heading = "General",
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
+    pub color: Color,
+
     /// Print help: the most used options (-h), or all of them (--help)
     #[arg(short, long, global = true, help_heading = "General", action = ArgAction::Help)]
     pub help: Option<bool>,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// In a pipe or a file, too
+    Always,
+    /// Not at all
+    Never,
+}
+
+impl Color {
+    /// Whether there is to be colour; `None` where that depends on the stream.
+    #[must_use]
+    pub fn wanted(self) -> Option<bool> {
+        match self {
+            Self::Auto => None,
+            Self::Always => Some(true),
+            Self::Never => Some(false),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod common;
 mod declare;
+mod instead;
 mod receive;
 pub mod reference;
 mod send;
@@ -11,8 +12,9 @@ use std::ffi::OsString;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-pub use common::Common;
+pub use common::{Color, Common};
 pub use declare::{Declare, ListForm, QueueArguments};
+pub use instead::Instead;
 pub use receive::{OnFailure, Receive};
 pub use send::{Properties, Send};
 
@@ -23,6 +25,7 @@ use crate::values::{Name, QueueName};
 #[command(
     name = "hello-mq",
     version,
+    styles = instead::STYLES,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -235,30 +238,13 @@ pub enum OutputForm {
     Json,
 }
 
-/// What there is to do instead of a command: a text to print and the status to end with.
-#[derive(Debug)]
-pub struct Instead {
-    /// `--help`, `--version`, or what is wrong with the command line.
-    pub text: String,
-    /// Whether it is what the user asked for, and so goes to standard output.
-    pub asked_for: bool,
-}
-
 /// Reads the command line.
 ///
 /// # Errors
 /// [`Instead`] where there is nothing to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Instead> {
-    Cli::try_parse_from(arguments).map_err(|error| {
-        let text = error.render().to_string();
-        Instead {
-            text: match text.strip_prefix("error: ") {
-                Some(problem) => format!("hello-mq: {problem}"),
-                None => text,
-            },
-            asked_for: !error.use_stderr(),
-        }
-    })
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    Cli::try_parse_from(&arguments).map_err(|error| Instead::new(&error, &arguments))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Err
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(());
     }
-    let _ = io::stderr().write_all(format!("hello-mq: {question} [y/N] ").as_bytes());
+    context.talk.ask(&format!("{question} [y/N]"));
     let (sender, answer) = bounded(1);
     // The thread ends with the process if nobody answers.
     thread::spawn(move || {

@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use crate::broker::Connector;
+use crate::color::Paint;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::settings::Settings;
@@ -29,6 +30,8 @@ pub struct Context {
     pub interrupt: Interrupt,
     /// How to tell the user something.
     pub talk: Talk,
+    /// Whether standard output has colour.
+    pub paint: Paint,
 }
 
 impl Context {
@@ -43,19 +46,24 @@ impl Context {
         )
     }
 
-    /// Writes a line of result to standard output, unless the user wants data only. A reader that
+    /// Writes a line of result, which begins with a mark, to standard output, unless the user wants data only. A reader that
     /// is gone is no failure: what the line tells is done.
     fn print(&self, line: &str) -> Result<(), Error> {
         if self.talk.is_quiet() {
             return Ok(());
         }
-        write(line)
+        write_as(line, &self.paint.marked(line))
     }
 }
 
 /// Writes a line of data to standard output.
 fn write(line: &str) -> Result<(), Error> {
-    let text = format!("{line}\n");
+    write_as(line, line)
+}
+
+/// Writes a line of data that is shown in another way.
+fn write_as(line: &str, shown: &str) -> Result<(), Error> {
+    let text = format!("{shown}\n");
     write_all(&text, || format!("it was to say:{line}"))
 }
 

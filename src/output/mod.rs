@@ -12,6 +12,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::poll::PollFlags;
 
+use crate::color::Paint;
 use crate::interrupt::Interrupt;
 use crate::message::{Message, envelope};
 use crate::ready::wait_for;
@@ -43,8 +44,8 @@ pub trait Output: Send {
 /// What a message looks like.
 #[derive(Clone, Debug)]
 pub enum Form {
-    /// The tutorial's line.
-    Text,
+    /// The tutorial's line, and the colour of its mark.
+    Text(Paint),
     /// The body and nothing else, with these bytes behind it.
     Body(Vec<u8>),
     /// All of the message as a JSON object, with these bytes behind it.
@@ -60,8 +61,8 @@ impl Form {
     /// Those of `out`.
     pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Self::Text => {
-                out.write_all(b" [x] Received ")?;
+            Self::Text(paint) => {
+                write!(out, " {} Received ", paint.mark('x'))?;
                 text::write_quoted(out, &message.body)?;
                 out.write_all(b"\n")
             }
@@ -99,10 +100,14 @@ impl<W: Write> Stream<W> {
 
 impl<W: Write + Send> Output for Stream<W> {
     fn start(&mut self) -> io::Result<()> {
-        if self.quiet || !matches!(self.form, Form::Text) {
-            return Ok(());
+        match self.form {
+            Form::Text(paint) if !self.quiet => writeln!(
+                self.out,
+                " {} Waiting for messages. To exit press CTRL+C",
+                paint.mark('*')
+            ),
+            _ => Ok(()),
         }
-        writeln!(self.out, " [*] Waiting for messages. To exit press CTRL+C")
     }
 
     fn write(&mut self, message: &Message) -> io::Result<()> {
@@ -250,7 +255,7 @@ mod tests {
 
     #[test]
     fn text_is_the_tutorials() {
-        let mut text = Stream::new(Form::Text, Vec::new(), false);
+        let mut text = Stream::new(Form::Text(Paint::default()), Vec::new(), false);
         text.start().unwrap();
         text.write(&message("Hello World!")).unwrap();
         text.write(&message("a\nb")).unwrap();
@@ -264,7 +269,12 @@ mod tests {
     fn a_batch_is_reported_when_it_is_flushed() {
         let file = tempfile::tempfile().unwrap();
         let mut copy = file.try_clone().unwrap();
-        let writer = Writer::spawn(Box::new(Stream::new(Form::Text, file, true))).unwrap();
+        let writer = Writer::spawn(Box::new(Stream::new(
+            Form::Text(Paint::default()),
+            file,
+            true,
+        )))
+        .unwrap();
         writer.start();
         writer.hand_over(vec![message("a"), message("b")]);
         report(&writer).unwrap();
@@ -277,7 +287,12 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_ends_the_writing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let writer = Writer::spawn(Box::new(Stream::new(Form::Text, full, true))).unwrap();
+        let writer = Writer::spawn(Box::new(Stream::new(
+            Form::Text(Paint::default()),
+            full,
+            true,
+        )))
+        .unwrap();
         writer.hand_over(vec![message("a")]);
         assert_eq!(
             report(&writer).unwrap_err().kind(),

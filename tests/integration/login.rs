@@ -233,6 +233,7 @@ fn the_password_is_asked_for_and_not_shown() {
         ))
         .without_env("HELLO_MQ_URL")
         .env("HELLO_MQ_QUEUE", OURS)
+        .env("NO_COLOR", "1")
         .run()
     };
     let outcome = typed("s3cret\\n", "stty");

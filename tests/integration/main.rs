@@ -17,5 +17,6 @@ mod rpc;
 mod send;
 mod settings;
 mod support;
+mod terminal;
 mod tls;
 mod topology;

@@ -661,7 +661,9 @@ fn progress_is_shown_on_a_terminal_and_nowhere_else() {
     let queue = queue("progress");
     let send = format!("$H send -q {queue} -c 30 --rate 10 x");
     shell(&send).run().printed(" [x] Sent 30 messages\n");
-    let outcome = shell(&format!("script -qec '{send}' /dev/null")).run();
+    let outcome = shell(&format!("script -qec '{send}' /dev/null"))
+        .env("NO_COLOR", "1")
+        .run();
     assert_eq!(outcome.status(), 0);
     assert!(outcome.stdout.contains(" of 30, confirmed "), "{outcome:?}");
     assert!(

@@ -79,10 +79,14 @@ impl Hello {
             "AMQP_URL",
             "RUST_LOG",
             "XDG_CONFIG_HOME",
+            "NO_COLOR",
+            "CLICOLOR_FORCE",
         ] {
             command.env_remove(name);
         }
         command.env("HOME", "/nonexistent");
+        // Whatever this is run in.
+        command.env("TERM", "xterm");
         Self {
             command,
             input: None,

@@ -19,6 +19,7 @@ use crate::broker::Connector;
 use crate::broker::consumer::{Inflow, Options};
 use crate::broker::handler::{self, Tally};
 use crate::cli::{self, OutputForm};
+use crate::color::Paint;
 use crate::error::Error;
 use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
 use crate::settings::Origin;
@@ -255,7 +256,7 @@ fn command(
 }
 
 /// What each message is to look like.
-fn form(arguments: &cli::Receive) -> Result<Form, Error> {
+fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
     if let Some(template) = &arguments.format {
         return Ok(Form::Template(template.clone()));
     }
@@ -276,14 +277,16 @@ fn form(arguments: &cli::Receive) -> Result<Form, Error> {
         (Some(OutputForm::Text) | None, _) if ending.is_some() => Err(Error::Usage(
             "--delimiter and --null go with --output body or json".to_owned(),
         )),
-        (Some(OutputForm::Text) | None, _) => Ok(Form::Text),
+        // A file is a file, whatever standard output is.
+        (Some(OutputForm::Text), Some(_)) => Ok(Form::Text(Paint::default())),
+        (Some(OutputForm::Text) | None, None) => Ok(Form::Text(paint)),
     }
 }
 
 /// What writes messages as the user wants them.
 fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
     let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
-    let form = form(arguments)?;
+    let form = form(arguments, context.paint)?;
     let stdout = Stdout::open().map_err(bug)?;
     let is_quiet = context.talk.is_quiet();
     let output: Box<dyn Output> = match &arguments.save {

@@ -26,7 +26,7 @@ use report::Report;
 pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let template = template(&arguments, context);
     let pace = Pace::new(arguments.rate);
-    let replies = replies(&arguments)?;
+    let replies = replies(&arguments, context)?;
     let form = form(&arguments);
     let request = Request {
         arguments: arguments.messages,
@@ -116,7 +116,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
 }
 
 /// What prints the replies, if there are to be any.
-fn replies(arguments: &cli::Send) -> Result<Option<Replies>, Error> {
+fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, Error> {
     let Some(timeout) = arguments.reply_timeout else {
         return match arguments.output {
             Some(_) => Err(Error::Usage(
@@ -131,7 +131,7 @@ fn replies(arguments: &cli::Send) -> Result<Option<Replies>, Error> {
         (Some(template), _) => output::Form::Template(template.clone()),
         (None, Some(OutputForm::Body)) => output::Form::Body(end),
         (None, Some(OutputForm::Json)) => output::Form::Json(end),
-        (None, Some(OutputForm::Text) | None) => output::Form::Text,
+        (None, Some(OutputForm::Text) | None) => output::Form::Text(context.paint),
     };
     Replies::new(timeout, form)
         .map(Some)

@@ -41,7 +41,7 @@ impl Replies {
 
     /// Whether standard output is for the replies alone.
     pub fn is_data(&self) -> bool {
-        !matches!(self.form, Form::Text)
+        !matches!(self.form, Form::Text(_))
     }
 
     /// A request is on its way, perhaps not for the first time.
