@@ -214,6 +214,35 @@ pub fn rounded(duration: Duration) -> String {
     humantime::format_duration(whole).to_string()
 }
 
+/// So many bytes as people say it: `512 B`, `16.0 MB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    // As exact as it is shown.
+    #[allow(clippy::cast_precision_loss)]
+    let mut size = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    // What would be shown as 1000.0 belongs to the next.
+    while size >= 999.95 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+/// So many in a second.
+#[must_use]
+pub fn rate(per_second: f64) -> String {
+    if per_second < 9.95 {
+        format!("{per_second:.1}")
+    } else {
+        format!("{per_second:.0}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +302,21 @@ mod tests {
                 let shown = quote(&[high, low, b'x']);
                 assert!(shown.chars().all(|c| !c.is_control()), "{shown}");
             }
+        }
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        for (bytes, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (16_000_000, "16.0 MB"),
+            (u64::MAX, "18446.7 PB"),
+        ] {
+            assert_eq!(size(bytes), shown);
         }
     }
 

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, at, never, select};
 use super::Session;
 use super::content;
 use super::flow::Flow;
+pub use super::flow::Total;
 use super::topology;
 use crate::error::Error;
 use crate::message::Message;
@@ -127,9 +128,9 @@ impl Inflow {
         }
     }
 
-    /// How many messages are written, and acknowledged.
+    /// What is written, and acknowledged.
     #[must_use]
-    pub fn done(&self) -> u64 {
+    pub fn done(&self) -> Total {
         self.flow.done()
     }
 }
@@ -182,7 +183,7 @@ pub fn consume(
     if let Err(error) = closed {
         // There is nothing left to do again: what was written is written.
         let error = session.error("close a channel", error);
-        if inflow.done() > 0 && error.is_transient() {
+        if inflow.done().messages > 0 && error.is_transient() {
             session.connector.talk.note(&format!(
                 "{error}; the messages that were written last may be delivered again"
             ));
@@ -209,6 +210,12 @@ impl Consumer<'_> {
     #[must_use]
     pub fn is_done(&self) -> bool {
         (self.stopped || self.inflow.flow.is_complete()) && self.inflow.flow.is_empty()
+    }
+
+    /// What is written, and acknowledged, on this connection and those before.
+    #[must_use]
+    pub fn done(&self) -> Total {
+        self.inflow.done()
     }
 
     /// The messages to be written next. What becomes of them must be reported to [`Consumer::wait`].

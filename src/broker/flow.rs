@@ -9,13 +9,24 @@ use std::collections::VecDeque;
 /// How many batches may be in the writer's hands: one that it writes, one that it finds when done.
 const HANDED_OVER: usize = 2;
 
+/// What has left the queue for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// How many messages.
+    pub messages: u64,
+    /// How many bytes their bodies had.
+    pub bytes: u64,
+    /// How many of the messages were rejected.
+    pub rejected: u64,
+}
+
 /// The messages `M` of one consumer and their receipts `R`, which are good for one connection only.
 #[derive(Debug)]
 pub struct Flow<M, R> {
     /// How many messages may still be taken; `None` for any number.
     left: Option<u64>,
-    /// How many messages are written, and acknowledged.
-    done: u64,
+    /// What is written, and acknowledged.
+    done: Total,
     /// The most messages of a batch.
     batch_max: usize,
     /// The size at which a batch takes no more messages.
@@ -31,6 +42,7 @@ pub struct Flow<M, R> {
 #[derive(Debug)]
 struct HandedOver<R> {
     messages: u64,
+    bytes: usize,
     /// The last message's receipt; `None` once the connection that it was good for is lost.
     receipt: Option<R>,
 }
@@ -41,7 +53,7 @@ impl<M, R> Flow<M, R> {
     pub fn new(count: Option<u64>, batch_max: usize, bytes_max: usize) -> Self {
         Self {
             left: count,
-            done: 0,
+            done: Total::default(),
             batch_max,
             bytes_max,
             batch: Vec::new(),
@@ -56,8 +68,8 @@ impl<M, R> Flow<M, R> {
         self.left
     }
 
-    /// How many messages are written, and acknowledged.
-    pub fn done(&self) -> u64 {
+    /// What is written, and acknowledged.
+    pub fn done(&self) -> Total {
         self.done
     }
 
@@ -100,6 +112,7 @@ impl<M, R> Flow<M, R> {
         let messages = self.batch.len() as u64;
         self.handed_over.push_back(HandedOver {
             messages,
+            bytes: self.bytes,
             receipt: self.last.take(),
         });
         self.bytes = 0;
@@ -112,7 +125,8 @@ impl<M, R> Flow<M, R> {
     pub fn written(&mut self) -> Option<R> {
         let batch = self.handed_over.pop_front()?;
         if batch.receipt.is_some() {
-            self.done += batch.messages;
+            self.done.messages += batch.messages;
+            self.done.bytes += batch.bytes as u64;
         }
         batch.receipt
     }
@@ -214,15 +228,17 @@ mod tests {
         let mut flow = Flow::new(Some(4), 8, 100);
         flow.take("a", 1, 1);
         flow.hand_over();
-        flow.take("b", 1, 2);
+        flow.take("b", 20, 2);
         flow.lose_receipts();
         assert_eq!(flow.left(), Some(4));
         // The new connection delivers both again while the first is still being written.
         flow.take("a", 1, 1);
-        flow.take("b", 1, 2);
+        flow.take("b", 20, 2);
         assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
-        assert_eq!((flow.written(), flow.done()), (None, 0));
-        assert_eq!((flow.written(), flow.done()), (Some(2), 2));
+        assert_eq!((flow.written(), flow.done()), (None, Total::default()));
+        assert_eq!(flow.written(), Some(2));
+        let (messages, bytes) = (flow.done().messages, flow.done().bytes);
+        assert_eq!((messages, bytes), (2, 1 + 20));
         assert!(flow.is_empty());
         assert_eq!(flow.left(), Some(2));
     }

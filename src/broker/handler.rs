@@ -5,7 +5,7 @@ use std::time::Instant;
 use amiquip::{Channel, ConsumerMessage, Delivery};
 use crossbeam_channel::{Receiver, at, never, select};
 
-use super::consumer::{Options, Subscription, subscribe};
+use super::consumer::{Options, Subscription, Total, subscribe};
 use super::guard::GRACE;
 use super::hands::Hands;
 pub use super::hands::Ticket;
@@ -18,7 +18,9 @@ use crate::values::QueueName;
 /// The messages of a `receive` that are settled one by one, across connections.
 #[derive(Debug)]
 pub struct Tally {
-    hands: Hands<Delivery>,
+    /// With the size of each body.
+    hands: Hands<(Delivery, usize)>,
+    done: Total,
     options: Options,
 }
 
@@ -28,14 +30,15 @@ impl Tally {
     pub fn new(options: Options) -> Self {
         Self {
             hands: Hands::new(options.count),
+            done: Total::default(),
             options,
         }
     }
 
-    /// How many messages have left the queue for good.
+    /// What has left the queue for good.
     #[must_use]
-    pub fn done(&self) -> u64 {
-        self.hands.done()
+    pub fn done(&self) -> Total {
+        self.done
     }
 
     /// Whether a message can still be settled.
@@ -119,6 +122,12 @@ impl Handler<'_> {
         self.tally.hands.is_complete()
     }
 
+    /// What has left the queue for good, on this connection and those before.
+    #[must_use]
+    pub fn done(&self) -> Total {
+        self.tally.done
+    }
+
     /// Whether no message is in hand.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -159,7 +168,7 @@ impl Handler<'_> {
         match message {
             Ok(ConsumerMessage::Delivery(mut delivery)) => {
                 let message = content::received(&mut delivery, self.session);
-                let ticket = self.tally.hands.take(delivery);
+                let ticket = self.tally.hands.take((delivery, message.body.len()));
                 if self.is_complete() {
                     self.unsubscribe()?;
                 }
@@ -196,9 +205,15 @@ impl Handler<'_> {
             Outcome::Acknowledge | Outcome::Reject => hands.finish(ticket),
             Outcome::Requeue => hands.give_back(ticket),
         };
-        let Some(delivery) = delivery else {
+        let Some((delivery, bytes)) = delivery else {
             return Ok(());
         };
+        if outcome != Outcome::Requeue {
+            let done = &mut self.tally.done;
+            done.messages += 1;
+            done.bytes += bytes as u64;
+            done.rejected += u64::from(outcome == Outcome::Reject);
+        }
         match outcome {
             Outcome::Acknowledge => delivery.ack(self.channel),
             Outcome::Reject => delivery.reject(self.channel, false),

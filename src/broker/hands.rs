@@ -10,8 +10,6 @@ pub type Ticket = u64;
 pub struct Hands<R> {
     /// How many messages may still be taken; `None` for any number.
     left: Option<u64>,
-    /// How many messages have left the queue for good.
-    done: u64,
     next: Ticket,
     receipts: BTreeMap<Ticket, R>,
 }
@@ -21,7 +19,6 @@ impl<R> Hands<R> {
     pub fn new(count: Option<u64>) -> Self {
         Self {
             left: count,
-            done: 0,
             next: 0,
             receipts: BTreeMap::new(),
         }
@@ -30,11 +27,6 @@ impl<R> Hands<R> {
     /// How many messages may still be taken; `None` for any number.
     pub fn left(&self) -> Option<u64> {
         self.left
-    }
-
-    /// How many messages have left the queue for good.
-    pub fn done(&self) -> u64 {
-        self.done
     }
 
     /// Whether all the messages that were asked for are in hand, or done.
@@ -60,9 +52,7 @@ impl<R> Hands<R> {
     /// The receipt of a message that leaves the queue for good; none if its connection is lost, and
     /// the broker delivers it again.
     pub fn finish(&mut self, ticket: Ticket) -> Option<R> {
-        let receipt = self.receipts.remove(&ticket)?;
-        self.done += 1;
-        Some(receipt)
+        self.receipts.remove(&ticket)
     }
 
     /// The receipt of a message that goes back to the queue.
@@ -102,7 +92,6 @@ mod tests {
         assert_eq!(hands.finish(second), None);
         assert_eq!(hands.give_back(first), Some("a"));
         assert!(hands.is_empty());
-        assert_eq!(hands.done(), 1);
     }
 
     #[test]
@@ -114,7 +103,7 @@ mod tests {
         assert!(!hands.is_complete());
         let ticket = hands.take("a");
         hands.finish(ticket);
-        assert!(hands.is_complete() && hands.done() == 1);
+        assert!(hands.is_complete() && hands.is_empty());
     }
 
     #[test]
@@ -125,6 +114,6 @@ mod tests {
         let again = hands.take("a");
         assert!(!hands.holds(lost) && hands.holds(again));
         assert_eq!(hands.finish(lost), None);
-        assert_eq!((hands.done(), hands.is_complete()), (0, false));
+        assert!(!hands.is_complete());
     }
 }

@@ -88,6 +88,13 @@ pub struct Receive {
     #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
 
+    /// Say in the end how many messages there were, how many bytes, and how fast they came
+    ///
+    /// Only messages count that were written and acknowledged (or confirmed, with --forward-to); the
+    /// time is that from the arrival of the first to the acknowledgement of the last.
+    #[arg(long, help_heading = "Output")]
+    pub stats: bool,
+
     /// Run this command for each message instead of printing it: the body is its standard input,
     /// properties are in its environment (HELLO_MQ_...). Its exit status decides: 0 acknowledges the
     /// message, 3 rejects it, 4 has it delivered again later, and of anything else --on-failure says

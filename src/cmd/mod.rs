@@ -6,6 +6,7 @@ pub mod declare;
 pub mod delete;
 pub mod explain;
 pub mod man;
+mod progress;
 pub mod purge;
 pub mod receive;
 mod removal;

@@ -4,7 +4,7 @@ mod directory;
 mod template;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::thread;
@@ -131,6 +131,13 @@ impl Stdout {
     pub fn open() -> io::Result<Self> {
         Ok(Self(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
     }
+
+    /// Whether what is written to it may come before the eyes of whoever reads standard error: on a
+    /// terminal, or by way of the program at the other end of a pipe.
+    #[must_use]
+    pub fn may_be_seen(&self) -> bool {
+        self.0.is_terminal() || is_pipe(&self.0).unwrap_or(true)
+    }
 }
 
 impl Write for Stdout {
@@ -220,8 +227,7 @@ impl Writer {
 /// Those of the system, if it has no more threads.
 pub fn watch(file: impl Into<OwnedFd>, interrupt: Interrupt) -> io::Result<()> {
     let file = File::from(file.into());
-    let kind = file.metadata()?.file_type();
-    if kind.is_fifo() || kind.is_socket() {
+    if is_pipe(&file)? {
         thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
@@ -231,6 +237,11 @@ pub fn watch(file: impl Into<OwnedFd>, interrupt: Interrupt) -> io::Result<()> {
             })?;
     }
     Ok(())
+}
+
+fn is_pipe(file: &File) -> io::Result<bool> {
+    let kind = file.metadata()?.file_type();
+    Ok(kind.is_fifo() || kind.is_socket())
 }
 
 #[cfg(test)]

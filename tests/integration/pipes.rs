@@ -666,6 +666,7 @@ fn progress_is_shown_on_a_terminal_and_nowhere_else() {
         .run();
     assert_eq!(outcome.status(), 0);
     assert!(outcome.stdout.contains(" of 30, confirmed "), "{outcome:?}");
+    assert!(outcome.stdout.contains("s left"), "{outcome:?}");
     assert!(
         outcome.stdout.contains(" [x] Sent 30 messages"),
         "{outcome:?}"

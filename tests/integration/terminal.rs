@@ -1,6 +1,11 @@
 //! What a person sees on a terminal, and nobody finds in a pipe or a file.
 
-use crate::support::{Files, Hello, Outcome, hello, queue, shell};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Files, Hello, Observer, Outcome, hello, queue, shell};
 
 /// A shell line on a terminal, which all its streams are unless it says otherwise.
 fn on_terminal(line: &str) -> Hello {
@@ -211,4 +216,270 @@ fn help_is_coloured_on_a_terminal() {
     );
     let outcome = on_terminal("$H 2>&1 | cat").run();
     assert!(!outcome.stdout.contains('\x1b'), "{outcome:?}");
+}
+
+/// Receives 20 messages that take two seconds to come.
+fn slow(line: &str) -> Outcome {
+    let name = queue("progress");
+    let send = format!("$H send --quiet -q {name} -c 20 --rate 10 x");
+    let line = line.replace('Q', &name);
+    on_terminal(&format!("{send} & {line}; status=$?; wait; exit $status")).run()
+}
+
+#[test]
+fn the_progress_of_receive_is_shown_where_no_messages_are() {
+    let files = Files::new();
+    let to = |name: &str| files.write(name, "").display().to_string();
+    let (file, other, saved) = (to("file"), to("other"), files.path().into_string().unwrap());
+    let target = queue("target");
+    hello(["declare", &target]).run();
+    // Whether there is one, and with which words.
+    let rows = [
+        (
+            format!("$H receive Q -c 20 -o body >{file}"),
+            Some("received "),
+        ),
+        (format!("$H receive Q -c 20 >{other}"), Some("received ")),
+        (
+            format!("$H receive Q -c 20 --save {saved}/d >/dev/null"),
+            Some("received "),
+        ),
+        (
+            format!("$H receive Q -c 20 --forward-to :{target}"),
+            Some("forwarded "),
+        ),
+        (
+            "NO_COLOR=1 $H receive Q -c 20 >/dev/null".to_owned(),
+            Some("received "),
+        ),
+        ("$H receive Q -c 20".to_owned(), None),
+        ("$H receive Q -c 20 -o body | cat".to_owned(), None),
+        (
+            "$H receive Q -c 20 -o body >/dev/null --quiet".to_owned(),
+            None,
+        ),
+        (
+            "$H receive Q -c 20 -o body >/dev/null 2>&1".to_owned(),
+            None,
+        ),
+        ("$H receive Q -c 20 -- true >/dev/null".to_owned(), None),
+        ("TERM=dumb $H receive Q -c 20 >/dev/null".to_owned(), None),
+        // The log is on the same line.
+        ("$H receive Q -c 20 -v >/dev/null".to_owned(), None),
+    ];
+    let runs: Vec<_> = rows
+        .into_iter()
+        .map(|(line, words)| (line.clone(), words, thread::spawn(move || slow(&line))))
+        .collect();
+    for (line, words, run) in runs {
+        let outcome = run.join().unwrap();
+        assert_eq!(outcome.status(), 0, "{line} {outcome:?}");
+        let text = outcome.stdout;
+        let Some(words) = words else {
+            assert!(!text.contains("messages/s"), "{line} {text:?}");
+            continue;
+        };
+        // It is redrawn, has all its parts, and is gone in the end.
+        let parts = [words, " of 20, ", " B, ", " messages/s, ", "s left"];
+        let drawn = text
+            .split('\r')
+            .filter(|drawn| parts.iter().all(|part| drawn.contains(part)));
+        assert!(drawn.count() >= 2, "{line} {text:?}");
+        // The cursor stays behind it, where a terminal shows the ^C that is typed.
+        assert!(!text.contains("   "), "{line} {text:?}");
+        let rest = text.rsplit(words).next().unwrap();
+        assert!(rest.contains("\x1b[2K"), "{line} {text:?}");
+    }
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(&file), "x\n".repeat(20));
+    let lines = " [x] Received 'x'\n".repeat(20);
+    assert!(read(&other).ends_with(&lines) && !read(&other).contains('\x1b'));
+}
+
+/// The numbers of a line of `--stats`: messages, bytes, and where they are told seconds and messages
+/// a second.
+#[derive(Debug)]
+struct Stats {
+    messages: u64,
+    bytes: Option<u64>,
+    seconds: Option<f64>,
+    rate: Option<f64>,
+}
+
+/// The line of `--stats` among what was said, which is the only one.
+#[track_caller]
+fn stats(stderr: &str, verb: &str) -> Stats {
+    let start = format!("hello-mq: {verb} ");
+    let mut lines = stderr.lines().filter_map(|line| {
+        let line = line.strip_prefix(&start)?;
+        line.contains(" message").then_some(line)
+    });
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("no {start:?} in {stderr:?}"));
+    assert_eq!(lines.next(), None, "{stderr:?}");
+    let between = |before: &str, after: &str| {
+        let rest = line.split_once(before)?.1;
+        Some(rest.split_once(after)?.0.to_owned())
+    };
+    Stats {
+        messages: line.split(' ').next().unwrap().parse().unwrap(),
+        bytes: between(", ", " B in ").map(|bytes| bytes.parse().unwrap()),
+        seconds: between(" in ", " s").map(|seconds| seconds.parse().unwrap()),
+        rate: between(" s (", "/s, ").map(|rate| rate.parse().unwrap()),
+    }
+}
+
+#[test]
+fn stats_are_told_at_each_kind_of_end() {
+    let source = queue("stats");
+    let target = queue("stats-target");
+    hello(["declare", &target]).run();
+    let missing = queue("stats-missing");
+    for (line, verb, messages, status) in [
+        ("$H receive $Q --stats -c 3", "received", 3, 0),
+        ("$H receive $Q --stats -c 3 --quiet", "received", 3, 0),
+        ("$H receive $Q --stats --drain -o body", "received", 5, 0),
+        ("$H receive $Q --stats --timeout 1s", "received", 5, 0),
+        (
+            "$H receive $Q --stats --idle-timeout 300ms",
+            "received",
+            5,
+            0,
+        ),
+        ("$H receive $Q --stats --drain -c 9", "received", 5, 1),
+        ("$H receive $Q --stats --drain --auto-ack", "received", 5, 0),
+        (
+            "$H receive $Q --stats --drain --forward-to :$T",
+            "forwarded",
+            5,
+            0,
+        ),
+        (
+            "$H receive $Q --stats -c 2 --forward-to :$T",
+            "forwarded",
+            2,
+            0,
+        ),
+        ("$H receive $Q --stats --peek", "showed", 5, 0),
+        ("$H receive $Q --stats --peek -c 2", "showed", 2, 0),
+        ("$H receive $Q --stats --drain -- cat", "received", 5, 0),
+        (
+            "$H receive $Q --stats -c 2 -- sh -c 'exit 3'",
+            "received",
+            2,
+            0,
+        ),
+        (
+            "$H receive $Q --stats --on-failure stop -- sh -c 'test $(cat) != bbb'",
+            "received",
+            1,
+            1,
+        ),
+        ("$H receive $Q --stats >/dev/full", "received", 0, 74),
+        (
+            "$H receive $Q --stats --forward-to no-such:x",
+            "forwarded",
+            0,
+            67,
+        ),
+        ("$H receive $M --no-declare --stats", "received", 0, 67),
+        (
+            "$H receive $Q --stats -u amqp://127.0.0.1:1",
+            "received",
+            0,
+            69,
+        ),
+    ] {
+        let bodies = ["a", "bbb", "ccc", "ddddd", "eeeee"];
+        hello(["send", "--quiet", "-q", &source]).args(bodies).run();
+        let outcome = shell(line)
+            .env("Q", &source)
+            .env("T", &target)
+            .env("M", &missing)
+            .run();
+        assert_eq!(outcome.status(), status, "{line} {outcome:?}");
+        let told = stats(&outcome.stderr, verb);
+        assert_eq!(told.messages, messages, "{line} {outcome:?}");
+        let bytes: usize = bodies[..usize::try_from(messages).unwrap()]
+            .iter()
+            .map(|body| body.len())
+            .sum();
+        assert_eq!(
+            told.bytes.unwrap_or_default(),
+            bytes as u64,
+            "{line} {outcome:?}"
+        );
+        assert!(!outcome.stdout.contains("hello-mq:"), "{line} {outcome:?}");
+        assert_eq!(
+            outcome.stderr.contains("(2 rejected)"),
+            line.contains("exit 3"),
+            "{outcome:?}"
+        );
+        hello(["purge", "--yes", &source]).run();
+    }
+    // Nothing was tried, so there is nothing to tell.
+    let outcome = hello(["receive", "--stats", "-D", ";"]).run();
+    outcome.failed(64, &["--delimiter"]);
+    assert!(!outcome.stderr.contains("received"), "{outcome:?}");
+}
+
+#[test]
+fn stats_are_told_after_an_interrupt() {
+    for options in [&["-o", "body"][..], &["--", "cat"]] {
+        let name = queue("stats-stopped");
+        hello(["send", "-q", &name, "a", "bbb"]).run();
+        let mut running = hello(["receive", "--stats", &name]).args(options).spawn();
+        running.expect("bbb");
+        thread::sleep(Duration::from_millis(300));
+        let (outcome, _) = running.stop(Signal::SIGINT);
+        let told = stats(&outcome.stderr, "received");
+        assert_eq!(
+            (outcome.status(), told.messages, told.bytes),
+            (0, 2, Some(4)),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn stats_count_what_has_left_the_queue_and_nothing_else() {
+    // A reader that goes away, and a disk that is full: both in the middle of it.
+    for (line, status) in [
+        (
+            "$H receive QUEUE --stats -o body --prefetch 10 | head -n 100 >/dev/null; exit ${PIPESTATUS[0]}",
+            0,
+        ),
+        (
+            "trap '' SIGXFSZ; ulimit -f 8; $H receive QUEUE --stats -o body --prefetch 10 >FILE",
+            74,
+        ),
+    ] {
+        let name = queue("stats-exact");
+        let body = "x".repeat(100);
+        hello(["send", "-q", &name, "-c", "3000", &body]).run();
+        let files = Files::new();
+        let file = files.write("out", "").display().to_string();
+        let outcome = shell(&line.replace("QUEUE", &name).replace("FILE", &file)).run();
+        assert_eq!(outcome.status(), status, "{outcome:?}");
+        let told = stats(&outcome.stderr, "received");
+        assert!((10..3000).contains(&told.messages), "{outcome:?}");
+        let left = u32::try_from(3000 - told.messages).unwrap();
+        Observer::new().settles_at(&name, left);
+    }
+}
+
+#[test]
+fn the_rate_is_that_of_the_messages_and_not_of_the_waiting() {
+    let name = queue("stats-rate");
+    hello(["declare", &name]).run();
+    let line = format!(
+        "(sleep 1; $H send --quiet -q {name} -c 20 --rate 10 xx) & \
+         $H receive {name} --quiet --stats -o body --idle-timeout 2500ms; wait"
+    );
+    let told = stats(&shell(&line).run().stderr, "received");
+    assert_eq!((told.messages, told.bytes), (20, Some(40)));
+    let (seconds, rate) = (told.seconds.unwrap(), told.rate.unwrap());
+    assert!((1.5..2.9).contains(&seconds), "{told:?}");
+    assert!((rate * seconds - 20.0).abs() < 1.5, "{told:?}");
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::Signal;
 
+use super::account::Account;
 use super::job::{Done, Job, MERCY};
 use super::line::Line;
 use super::reply::{Address, Replies};
@@ -142,7 +143,12 @@ impl<'c> Commands<'c> {
     }
 
     /// Handles messages on one connection. Commands may still be running when it is lost.
-    pub fn work(&mut self, line: &mut Line, handler: &mut Handler) -> Result<End, Error> {
+    pub fn work(
+        &mut self,
+        line: &mut Line,
+        handler: &mut Handler,
+        account: &mut Account,
+    ) -> Result<End, Error> {
         self.delayed.retain(|(_, ticket)| handler.holds(*ticket));
         self.replying.retain(|ticket| handler.holds(*ticket));
         self.last_message = Instant::now();
@@ -151,6 +157,7 @@ impl<'c> Commands<'c> {
         loop {
             self.give_back_what_is_due(handler)?;
             self.end_what_is_late();
+            account.update(handler.done());
             self.busy.store(self.is_busy(), Ordering::Relaxed);
             if !self.is_busy() {
                 match end {
@@ -177,6 +184,7 @@ impl<'c> Commands<'c> {
                 Event::Taken(ticket, message) => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
+                    account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
                     self.start(ticket, *message)?;
                 }

@@ -1,5 +1,6 @@
 //! `hello-mq receive`: take messages from a queue, and acknowledge what is done with them.
 
+mod account;
 mod command;
 mod environment;
 mod forward;
@@ -25,6 +26,7 @@ use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
 use crate::settings::Origin;
 use crate::values::{Span, Target};
 use crate::{text, topology};
+use account::Account;
 use command::{Commands, SPARE};
 use forward::Forward;
 pub use job::abort;
@@ -71,15 +73,28 @@ impl Limits {
 /// Those of the broker; [`Error::Output`] if a message can't be written; [`Error::Short`] if there
 /// were fewer messages than were to be counted.
 pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
+    let mut account = Account::new(arguments, context);
+    let result = receive(arguments, context, &mut account);
+    account.tell();
+    result
+}
+
+fn receive(
+    arguments: &cli::Receive,
+    context: &Context,
+    account: &mut Account,
+) -> Result<(), Error> {
     let source = Source::new(arguments, context)?;
     let limits = Limits::new(arguments, context);
-    let (result, number) = if !arguments.command.is_empty() {
-        command(arguments, context, source, limits)?
+    let result = if !arguments.command.is_empty() {
+        command(arguments, context, source, limits, account)?
     } else if arguments.peek {
-        peek(arguments, context, limits)?
+        peek(arguments, context, limits, account)?
     } else {
-        print(arguments, context, source, limits)?
+        print(arguments, context, source, limits, account)?
     };
+    account.end_progress();
+    let number = account.messages();
     let end = match result {
         // That is how it is meant to end, whatever it was doing.
         Err(Error::Interrupted(_)) => End::Stopped,
@@ -169,8 +184,8 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     Ok(operations)
 }
 
-/// Why it ended, and how many messages there were.
-type Ended = (Result<End, Error>, u64);
+/// Why it ended, once it had begun.
+type Ended = Result<End, Error>;
 
 fn options(arguments: &cli::Receive, context: &Context) -> Options {
     let prefetch = &context.settings.prefetch;
@@ -196,6 +211,7 @@ fn print(
     context: &Context,
     source: Source,
     limits: Limits,
+    account: &mut Account,
 ) -> Result<Ended, Error> {
     let mut sink = match &arguments.forward_to {
         Some(target) => Sink::Forward(forward(target, context)?),
@@ -203,27 +219,32 @@ fn print(
     };
     let mut inflow = Inflow::new(options(arguments, context));
     let connector = context.connector("receive", limits.until);
-    let mut printer = Printer::new(context, &mut sink, limits);
+    account.open();
+    let mut printer = Printer::new(context, &mut sink, limits, account);
     let end = Line::new(context, connector, source, limits.until)
         .keep(|line, session, queue| printer.consume(line, session, queue, &mut inflow));
     sink.close();
-    Ok((end, inflow.done()))
+    account.update(inflow.done());
+    Ok(end)
 }
 
-fn peek(arguments: &cli::Receive, context: &Context, limits: Limits) -> Result<Ended, Error> {
+fn peek(
+    arguments: &cli::Receive,
+    context: &Context,
+    limits: Limits,
+    account: &mut Account,
+) -> Result<Ended, Error> {
     let mut sink = Sink::Writer(writer(arguments, context)?);
     let connector = context.connector("receive --peek", limits.until);
-    let peeked = peek::run(
+    account.open();
+    Ok(peek::run(
         context,
         &connector,
         &mut sink,
         limits.until,
         arguments.count,
-    );
-    Ok(match peeked {
-        Ok((end, shown)) => (Ok(end), shown),
-        Err(error) => (Err(error), 0),
-    })
+        account,
+    ))
 }
 
 fn command(
@@ -231,6 +252,7 @@ fn command(
     context: &Context,
     source: Source,
     limits: Limits,
+    account: &mut Account,
 ) -> Result<Ended, Error> {
     let settings = &context.settings;
     let mut tally = Tally::new(options(arguments, context));
@@ -243,16 +265,18 @@ fn command(
             .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
     }
     let connector = connector("receive -- COMMAND");
+    account.open();
     let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
         let mut end = End::Count;
         handler::handle(session, queue, &mut tally, |handler| {
-            end = commands.work(line, handler)?;
+            end = commands.work(line, handler, account)?;
             Ok(())
         })?;
         Ok(end)
     });
     commands.close();
-    Ok((end, tally.done()))
+    account.update(tally.done());
+    Ok(end)
 }
 
 /// What each message is to look like.

@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use crossbeam_channel::{at, never, select};
 
+use crate::broker::consumer::Total;
 use crate::broker::peek::Peek;
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
 
 use super::End;
+use super::account::Account;
 use super::print::Sink;
 
 /// How many messages are written at a time.
@@ -18,8 +20,7 @@ const BATCH: usize = 128;
 /// How many bytes, if it is more than one message.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Shows each message that is in the queue once, up to `count`, and returns why it ended and how
-/// many there were.
+/// Shows each message that is in the queue once, up to `count`, and returns why it ended.
 ///
 /// # Errors
 /// Those of the broker; [`Error::Output`] if a message can't be written. A lost connection is not
@@ -30,7 +31,8 @@ pub fn run(
     sink: &mut Sink,
     until: Option<Instant>,
     count: Option<u64>,
-) -> Result<(End, u64), Error> {
+    account: &mut Account,
+) -> Result<End, Error> {
     let settings = &context.settings;
     let queue = &settings.queue.value;
     let mut session = connector.open()?;
@@ -39,13 +41,13 @@ pub fn run(
     }
     let wanted = count.unwrap_or(u64::MAX);
     let over = until.map_or_else(never, at);
-    let mut shown = 0;
+    let mut shown = Total::default();
     let mut peek = Peek::open(&mut session, queue)?;
     let end = loop {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut end = None;
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            if shown + batch.len() as u64 == wanted {
+            if shown.messages + batch.len() as u64 == wanted {
                 end = Some(End::Count);
                 break;
             }
@@ -53,6 +55,7 @@ pub fn run(
                 end = Some(End::Empty);
                 break;
             };
+            account.came(Instant::now());
             bytes += message.body.len();
             batch.push(message);
         }
@@ -60,7 +63,11 @@ pub fn run(
         sink.hand_over(batch);
         select! {
             recv(sink.done()) -> written => match written {
-                Ok(Ok(())) => shown += messages,
+                Ok(Ok(())) => {
+                    shown.messages += messages;
+                    shown.bytes += bytes as u64;
+                    account.update(shown);
+                }
                 Ok(Err(source)) => return Err(Error::Output {
                     source,
                     consequence: format!("every message is still in queue {queue}"),
@@ -76,5 +83,5 @@ pub fn run(
     };
     peek.close()?;
     session.close()?;
-    Ok((end, shown))
+    Ok(end)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::account::Account;
 use super::forward::Forward;
 use super::line::{Line, Source};
 use super::{End, LULL, Limits, has_come};
@@ -60,6 +61,7 @@ pub struct Printer<'c> {
     context: &'c Context,
     sink: &'c mut Sink,
     limits: Limits,
+    account: &'c mut Account,
     /// Whether what comes before the first message is written.
     started: bool,
     /// When the last message came or was written, or the wait for the first began.
@@ -67,11 +69,17 @@ pub struct Printer<'c> {
 }
 
 impl<'c> Printer<'c> {
-    pub fn new(context: &'c Context, sink: &'c mut Sink, limits: Limits) -> Self {
+    pub fn new(
+        context: &'c Context,
+        sink: &'c mut Sink,
+        limits: Limits,
+        account: &'c mut Account,
+    ) -> Self {
         Self {
             context,
             sink,
             limits,
+            account,
             started: false,
             last_message: Instant::now(),
         }
@@ -129,11 +137,13 @@ impl<'c> Printer<'c> {
                 Event::Taken => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
+                    self.account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
                 }
                 Event::Written(Ok(())) => {
                     self.last_message = Instant::now();
                     consumer.acknowledge()?;
+                    self.account.update(consumer.done());
                 }
                 Event::Written(Err(source)) => return Err(self.unwritten(&line.source, source)),
                 Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,

@@ -43,7 +43,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
             "send",
             &context.interrupt,
             None,
-            report.talk(),
+            &context.talk,
         ),
         options: Options {
             allow_unroutable: arguments.allow_unroutable,
@@ -57,7 +57,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         supply: Supply::new(input, template),
         pace,
         patience: Patience::new(Some(settings.retry_for.value)),
-        talk: report.talk().clone(),
+        talk: context.talk.clone(),
         ledger: report,
     };
     let sent = sending.deliver();

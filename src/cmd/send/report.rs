@@ -2,28 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
-
-use indicatif::HumanBytes;
+use std::time::Instant;
 
 use super::replies::Replies;
 use crate::broker::publisher::Fate;
+use crate::cmd::progress::{Figures, Progress, of};
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Input, Place, ranges};
 use crate::message::Message;
-use crate::talk::Talk;
+use crate::talk::Pace;
 use crate::text;
 
 /// The longest body that is shown, in bytes; of a longer one only the size is.
 const SHOWN: usize = 4096;
-
-/// What takes no longer needs no progress.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How often the progress is told.
-const REFRESH: Duration = Duration::from_millis(200);
 
 /// What became of the messages so far. Of those that are confirmed only the number is kept.
 pub struct Report<'c> {
@@ -42,10 +35,7 @@ pub struct Report<'c> {
     returned: Names,
     /// How much of the confirmed messages was body.
     bytes: u64,
-    /// When the sending began, and when its progress is to be told next.
-    began: Instant,
-    next_progress: Instant,
-    talk: Talk,
+    progress: Progress,
     replies: Option<Replies>,
     /// Why the results could not be printed. The sending goes on nevertheless.
     unprinted: Option<Error>,
@@ -53,9 +43,14 @@ pub struct Report<'c> {
 
 impl<'c> Report<'c> {
     pub fn new(context: &'c Context, input: &Input, replies: Option<Replies>) -> Self {
+        let plan = input.plan.clone();
+        let total = total(plan.as_deref(), input.count);
+        let is_wanted = !is_detailed(plan.as_deref(), input.count);
+        let mut progress = Progress::new(&context.talk, is_wanted, total, told);
+        progress.begin();
         Self {
             context,
-            plan: input.plan.clone(),
+            plan,
             count: input.count,
             open: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -64,9 +59,7 @@ impl<'c> Report<'c> {
             known: 0,
             returned: Names::default(),
             bytes: 0,
-            began: Instant::now(),
-            next_progress: Instant::now() + PATIENCE,
-            talk: context.talk.with_progress(),
+            progress,
             replies,
             unprinted: None,
         }
@@ -74,42 +67,16 @@ impl<'c> Report<'c> {
 
     /// How many messages there are in all, where that was known from the start.
     fn total(&self) -> Option<u64> {
-        let plan = self.plan.as_ref()?;
-        (plan.len() as u64).checked_mul(self.count)
+        total(self.plan.as_deref(), self.count)
     }
 
-    /// What to say things with while the progress is shown.
-    pub fn talk(&self) -> &Talk {
-        &self.talk
+    /// How many messages were taken.
+    fn taken(&self) -> u64 {
+        self.last.as_ref().map_or(0, |(number, _)| *number)
     }
 
-    /// Tells how far the sending has come, now and then.
-    fn tell_progress(&mut self) {
-        if self.is_detailed() || !self.talk.shows_progress() {
-            return;
-        }
-        let now = Instant::now();
-        if now < self.next_progress {
-            return;
-        }
-        self.next_progress = now + REFRESH;
-        let taken = self.last.as_ref().map_or(0, |(number, _)| *number);
-        let total = self.total().map(|total| format!(" of {total}"));
-        let seconds = self.began.elapsed().as_secs_f64();
-        // As exact as a rate has to be.
-        #[allow(clippy::cast_precision_loss)]
-        let rate = self.confirmed as f64 / seconds;
-        self.talk.progress(format!(
-            "sent {taken}{}, confirmed {}, {}, {rate:.0} messages/s",
-            total.unwrap_or_default(),
-            self.confirmed,
-            HumanBytes(self.bytes),
-        ));
-    }
-
-    /// Whether each message is told by a line of its own: a person typed them.
     fn is_detailed(&self) -> bool {
-        self.plan.is_some() && self.count == 1
+        is_detailed(self.plan.as_deref(), self.count)
     }
 
     fn name(&self, place: &Place) -> String {
@@ -143,7 +110,7 @@ impl<'c> Report<'c> {
 
     /// Everything was taken, and its fate is known.
     pub fn end(mut self) -> Result<(), Error> {
-        self.talk.end_progress();
+        self.progress.end();
         if self.confirmed > 1 || !self.is_detailed() {
             self.print(&format!(" [x] Sent {}", counted(self.confirmed, "message")));
         }
@@ -159,8 +126,8 @@ impl<'c> Report<'c> {
     }
 
     /// Something ended the sending early; `read_all` if there was nothing more to read.
-    pub fn cut_short(self, cause: Error, read_all: bool) -> Error {
-        self.talk.end_progress();
+    pub fn cut_short(mut self, cause: Error, read_all: bool) -> Error {
+        self.progress.end();
         match cause {
             // Nothing was tried; what is wrong says enough.
             Error::Config { .. } if self.last.is_none() => cause,
@@ -171,7 +138,7 @@ impl<'c> Report<'c> {
     }
 
     fn failure(self, cause: Option<Box<Error>>, read_all: bool) -> Error {
-        let taken = self.last.as_ref().map_or(0, |(number, _)| *number);
+        let taken = self.taken();
         let is_open = |number: &u64| !self.refused.contains_key(number);
         let mut unconfirmed: Vec<&Place> = self
             .open
@@ -203,6 +170,24 @@ impl<'c> Report<'c> {
             cause,
         }))
     }
+}
+
+fn total(plan: Option<&[Place]>, count: u64) -> Option<u64> {
+    (plan?.len() as u64).checked_mul(count)
+}
+
+/// Whether each message is told by a line of its own: a person typed them.
+fn is_detailed(plan: Option<&[Place]>, count: u64) -> bool {
+    plan.is_some() && count == 1
+}
+
+fn told(pace: &Pace, figures: &Figures) -> String {
+    format!(
+        "sent {}{}, confirmed {}",
+        figures.started(),
+        of(pace.total),
+        pace.done
+    )
 }
 
 impl Ledger for Report<'_> {
@@ -244,7 +229,7 @@ impl Ledger for Report<'_> {
                 let name = self.name(&message.place);
                 if self.plan.is_none() && self.returned.is_empty() {
                     // There may be hours until the end.
-                    self.talk.note(&format!(
+                    self.context.talk.note(&format!(
                         "{} returned {name} ({said}); going on",
                         self.context.settings.broker
                     ));
@@ -256,7 +241,8 @@ impl Ledger for Report<'_> {
             }
         }
         self.known += 1;
-        self.tell_progress();
+        let taken = self.taken();
+        self.progress.advance(self.confirmed, self.bytes, taken);
         self.open.remove(&message.number);
         self.refused.remove(&message.number);
     }
