@@ -220,7 +220,8 @@ pub struct Common {
         global = true,
         help_heading = "General",
         value_name = "WHEN",
-        default_value = "auto"
+        default_value = "auto",
+        hide_short_help = true
     )]
     pub color: Color,
 

@@ -99,6 +99,14 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
         "RUST_LOG",
         "What to log on standard error, such as debug or hello_mq=trace; passwords are left out.",
     ),
+    (
+        "NO_COLOR",
+        "Whatever it is, if it is not empty: no colour, but for --color always.",
+    ),
+    (
+        "CLICOLOR_FORCE",
+        "If it is neither empty nor 0: colour also where there is no terminal.",
+    ),
 ];
 
 /// Files, and what each is.
