@@ -147,17 +147,24 @@ pub struct Man {
     pub page: Option<Page>,
 }
 
-/// Pages of the manual.
+/// Pages of the manual; a command's also by the whole name under which pages refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Page {
     HelloMq,
+    #[value(alias = "hello-mq-declare")]
     Declare,
+    #[value(alias = "hello-mq-send")]
     Send,
+    #[value(alias = "hello-mq-receive")]
     Receive,
+    #[value(alias = "hello-mq-delete")]
     Delete,
+    #[value(alias = "hello-mq-purge")]
     Purge,
+    #[value(alias = "hello-mq-completions")]
     Completions,
+    #[value(alias = "hello-mq-man")]
     Man,
     #[value(name = "hello-mq.toml")]
     Configuration,
@@ -255,6 +262,19 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_page_is_found_by_its_whole_name() {
+        for page in Page::value_variants() {
+            let name = page.to_possible_value().unwrap().get_name().to_owned();
+            let whole = match *page {
+                Page::HelloMq | Page::Configuration => name.clone(),
+                _ => format!("hello-mq-{name}"),
+            };
+            assert_eq!(Page::from_str(&name, false), Ok(*page));
+            assert_eq!(Page::from_str(&whole, false), Ok(*page));
+        }
     }
 
     #[test]
