@@ -8,13 +8,14 @@ CARGO ?= cargo
 BIN := $(DESTDIR)$(PREFIX)/bin
 DOC := $(DESTDIR)$(PREFIX)/share/doc/hello-mq
 
-.PHONY: help build demo test test-rabbitmq4 test-faults lint install uninstall clean
+.PHONY: help build demo picture test test-rabbitmq4 test-faults lint install uninstall clean
 
 help:
 	@echo 'make demo              declare, send and receive on a private, throw-away broker'
 	@echo 'make test              every check of a newcomer: format, lints, unit and broker tests'
 	@echo 'make test-rabbitmq4    what differs on RabbitMQ 4 (root; makes a Debian 13 root once)'
 	@echo 'make test-faults       the long fault tests, on both series of RabbitMQ (root, for the same reason)'
+	@echo 'make picture           record the picture of README.md: docs/hello-mq.svg'
 	@echo 'make build             the program, optimized: target/release/hello-mq'
 	@echo 'make install           into PREFIX ($(PREFIX)), under DESTDIR if it is set'
 	@echo 'make uninstall clean'
@@ -26,9 +27,14 @@ demo: build
 	@scripts/setup rabbitmq
 	@scripts/with-broker scripts/demo target/release/hello-mq
 
+picture: build
+	@scripts/setup rabbitmq recipes
+	scripts/with-broker scripts/picture target/release/hello-mq >target/picture.svg
+	mkdir -p docs && mv target/picture.svg docs/hello-mq.svg
+
 test: lint
 	$(CARGO) test --locked --lib --bins
-	@scripts/setup rabbitmq python shells manual
+	@scripts/setup rabbitmq python shells manual recipes
 	$(CARGO) test --locked --test rendered
 	scripts/with-broker $(CARGO) test --locked --test integration
 
