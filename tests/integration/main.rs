@@ -11,6 +11,7 @@ mod interrupt;
 mod login;
 mod pika;
 mod pipes;
+mod readme;
 mod receive;
 mod recovery;
 mod rpc;

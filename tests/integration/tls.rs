@@ -68,8 +68,8 @@ impl Authority {
 const NAMES: &[&str] = &["localhost", "127.0.0.1", "::1"];
 
 /// A node that speaks TLS, and who has issued its certificate.
-struct Broker {
-    node: Node,
+pub struct Broker {
+    pub node: Node,
     authority: Authority,
     files: Files,
     address: String,
@@ -77,7 +77,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn start(options: &[&str]) -> Self {
+    pub fn start(options: &[&str]) -> Self {
         let authority = Authority::new("the authority of these tests");
         let files = Files::new();
         let good = authority.issue(NAMES, |_| {});
@@ -104,7 +104,7 @@ impl Broker {
         self.node.tool("rabbitmqctl -q eval ssl:clear_pem_cache().");
     }
 
-    fn port(&self) -> &str {
+    pub fn port(&self) -> &str {
         self.address.rsplit(':').next().unwrap()
     }
 
@@ -119,7 +119,8 @@ impl Broker {
         path.to_str().unwrap().to_owned()
     }
 
-    fn path(&self, name: &str) -> String {
+    /// Where such a file is; `ca.pem` is the authority.
+    pub fn path(&self, name: &str) -> String {
         let path = Path::new(&self.files.path()).join(name);
         path.to_str().unwrap().to_owned()
     }
