@@ -44,7 +44,7 @@ pub fn run(command: Verb, context: &Context) -> Result<(), Error> {
     }
     for line in &lines {
         let value = shown(line);
-        write(&format!("{:<16} {value:<24} {}", line.key, line.origin))?;
+        write(&format!("{:<16} {value:<23}  {}", line.key, line.origin))?;
     }
     write("")?;
     for operation in operations {
