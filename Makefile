@@ -5,10 +5,19 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 
-BIN := $(DESTDIR)$(PREFIX)/bin
-DOC := $(DESTDIR)$(PREFIX)/share/doc/hello-mq
+PROGRAM := $(or $(CARGO_TARGET_DIR),target)/release/hello-mq
 
-.PHONY: help build demo picture test test-rabbitmq4 test-faults lint install uninstall clean
+# Where a distribution has these elsewhere, it says so: make install ZSHDIR=/usr/share/...
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+DOCDIR ?= $(PREFIX)/share/doc/hello-mq
+DOCS := README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml
+
+.PHONY: help build demo picture test test-rabbitmq4 test-faults test-packages lint audit \
+	compressed deb rpm install uninstall clean
 
 help:
 	@echo 'make demo              declare, send and receive on a private, throw-away broker'
@@ -16,7 +25,10 @@ help:
 	@echo 'make test-rabbitmq4    what differs on RabbitMQ 4 (root; makes a Debian 13 root once)'
 	@echo 'make test-faults       the long fault tests, on both series of RabbitMQ (root, for the same reason)'
 	@echo 'make picture           record the picture of README.md: docs/hello-mq.svg'
+	@echo 'make test-packages     the .deb, the .rpm, the crate, and Debian 13'"'"'s own rustc (root, for the same reason)'
+	@echo 'make audit             licences, sources and known weaknesses of the dependencies'
 	@echo 'make build             the program, optimized: target/release/hello-mq'
+	@echo 'make deb rpm           packages: target/debian/*.deb, target/generate-rpm/*.rpm'
 	@echo 'make install           into PREFIX ($(PREFIX)), under DESTDIR if it is set'
 	@echo 'make uninstall clean'
 
@@ -25,11 +37,11 @@ build:
 
 demo: build
 	@scripts/setup rabbitmq
-	@scripts/with-broker scripts/demo target/release/hello-mq
+	@scripts/with-broker scripts/demo $(PROGRAM)
 
 picture: build
 	@scripts/setup rabbitmq recipes
-	scripts/with-broker scripts/picture target/release/hello-mq >target/picture.svg
+	scripts/with-broker scripts/picture $(PROGRAM) >target/picture.svg
 	mkdir -p docs && mv target/picture.svg docs/hello-mq.svg
 
 test: lint
@@ -49,24 +61,63 @@ test-rabbitmq4:
 		--conf 'deprecated_features.permit.transient_nonexcl_queues = false' \
 		$(CARGO) test --locked --test rabbitmq4
 
-# One after the other: each has nodes of its own, and measures.
+# One after the other: each has nodes of its own, and measures. On RabbitMQ 4 those in which the broker
+# itself fails; what the network, the disk, a reader or a signal does to hello-mq depends on no broker.
 LONG := $(CARGO) test --release --locked --test long -- --test-threads 1 --nocapture
 
 test-faults:
 	@scripts/setup rabbitmq rabbitmq4
 	$(LONG)
-	HELLO_MQ_TEST_SERIES=4 $(LONG)
+	HELLO_MQ_TEST_SERIES=4 $(LONG) a_broker_ an_operator_ a_memory_ a_cluster_ a_forwarder_
+
+# The tools that scripts/setup builds come last, so that those of the machine are taken first.
+TOOLS := PATH="$$PATH:$(CURDIR)/target/tools/bin"
+
+# What both packages take from target/: the licences of what is linked in, and for cargo-generate-rpm,
+# which compresses nothing, the manual.
+compressed: build
+	rm -rf target/packages
+	mkdir -p target/packages
+	scripts/third-party >target/packages/third-party-licences.txt
+	cp man/*.[15] target/packages
+	gzip -9n target/packages/*
+
+deb: compressed
+	@scripts/setup deb
+	$(TOOLS) $(CARGO) deb --locked --no-build --strip --output target/debian/
+
+rpm: compressed
+	@scripts/setup rpm
+	$(TOOLS) $(CARGO) generate-rpm --auto-req find-requires --output target/generate-rpm/
+
+test-packages: deb rpm
+	@scripts/setup rabbitmq packages
+	scripts/test-packages $(PROGRAM)
+
+audit:
+	@scripts/setup audit
+	@$(TOOLS) scripts/audit
 
 # Installing never builds, so that it may run as another user: `make build`, then `make install`.
 install:
-	@test -x target/release/hello-mq || { echo 'run make build first' >&2; exit 1; }
-	install -d '$(BIN)' '$(DOC)'
-	install -m 755 target/release/hello-mq '$(BIN)/hello-mq'
-	install -m 644 README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml '$(DOC)'
+	@test -x $(PROGRAM) || { echo 'run make build first' >&2; exit 1; }
+	install -d $(foreach dir,$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(DOCDIR),'$(DESTDIR)$(dir)')
+	install -m 755 $(PROGRAM) '$(DESTDIR)$(BINDIR)/hello-mq'
+	install -m 644 man/*.1 '$(DESTDIR)$(MANDIR)/man1'
+	install -m 644 man/*.5 '$(DESTDIR)$(MANDIR)/man5'
+	install -m 644 completions/hello-mq.bash '$(DESTDIR)$(BASHDIR)/hello-mq'
+	install -m 644 completions/_hello-mq '$(DESTDIR)$(ZSHDIR)/_hello-mq'
+	install -m 644 completions/hello-mq.fish '$(DESTDIR)$(FISHDIR)/hello-mq.fish'
+	install -m 644 $(DOCS) '$(DESTDIR)$(DOCDIR)'
 
+# Only what install put there, and of the directories the one that is hello-mq's own.
 uninstall:
-	rm -f '$(BIN)/hello-mq'
-	rm -rf '$(DOC)'
+	rm -f '$(DESTDIR)$(BINDIR)/hello-mq'
+	rm -f $(foreach page,$(notdir $(wildcard man/*.1)),'$(DESTDIR)$(MANDIR)/man1/$(page)')
+	rm -f $(foreach page,$(notdir $(wildcard man/*.5)),'$(DESTDIR)$(MANDIR)/man5/$(page)')
+	rm -f '$(DESTDIR)$(BASHDIR)/hello-mq' '$(DESTDIR)$(ZSHDIR)/_hello-mq' '$(DESTDIR)$(FISHDIR)/hello-mq.fish'
+	rm -f $(foreach doc,$(DOCS),'$(DESTDIR)$(DOCDIR)/$(doc)')
+	rmdir '$(DESTDIR)$(DOCDIR)' 2>/dev/null || true
 
 clean:
 	$(CARGO) clean
