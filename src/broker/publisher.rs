@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use amiquip::{Channel, Confirm, ConsumerMessage, ConsumerOptions, Publish, Return};
-use crossbeam_channel::{Receiver, at, never, select};
+use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 
 use super::Session;
 use super::content;
@@ -33,6 +33,8 @@ pub struct Options {
     pub replies: bool,
     /// How long the broker may confirm nothing while messages are on their way.
     pub confirm_timeout: Span,
+    /// The broker is not asked to confirm anything: a message is done when the broker has read it.
+    pub no_confirm: bool,
 }
 
 /// The name of the queue that is no queue: what is sent to it goes straight to the channel that asked
@@ -71,18 +73,21 @@ pub struct Publisher<'s, T> {
 }
 
 impl<'s, T: AsRef<Message>> Publisher<'s, T> {
-    /// Opens a channel in confirm mode.
+    /// Opens a channel, in confirm mode unless the options say otherwise.
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
         let channel = session.channel()?;
-        let wait = session.wait("turn publisher confirms on");
+        let operation = "turn publisher confirms on";
+        let wait = session.wait(operation);
         // The listeners first: the library drops what comes before there is one.
         let listen = || {
             let confirms = channel.listen_for_publisher_confirms()?;
             let returns = channel.listen_for_returns()?;
-            channel.enable_publisher_confirms()?;
+            if !options.no_confirm {
+                channel.enable_publisher_confirms()?;
+            }
             let replies = if options.replies {
                 listen_for_replies(&channel)?
             } else {
@@ -91,7 +96,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             Ok((confirms, returns, replies))
         };
         let (confirms, returns, replies) =
-            listen().map_err(|error| session.error("turn publisher confirms on", error))?;
+            listen().map_err(|error| session.error(operation, error))?;
         drop(wait);
         Ok(Self {
             session,
@@ -177,6 +182,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         } else {
             self.session.connector.interrupt.receiver().clone()
         };
+        if self.options.no_confirm && self.window.waiting() > 0 {
+            if interrupt.try_recv() != Err(TryRecvError::Empty) {
+                return Ok(Event::Interrupted);
+            }
+            self.settle_what_is_read()?;
+            return Ok(Event::Settled);
+        }
         let at_most = at_most.map_or_else(never, at);
         loop {
             let late = self.overdue().map_or_else(never, at);
@@ -223,6 +235,19 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         }
     }
 
+    /// Waits until the broker has read everything that was published. A channel's methods are handled
+    /// in order, so it is so when a later one is answered, and what no queue took has come back by
+    /// then.
+    fn settle_what_is_read(&mut self) -> Result<(), Error> {
+        let wait = self.session.wait("read what was published");
+        let answer = self.channel.qos(0, 0, false);
+        drop(wait);
+        answer.map_err(|error| self.error(error))?;
+        self.note_returns();
+        self.window.acknowledge(u64::MAX, true);
+        Ok(())
+    }
+
     /// From here on the user's interrupt is known.
     pub fn stop(&mut self) {
         self.stopped = true;
@@ -240,6 +265,14 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     fn note(&mut self, confirm: Confirm) {
         self.heard = Instant::now();
         // A message's return was there before its acknowledgement.
+        self.note_returns();
+        match confirm {
+            Confirm::Ack(ack) => self.window.acknowledge(ack.delivery_tag, ack.multiple),
+            Confirm::Nack(nack) => self.window.refuse(nack.delivery_tag, nack.multiple),
+        }
+    }
+
+    fn note_returns(&mut self) {
         for returned in self.returns.try_iter() {
             let said = format!(
                 "{} {}",
@@ -256,10 +289,6 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                     && message.routing_key == returned.routing_key
                     && message.body == returned.content
             });
-        }
-        match confirm {
-            Confirm::Ack(ack) => self.window.acknowledge(ack.delivery_tag, ack.multiple),
-            Confirm::Nack(nack) => self.window.refuse(nack.delivery_tag, nack.multiple),
         }
     }
 

@@ -125,6 +125,16 @@ pub struct Send {
     )]
     pub confirm_timeout: Option<Span>,
 
+    /// Don't have the broker confirm the messages: it is enough that it has read them, and what
+    /// becomes of them then (a queue that is full, a crash) is not told
+    #[arg(
+        long,
+        help_heading = "Ending",
+        hide_short_help = true,
+        conflicts_with = "confirm_timeout"
+    )]
+    pub no_confirm: bool,
+
     /// Try so long to get a lost connection back, and then send again what is not confirmed; 0s
     /// for not at all [default: 30s]
     #[arg(

@@ -177,6 +177,51 @@ fn a_message_that_the_broker_refused_is_named() {
 }
 
 #[test]
+fn without_confirms_it_is_enough_that_the_broker_has_read_the_messages() {
+    let queue = queue("unconfirmed");
+    let lines: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
+    hello(["send", "-l", "-q", &queue, "--no-confirm"])
+        .stdin(lines.join("\n"))
+        .run()
+        .printed(" [x] Sent 5000 messages\n");
+    assert_eq!(Observer::new().drain(&queue), lines);
+    // What has no queue comes back without being confirmed.
+    hello(["send", "-l", "-r", &format!("{queue}-not"), "--no-confirm"])
+        .stdin("a\nb")
+        .run()
+        .failed(67, &["NO_ROUTE", "line 1", "line 2"]);
+    hello(["send", "-e", &format!("{queue}-not"), "--no-confirm", "a"])
+        .run()
+        .failed(67, &["NOT_FOUND - no exchange"]);
+    // What the queue refuses, only a confirm would tell.
+    let full = format!("{queue}-full");
+    let of_one = ["--max-length", "1", "--overflow", "reject-publish"];
+    hello(["declare", &full]).args(of_one).run();
+    hello(["send", "-q", &full, "--no-confirm", "a", "b"])
+        .run()
+        .printed(" [x] Sent 'a'\n [x] Sent 'b'\n [x] Sent 2 messages\n");
+    assert_eq!(Observer::new().drain(&full), ["a"]);
+}
+
+#[test]
+fn without_confirms_ctrl_c_ends_an_endless_input() {
+    let queue = queue("endless");
+    // Nobody has to keep what is sent.
+    let limit = ["--max-length", "10"];
+    hello(["declare", &queue]).args(limit).run();
+    let sender = hello(["send", "-l", "-q", &queue, "--no-confirm"])
+        .stdin("y\n".repeat(20_000_000))
+        .spawn();
+    let mut observer = Observer::new();
+    while observer.messages(&queue) < 10 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let (outcome, time) = sender.stop(nix::sys::signal::Signal::SIGINT);
+    outcome.failed(130, &["interrupted while sending", "nothing after line "]);
+    assert!(time < std::time::Duration::from_secs(3), "{time:?}");
+}
+
+#[test]
 fn what_was_refused_is_sent_again_until_there_is_room() {
     let queue = queue("room");
     let mut observer = Observer::new();

@@ -47,6 +47,7 @@ impl Outlet {
                 allow_unroutable: false,
                 replies: false,
                 confirm_timeout: settings.confirm_timeout.value,
+                no_confirm: false,
             },
             // Where it goes is somebody's, who knows its properties.
             queue: None,

@@ -49,6 +49,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
             allow_unroutable: arguments.allow_unroutable,
             replies: arguments.reply_timeout.is_some(),
             confirm_timeout: settings.confirm_timeout.value,
+            no_confirm: arguments.no_confirm,
         },
         queue: (!settings.no_declare.value).then(|| settings.definition.clone()),
         // An envelope may send all messages elsewhere.
@@ -87,7 +88,9 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
     if is_to_queue && !settings.no_declare.value {
         operations.push(topology::implicit(&settings.definition));
     }
-    operations.push("confirm.select".to_owned());
+    if !arguments.no_confirm {
+        operations.push("confirm.select".to_owned());
+    }
     if arguments.reply_timeout.is_some() {
         operations.push(format!("basic.consume '{REPLY_TO}' no_ack=true"));
     }
@@ -108,10 +111,14 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
             _ => "",
         }
     ));
-    operations.push(format!(
-        "wait for basic.ack of each, until nothing is confirmed for {}",
-        settings.confirm_timeout.value
-    ));
+    operations.push(if arguments.no_confirm {
+        "basic.qos, which the broker answers when it has read them all".to_owned()
+    } else {
+        format!(
+            "wait for basic.ack of each, until nothing is confirmed for {}",
+            settings.confirm_timeout.value
+        )
+    });
     Ok(operations)
 }
 
