@@ -214,7 +214,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "General")]
     pub quiet: bool,
 
-    /// When to use colours; auto is on a terminal, unless NO_COLOR is set
+    /// When to use colours: always, never, or on a terminal unless NO_COLOR is set (auto)
     #[arg(
         long,
         global = true,
