@@ -154,7 +154,7 @@ impl Page {
             .get_arguments()
             .filter_map(|argument| argument.get_help_heading())
             .collect();
-        if !text.starts_with(".SH OPTIONS") {
+        if !text.lines().any(|line| line == ".SH OPTIONS") {
             self.heading("OPTIONS");
         }
         for line in text.lines() {

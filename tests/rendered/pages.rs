@@ -1,5 +1,6 @@
 //! The pages of the manual.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command as Process;
 
@@ -17,7 +18,12 @@ fn the_pages_are_what_the_options_and_the_prose_say() {
 
 #[test]
 fn the_pages_are_good_roff() {
-    for (name, _) in pages() {
+    for (name, source) in pages() {
+        let headings = source.lines().filter(|line| line.starts_with(".SH "));
+        let mut seen = BTreeSet::new();
+        for heading in headings {
+            assert!(seen.insert(heading), "{name}: {heading} twice");
+        }
         let path = project("man").join(&name);
         for (program, arguments) in [
             ("groff", ["-man", "-Tutf8", "-ww", "-z"].as_slice()),
@@ -49,11 +55,18 @@ fn man_shows_every_option_of_every_command() {
             .output()
             .expect("man; scripts/setup manual");
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            text.contains("\nEXIT STATUS\n"),
-            "{}: {text}",
-            path.display()
-        );
+        for heading in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "EXIT STATUS",
+            "EXAMPLES",
+            "SEE ALSO",
+        ] {
+            let number = text.lines().filter(|line| *line == heading).count();
+            assert_eq!(number, 1, "{}: {heading}", path.display());
+        }
         for argument in own_and_global(command) {
             let Some(long) = argument.get_long() else {
                 continue;
@@ -77,6 +90,30 @@ fn man_shows_every_option_of_every_command() {
             }
         }
     }
+}
+
+#[test]
+fn a_terminal_gets_the_page_and_a_pipe_its_source() {
+    let program = env!("CARGO_BIN_EXE_hello-mq");
+    let on_terminal = |environment: &str| {
+        let line = format!("env {environment} {program} man purge");
+        let output = Process::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let shown = on_terminal("MANPAGER=cat TERM=dumb");
+    assert!(
+        !shown.contains(".SH") && shown.contains("HELLO-MQ-PURGE(1)"),
+        "{shown}"
+    );
+    let source = on_terminal("PATH=/nowhere");
+    assert!(
+        source.contains("cannot show it with man (") && source.contains(".SH NAME"),
+        "{source}"
+    );
 }
 
 /// Each page's file and its source.
