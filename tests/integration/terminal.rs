@@ -189,7 +189,7 @@ fn help_is_coloured_on_a_terminal() {
         for part in [
             "\x1b[1m\x1b[92mUsage:\x1b[0m",
             "\x1b[1m\x1b[92mGeneral:\x1b[0m",
-            "\x1b[1m\x1b[96m--color\x1b[0m",
+            "\x1b[1m\x1b[96m--quiet\x1b[0m",
         ] {
             assert!(colored.stdout.contains(part), "no {part:?} in {colored:?}");
         }
