@@ -88,6 +88,7 @@ deb: compressed
 
 rpm: compressed
 	@scripts/setup rpm
+	mkdir -p target/generate-rpm
 	$(TOOLS) $(CARGO) generate-rpm --auto-req find-requires --output target/generate-rpm/
 
 test-packages: deb rpm
