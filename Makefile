@@ -16,7 +16,7 @@ FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR ?= $(PREFIX)/share/doc/hello-mq
 DOCS := README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml
 
-.PHONY: help build demo picture test test-rabbitmq4 test-faults test-packages lint audit \
+.PHONY: help build demo picture bench test test-rabbitmq4 test-faults test-packages lint audit \
 	compressed deb rpm install uninstall clean
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-rabbitmq4    what differs on RabbitMQ 4 (root; makes a Debian 13 root once)'
 	@echo 'make test-faults       the long fault tests, on both series of RabbitMQ (root, for the same reason)'
 	@echo 'make picture           record the picture of README.md: docs/hello-mq.svg'
+	@echo 'make bench             how fast it is, against its peers and the limit: bench/RESULTS.md (a quarter of an hour)'
 	@echo 'make test-packages     the .deb, the .rpm, the crate, and Debian 13'"'"'s own rustc (root, for the same reason)'
 	@echo 'make audit             licences, sources and known weaknesses of the dependencies'
 	@echo 'make build             the program, optimized: target/release/hello-mq'
@@ -43,6 +44,11 @@ picture: build
 	@scripts/setup rabbitmq recipes
 	scripts/with-broker scripts/picture $(PROGRAM) >target/picture.svg
 	mkdir -p docs && mv target/picture.svg docs/hello-mq.svg
+
+# BENCH_SCALE=10 make bench: a million lines instead of 100,000.
+bench: build
+	@scripts/setup rabbitmq bench
+	bench/run $(PROGRAM)
 
 test: lint
 	$(CARGO) test --locked --lib --bins
