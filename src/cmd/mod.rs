@@ -47,8 +47,8 @@ impl Context {
         )
     }
 
-    /// Writes a line of result, which begins with a mark, to standard output, unless the user wants data only. A reader that
-    /// is gone is no failure: what the line tells is done.
+    /// Writes a line of result, which begins with a mark, to standard output, unless the user wants
+    /// data only. A reader that is gone is no failure: what the line tells is done.
     fn print(&self, line: &str) -> Result<(), Error> {
         if self.talk.is_quiet() {
             return Ok(());
