@@ -218,12 +218,12 @@ fn help_is_coloured_on_a_terminal() {
     assert!(!outcome.stdout.contains('\x1b'), "{outcome:?}");
 }
 
-/// Receives 20 messages that take two seconds to come.
+/// Receives 20 messages that take two seconds to come, from the queue `$Q`.
 fn slow(line: &str) -> Outcome {
     let name = queue("progress");
-    let send = format!("$H send --quiet -q {name} -c 20 --rate 10 x");
-    let line = line.replace('Q', &name);
-    on_terminal(&format!("{send} & {line}; status=$?; wait; exit $status")).run()
+    let send = "$H send --quiet -q $Q -c 20 --rate 10 x";
+    let line = format!("Q={name}; {send} & {line}; status=$?; wait; exit $status");
+    on_terminal(&line).run()
 }
 
 #[test]
@@ -236,36 +236,36 @@ fn the_progress_of_receive_is_shown_where_no_messages_are() {
     // Whether there is one, and with which words.
     let rows = [
         (
-            format!("$H receive Q -c 20 -o body >{file}"),
+            format!("$H receive $Q -c 20 -o body >{file}"),
             Some("received "),
         ),
-        (format!("$H receive Q -c 20 >{other}"), Some("received ")),
+        (format!("$H receive $Q -c 20 >{other}"), Some("received ")),
         (
-            format!("$H receive Q -c 20 --save {saved}/d >/dev/null"),
+            format!("$H receive $Q -c 20 --save {saved}/d >/dev/null"),
             Some("received "),
         ),
         (
-            format!("$H receive Q -c 20 --forward-to :{target}"),
+            format!("$H receive $Q -c 20 --forward-to :{target}"),
             Some("forwarded "),
         ),
         (
-            "NO_COLOR=1 $H receive Q -c 20 >/dev/null".to_owned(),
+            "NO_COLOR=1 $H receive $Q -c 20 >/dev/null".to_owned(),
             Some("received "),
         ),
-        ("$H receive Q -c 20".to_owned(), None),
-        ("$H receive Q -c 20 -o body | cat".to_owned(), None),
+        ("$H receive $Q -c 20".to_owned(), None),
+        ("$H receive $Q -c 20 -o body | cat".to_owned(), None),
         (
-            "$H receive Q -c 20 -o body >/dev/null --quiet".to_owned(),
+            "$H receive $Q -c 20 -o body >/dev/null --quiet".to_owned(),
             None,
         ),
         (
-            "$H receive Q -c 20 -o body >/dev/null 2>&1".to_owned(),
+            "$H receive $Q -c 20 -o body >/dev/null 2>&1".to_owned(),
             None,
         ),
-        ("$H receive Q -c 20 -- true >/dev/null".to_owned(), None),
-        ("TERM=dumb $H receive Q -c 20 >/dev/null".to_owned(), None),
+        ("$H receive $Q -c 20 -- true >/dev/null".to_owned(), None),
+        ("TERM=dumb $H receive $Q -c 20 >/dev/null".to_owned(), None),
         // The log is on the same line.
-        ("$H receive Q -c 20 -v >/dev/null".to_owned(), None),
+        ("$H receive $Q -c 20 -v >/dev/null".to_owned(), None),
     ];
     let runs: Vec<_> = rows
         .into_iter()
