@@ -15,3 +15,10 @@ pub fn wait_for(file: BorrowedFd, what: PollFlags) {
         }
     }
 }
+
+/// Whether a file is ready for one of these things now.
+pub fn is_ready(file: BorrowedFd, what: PollFlags) -> bool {
+    let mut fds = [PollFd::new(file, what)];
+    // An error shows when it is used.
+    poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+}

@@ -15,7 +15,8 @@ use log::info;
 use super::connect::{self, Connected};
 use super::guard::{GRACE, Guard, Word};
 use super::retry::Backoff;
-use super::{Session, stream, tls};
+use super::stream::{Arrival, LoggedIn, Outbox};
+use super::{Session, tls};
 use crate::credentials;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -159,6 +160,8 @@ impl Connector {
             socket,
             written,
             frame_max,
+            outbox,
+            inbox,
             ..
         } = self.establish_and_guard(password, silence, words)?;
         Ok(Session {
@@ -167,6 +170,10 @@ impl Connector {
             socket,
             written,
             frame_max,
+            outbox,
+            inbox,
+            spare: None,
+            last: None,
             connector: self.clone(),
             guard,
         })
@@ -241,6 +248,8 @@ struct Established {
     socket: TcpStream,
     written: Arc<AtomicU64>,
     frame_max: usize,
+    outbox: Outbox,
+    inbox: Receiver<Vec<Arrival>>,
     blocked: Receiver<ConnectionBlockedNotification>,
 }
 
@@ -272,18 +281,19 @@ impl Established {
             })
             .heartbeat(broker.heartbeat.value.seconds())
             .connection_timeout(Some(GRACE));
-        // 256: 1.1 to 1.3 times the throughput of the default 16, flat beyond.
-        let tuning = ConnectionTuning::default().mem_channel_bound(256);
+        let tuning = ConnectionTuning::default();
         let written = Arc::<AtomicU64>::default();
         let frame_max = heard.frame_max as usize;
+        let outbox = Outbox::default();
+        let (sender, inbox) = unbounded();
         let opened = match tls {
             None => {
-                let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
+                let stream = LoggedIn::new(stream, heard, outbox.clone(), sender, written.clone());
                 Connection::insecure_open_stream(stream, options, tuning)
             }
             Some(tls) => {
                 let stream = tls::Stream::new(stream, tls);
-                let stream = stream::LoggedIn::new(stream, heard, Arc::clone(&written));
+                let stream = LoggedIn::new(stream, heard, outbox.clone(), sender, written.clone());
                 Connection::insecure_open_stream(stream, options, tuning)
             }
         };
@@ -298,6 +308,8 @@ impl Established {
             socket,
             written,
             frame_max,
+            outbox,
+            inbox,
             blocked,
         })
     }

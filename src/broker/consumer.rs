@@ -3,14 +3,14 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use amiquip::{AmqpValue, Channel, ConsumerMessage, ConsumerOptions, Delivery, FieldTable};
+use amiquip::{AmqpValue, Channel, FieldTable};
 use crossbeam_channel::{Receiver, at, never, select};
 
-use super::Session;
-use super::content;
 use super::flow::Flow;
 pub use super::flow::Total;
-use super::topology;
+use super::stream::Content;
+use super::subscription::{Ended, Subscription};
+use super::{Session, frames, topology};
 use crate::error::Error;
 use crate::message::Message;
 use crate::values::{QueueName, StreamOffset};
@@ -21,6 +21,10 @@ const AUTO_ACK_BACKLOG: u16 = 10_000;
 
 /// The most bytes that are held so.
 const BACKLOG_BYTES: usize = 4 << 20;
+
+/// How long an acknowledgement may wait for others to go with, if the broker may go on sending
+/// meanwhile: each costs the broker as much as a message.
+const ACK_DELAY: Duration = Duration::from_millis(1);
 
 /// How long the broker may take for the last acknowledgements when nobody is in a hurry.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -53,7 +57,7 @@ impl Options {
     }
 
     /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
-    fn arguments(&self, next_offset: Option<u64>) -> FieldTable {
+    pub(super) fn arguments(&self, next_offset: Option<u64>) -> FieldTable {
         let mut arguments = FieldTable::new();
         if let Some(priority) = self.priority {
             arguments.insert("x-priority".to_owned(), AmqpValue::LongInt(priority));
@@ -83,6 +87,8 @@ pub enum Event {
     Taken,
     /// The oldest batch that was handed over is written and flushed, or could not be.
     Written(io::Result<()>),
+    /// What was written is acknowledged.
+    Acknowledged,
     /// The user wants to stop.
     Interrupted,
     /// The moment that was waited for at most has come.
@@ -92,7 +98,7 @@ pub enum Event {
 /// What acknowledges a message, and all that the same consumer got before it.
 #[derive(Debug)]
 struct Receipt {
-    delivery: Delivery,
+    tag: u64,
     /// The message's number, if it came from a stream.
     offset: Option<u64>,
 }
@@ -103,6 +109,8 @@ pub struct Inflow {
     flow: Flow<Message, Receipt>,
     options: Options,
     no_ack: bool,
+    /// How many messages may be written and not acknowledged.
+    due_max: u64,
     /// The first message of a stream that is not yet written.
     next_offset: Option<u64>,
 }
@@ -124,6 +132,7 @@ impl Inflow {
             flow: Flow::new(options.count, usize::from(batch_max), BACKLOG_BYTES),
             options,
             no_ack,
+            due_max: u64::from(batch_max),
             next_offset: None,
         }
     }
@@ -143,11 +152,13 @@ pub struct Consumer<'c> {
     /// `None` while paused, and when stopped.
     subscription: Option<Subscription<'c>>,
     inflow: &'c mut Inflow,
+    /// When what is written is to be acknowledged at the latest.
+    acknowledge_by: Option<Instant>,
     stopped: bool,
 }
 
-/// Consumes from a queue for as long as `work` does. Whatever `work` returns, the consumer is then
-/// cancelled and the channel closed, which gives what is not acknowledged back to the queue.
+/// Consumes from a queue for as long as `work` does. Then the connection is closed, or only the
+/// channel if `work` failed, which gives what is not acknowledged back to the queue.
 ///
 /// # Errors
 /// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with.
@@ -157,7 +168,7 @@ pub fn consume(
     inflow: &mut Inflow,
     work: impl FnOnce(&mut Consumer) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let channel = session.channel()?;
+    let channel = session.content_channel()?;
     let result = {
         let mut consumer = Consumer {
             session: &mut *session,
@@ -165,16 +176,27 @@ pub fn consume(
             queue,
             subscription: None,
             inflow: &mut *inflow,
+            acknowledge_by: None,
             stopped: false,
         };
-        let result = consumer.start().and_then(|()| work(&mut consumer));
+        let mut result = consumer.start().and_then(|()| work(&mut consumer));
+        // What is written need not come again, unless the connection is lost.
+        if !matches!(&result, Err(error) if error.is_transient()) {
+            result = result.and(consumer.acknowledge());
+        }
         if !matches!(result, Err(Error::Cancelled { .. })) {
             // All that is left is to say goodbye, and not for ever.
             consumer.session.start_closing(CLOSING);
         }
         result
     };
-    let closed = channel.close();
+    let closed = match &result {
+        // Nothing more is wanted: what is not acknowledged goes back with the connection.
+        Ok(()) => session.end(),
+        Err(_) => channel
+            .close()
+            .map_err(|error| session.error("close a channel", error)),
+    };
     // What is not acknowledged by now is back in the queue, and its receipts are void.
     if !inflow.no_ack {
         inflow.flow.lose_receipts();
@@ -182,7 +204,6 @@ pub fn consume(
     result?;
     if let Err(error) = closed {
         // There is nothing left to do again: what was written is written.
-        let error = session.error("close a channel", error);
         if inflow.done().messages > 0 && error.is_transient() {
             session.connector.talk.note(&format!(
                 "{error}; the messages that were written last may be delivered again"
@@ -234,68 +255,117 @@ impl Consumer<'_> {
         at_most: Option<Instant>,
     ) -> Result<Event, Error> {
         self.pause_or_resume()?;
-        let deliveries = match &self.subscription {
-            Some(subscription) if self.inflow.flow.has_room() => subscription.deliveries().clone(),
-            _ => never(),
-        };
         let interrupt = if self.stopped {
             never()
         } else {
             self.session.connector.interrupt.receiver().clone()
         };
         let late = at_most.map_or_else(never, at);
-        select! {
-            recv(deliveries) -> delivery => {
-                self.take(delivery.map_err(|_| amiquip::Error::EventLoopDropped))?;
-                while self.inflow.flow.has_room() {
-                    match deliveries.try_recv() {
-                        Ok(delivery) => self.take(Ok(delivery))?,
-                        Err(_) => break,
-                    }
-                }
-                if self.inflow.flow.is_complete() {
-                    self.subscription = None;
-                }
-                Ok(Event::Taken)
+        let due = self.acknowledge_by.map_or_else(never, at);
+        loop {
+            if self.take_what_came()? {
+                return Ok(Event::Taken);
             }
-            recv(written) -> result => Ok(Event::Written(
-                result.unwrap_or_else(|_| Err(io::Error::other("the writing thread died"))),
-            )),
-            recv(interrupt) -> _ => Ok(Event::Interrupted),
-            recv(late) -> _ => Ok(Event::Late),
+            let mut subscription = self.subscription.as_mut();
+            let (inbox, end) = match &subscription {
+                Some(subscription) if self.inflow.flow.has_room() => {
+                    (subscription.inbox(), subscription.end())
+                }
+                _ => (never(), never()),
+            };
+            select! {
+                recv(inbox) -> arrivals => if let Some(subscription) = &mut subscription {
+                    subscription.add(arrivals);
+                },
+                recv(end) -> end => if let Some(subscription) = &mut subscription {
+                    subscription.end_with(end);
+                },
+                recv(written) -> result => return Ok(Event::Written(
+                    result.unwrap_or_else(|_| Err(io::Error::other("the writing thread died"))),
+                )),
+                recv(interrupt) -> _ => return Ok(Event::Interrupted),
+                recv(late) -> _ => return Ok(Event::Late),
+                recv(due) -> _ => {
+                    self.acknowledge()?;
+                    return Ok(Event::Acknowledged);
+                }
+            }
         }
     }
 
-    /// Acknowledges the oldest batch that was handed over: it is written and flushed.
+    /// Takes what came as far as there is room for it, and says whether there was something.
+    fn take_what_came(&mut self) -> Result<bool, Error> {
+        let mut taken = false;
+        while self.inflow.flow.has_room() {
+            let Some(subscription) = &mut self.subscription else {
+                break;
+            };
+            if let Some(content) = subscription.next() {
+                self.take(content);
+                taken = true;
+                continue;
+            }
+            match subscription.ended() {
+                None => break,
+                Some(Ended::Cancelled) => {
+                    return Err(Error::Cancelled {
+                        broker: self.session.name.clone(),
+                        queue: self.queue.to_string(),
+                    });
+                }
+                Some(Ended::Failed(error)) => return Err(self.error(error)),
+            }
+        }
+        if self.inflow.flow.is_complete() {
+            if let Some(subscription) = self.subscription.take() {
+                let left = subscription.leave(self.session);
+                left.map_err(|error| self.error(error))?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Notes that the oldest batch that was handed over is written and flushed: it is acknowledged
+    /// within a moment.
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection is.
-    pub fn acknowledge(&mut self) -> Result<(), Error> {
-        let Some(receipt) = self.inflow.flow.written() else {
+    pub fn written(&mut self) -> Result<(), Error> {
+        let flow = &mut self.inflow.flow;
+        flow.written();
+        let is_last = flow.is_written() && (self.stopped || flow.is_complete());
+        if is_last || self.inflow.no_ack || flow.due() >= self.inflow.due_max {
+            return self.acknowledge();
+        }
+        self.acknowledge_by
+            .get_or_insert_with(|| Instant::now() + ACK_DELAY);
+        Ok(())
+    }
+
+    /// Acknowledges what is written.
+    fn acknowledge(&mut self) -> Result<(), Error> {
+        self.acknowledge_by = None;
+        let Some(receipt) = self.inflow.flow.acknowledge() else {
             return Ok(());
         };
         self.inflow.next_offset = receipt.offset.map(|offset| offset + 1);
         if self.inflow.no_ack {
             return Ok(());
         }
-        receipt
-            .delivery
-            .ack_multiple(self.channel)
+        let ack = frames::ack(self.channel.channel_id(), receipt.tag, true);
+        self.session
+            .post(self.channel, ack)
             .map_err(|error| self.error(error))
     }
 
     /// Takes no more messages. Those that are not yet handed over go back to the queue; where the
     /// broker has forgotten them already (auto-ack), they are still to be written.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] if the connection is.
-    pub fn stop(&mut self) -> Result<(), Error> {
+    pub fn stop(&mut self) {
         self.stopped = true;
-        self.unsubscribe()?;
+        self.unsubscribe();
         if !self.inflow.no_ack {
             self.inflow.flow.forget_batch();
         }
-        Ok(())
     }
 
     /// Whether nothing that was taken is still to be written or acknowledged.
@@ -328,13 +398,12 @@ impl Consumer<'_> {
         let Some(subscription) = self.subscription.take() else {
             return Ok(false);
         };
-        let arrived = subscription.end();
-        drop(subscription);
+        let arrived = subscription.cancel();
         self.stopped = arrived.is_empty();
-        for delivery in arrived {
+        for content in arrived {
             // More than were asked for go back to the queue when the channel is closed.
             if !self.inflow.flow.is_complete() {
-                self.take(Ok(ConsumerMessage::Delivery(delivery)))?;
+                self.take(content);
             }
         }
         if !self.stopped && !self.inflow.flow.is_complete() {
@@ -350,13 +419,15 @@ impl Consumer<'_> {
         }
         match (&self.subscription, self.inflow.flow.has_room()) {
             (Some(_), false) => self.unsubscribe(),
-            (None, true) => self.subscribe(),
-            _ => Ok(()),
+            (None, true) => self.subscribe()?,
+            _ => {}
         }
+        Ok(())
     }
 
     fn subscribe(&mut self) -> Result<(), Error> {
-        let subscription = subscribe(
+        let subscription = Subscription::new(
+            self.session,
             self.channel,
             self.queue,
             &self.inflow.options,
@@ -367,100 +438,28 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    fn unsubscribe(&mut self) -> Result<(), Error> {
+    fn unsubscribe(&mut self) {
         if let Some(subscription) = self.subscription.take() {
-            for delivery in subscription.end() {
+            for content in subscription.cancel() {
                 // With acknowledgements they go back to the queue; without, they are only here.
                 if self.inflow.no_ack {
-                    self.take(Ok(ConsumerMessage::Delivery(delivery)))?;
+                    self.take(content);
                 }
             }
         }
-        Ok(())
     }
 
-    fn take(&mut self, message: Result<ConsumerMessage, amiquip::Error>) -> Result<(), Error> {
-        match message {
-            Ok(ConsumerMessage::Delivery(mut delivery)) => {
-                let message = content::received(&mut delivery, self.session);
-                let bytes = message.body.len();
-                let offset = message.stream_offset();
-                let receipt = Receipt { delivery, offset };
-                self.inflow.flow.take(message, bytes, receipt);
-                Ok(())
-            }
-            Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
-                broker: self.session.name.clone(),
-                queue: self.queue.to_string(),
-            }),
-            Ok(
-                ConsumerMessage::ServerClosedChannel(error)
-                | ConsumerMessage::ServerClosedConnection(error),
-            )
-            | Err(error) => Err(self.error(error)),
-            Ok(
-                ConsumerMessage::ClientCancelled
-                | ConsumerMessage::ClientClosedChannel
-                | ConsumerMessage::ClientClosedConnection,
-            ) => Err(Error::Bug("the consumer ended by itself".to_owned())),
-        }
+    fn take(&mut self, content: Content) {
+        let tag = content.tag;
+        let message = self.session.received(content);
+        let bytes = message.body.len();
+        let offset = message.stream_offset();
+        let receipt = Receipt { tag, offset };
+        self.inflow.flow.take(message, bytes, receipt);
     }
 
     fn error(&mut self, error: amiquip::Error) -> Error {
         self.session
             .error(&format!("consume from queue {}", self.queue), error)
-    }
-}
-
-/// Tells the broker of a consumer that goes on with the message `next_offset` of a stream.
-pub(super) fn subscribe<'c>(
-    channel: &'c Channel,
-    queue: &QueueName,
-    options: &Options,
-    no_ack: bool,
-    next_offset: Option<u64>,
-) -> Result<Subscription<'c>, amiquip::Error> {
-    let options = ConsumerOptions {
-        no_ack,
-        exclusive: options.exclusive,
-        arguments: options.arguments(next_offset),
-        ..ConsumerOptions::default()
-    };
-    let consumer = channel.basic_consume(queue.as_str(), options)?;
-    Ok(Subscription { consumer })
-}
-
-/// A consumer that the broker knows of.
-///
-/// The library's I/O thread fails, and the connection with it, if it finds nobody who listens when
-/// the broker's answer to a cancellation comes in. So a consumer is always cancelled first, then
-/// listened to until it has ended, and only then dropped.
-pub(super) struct Subscription<'c> {
-    consumer: amiquip::Consumer<'c>,
-}
-
-impl Subscription<'_> {
-    pub(super) fn deliveries(&self) -> &Receiver<ConsumerMessage> {
-        self.consumer.receiver()
-    }
-
-    /// Cancels the consumer and returns what the broker had sent before it knew.
-    pub(super) fn end(&self) -> Vec<Delivery> {
-        let _ = self.consumer.cancel();
-        self.consumer
-            .receiver()
-            .iter()
-            .map_while(|message| match message {
-                ConsumerMessage::Delivery(delivery) => Some(delivery),
-                _ => None,
-            })
-            .collect()
-    }
-}
-
-impl Drop for Subscription<'_> {
-    fn drop(&mut self) {
-        // Once ended, the library's sender is gone and this returns at once.
-        self.end();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A message goes through three hands: it is taken from the broker into the batch in the making;
 //! the batch is handed over to be written; and when it has been written and flushed, its last
-//! message's receipt acknowledges it and all before it.
+//! message's receipt acknowledges it and all before it, sooner or later.
 
 use std::collections::VecDeque;
 
@@ -37,6 +37,8 @@ pub struct Flow<M, R> {
     last: Option<R>,
     /// The batches that are being written, oldest first.
     handed_over: VecDeque<HandedOver<R>>,
+    /// What is written and not yet acknowledged.
+    due: Option<HandedOver<R>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl<M, R> Flow<M, R> {
             bytes: 0,
             last: None,
             handed_over: VecDeque::new(),
+            due: None,
         }
     }
 
@@ -85,7 +88,17 @@ impl<M, R> Flow<M, R> {
 
     /// Whether nothing waits to be written or acknowledged.
     pub fn is_empty(&self) -> bool {
+        self.is_written() && self.due.is_none()
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_written(&self) -> bool {
         self.batch.is_empty() && self.handed_over.is_empty()
+    }
+
+    /// How many messages are written and not yet acknowledged.
+    pub fn due(&self) -> u64 {
+        self.due.as_ref().map_or(0, |due| due.messages)
     }
 
     /// How many messages were taken and are not yet written.
@@ -119,16 +132,25 @@ impl<M, R> Flow<M, R> {
         Some(std::mem::take(&mut self.batch))
     }
 
-    /// The receipt that acknowledges the oldest batch in the writer's hands, which has just been
-    /// written and flushed, and with it all messages before; none if the broker will deliver that
-    /// batch again anyway.
-    pub fn written(&mut self) -> Option<R> {
-        let batch = self.handed_over.pop_front()?;
-        if batch.receipt.is_some() {
-            self.done.messages += batch.messages;
-            self.done.bytes += batch.bytes as u64;
+    /// Notes that the oldest batch in the writer's hands is written and flushed. It is due to be
+    /// acknowledged, unless the broker will deliver it again anyway.
+    pub fn written(&mut self) {
+        let written = self.handed_over.pop_front();
+        if let Some(mut written) = written.filter(|batch| batch.receipt.is_some()) {
+            if let Some(due) = &self.due {
+                written.messages += due.messages;
+                written.bytes += due.bytes;
+            }
+            self.due = Some(written);
         }
-        batch.receipt
+    }
+
+    /// The receipt that acknowledges all that is due, and with it all messages before.
+    pub fn acknowledge(&mut self) -> Option<R> {
+        let due = self.due.take()?;
+        self.done.messages += due.messages;
+        self.done.bytes += due.bytes as u64;
+        due.receipt
     }
 
     /// Forgets the batch in the making: its messages go back to the queue.
@@ -143,12 +165,13 @@ impl<M, R> Flow<M, R> {
     /// the queue, that in the writer's hands included.
     pub fn lose_receipts(&mut self) {
         self.forget_batch();
-        let messages = self
+        let due = self.due.take().map_or(0, |due| due.messages);
+        let messages: u64 = self
             .handed_over
             .iter_mut()
             .filter_map(|batch| batch.receipt.take().map(|_| batch.messages))
             .sum();
-        self.put_back(messages);
+        self.put_back(due + messages);
     }
 
     fn put_back(&mut self, messages: u64) {
@@ -162,11 +185,44 @@ impl<M, R> Flow<M, R> {
 mod tests {
     use super::*;
 
+    /// Writes the oldest batch, and acknowledges it at once.
+    fn settle<M, R>(flow: &mut Flow<M, R>) -> Option<R> {
+        flow.written();
+        flow.acknowledge()
+    }
+
+    #[test]
+    fn what_is_written_may_be_acknowledged_together() {
+        let mut flow = Flow::new(Some(3), 1, 100);
+        for n in 1..=3 {
+            flow.take(n, 10, n);
+            flow.hand_over();
+            flow.written();
+            assert!(flow.is_written() && !flow.is_empty());
+        }
+        assert_eq!((flow.due(), flow.done()), (3, Total::default()));
+        assert_eq!(flow.acknowledge(), Some(3));
+        assert_eq!((flow.done().messages, flow.done().bytes), (3, 30));
+        assert!(flow.is_empty() && flow.acknowledge().is_none());
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_before_the_connection_is_lost_comes_again() {
+        let mut flow = Flow::new(Some(2), 1, 100);
+        flow.take("a", 1, 1);
+        flow.hand_over();
+        flow.written();
+        flow.take("b", 1, 2);
+        flow.lose_receipts();
+        assert_eq!((flow.left(), flow.due()), (Some(2), 0));
+        assert_eq!((flow.acknowledge(), flow.done()), (None, Total::default()));
+    }
+
     #[test]
     fn a_receipt_comes_out_only_for_what_was_written() {
         let mut flow = Flow::new(None, 2, 100);
         assert_eq!(
-            (flow.hand_over(), flow.written()),
+            (flow.hand_over(), settle(&mut flow)),
             (None::<Vec<&str>>, None)
         );
         flow.take("a", 1, 1);
@@ -175,11 +231,11 @@ mod tests {
         assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
         assert!(flow.has_room() && !flow.is_empty());
         flow.take("c", 1, 3);
-        assert_eq!(flow.written(), Some(2));
+        assert_eq!(settle(&mut flow), Some(2));
         assert_eq!(flow.hand_over(), Some(vec!["c"]));
-        assert_eq!(flow.written(), Some(3));
+        assert_eq!(settle(&mut flow), Some(3));
         assert!(flow.is_empty());
-        assert_eq!(flow.written(), None);
+        assert_eq!(settle(&mut flow), None);
     }
 
     #[test]
@@ -191,7 +247,7 @@ mod tests {
         }
         flow.take(3, 1, 3);
         assert_eq!(flow.hand_over(), None);
-        assert_eq!(flow.written(), Some(1));
+        assert_eq!(settle(&mut flow), Some(1));
         assert_eq!(flow.hand_over(), Some(vec![3]));
     }
 
@@ -214,9 +270,9 @@ mod tests {
         assert_eq!(
             (
                 flow.hand_over(),
-                flow.written(),
+                settle(&mut flow),
                 flow.hand_over(),
-                flow.written()
+                settle(&mut flow)
             ),
             (None, Some(1), None, None)
         );
@@ -235,8 +291,8 @@ mod tests {
         flow.take("a", 1, 1);
         flow.take("b", 20, 2);
         assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
-        assert_eq!((flow.written(), flow.done()), (None, Total::default()));
-        assert_eq!(flow.written(), Some(2));
+        assert_eq!((settle(&mut flow), flow.done()), (None, Total::default()));
+        assert_eq!(settle(&mut flow), Some(2));
         let (messages, bytes) = (flow.done().messages, flow.done().bytes);
         assert_eq!((messages, bytes), (2, 1 + 20));
         assert!(flow.is_empty());

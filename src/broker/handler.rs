@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use amiquip::{Channel, ConsumerMessage, Delivery};
+use amiquip::Channel;
 use crossbeam_channel::{Receiver, at, never, select};
 
-use super::consumer::{Options, Subscription, Total, subscribe};
+use super::consumer::{Options, Total};
 use super::guard::GRACE;
 use super::hands::Hands;
 pub use super::hands::Ticket;
-use super::{Session, content, topology};
+use super::stream::Content;
+use super::subscription::{Ended, Subscription};
+use super::{Session, frames, topology};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::Message;
@@ -18,8 +20,8 @@ use crate::values::QueueName;
 /// The messages of a `receive` that are settled one by one, across connections.
 #[derive(Debug)]
 pub struct Tally {
-    /// With the size of each body.
-    hands: Hands<(Delivery, usize)>,
+    /// The broker's tag of each, and the size of its body.
+    hands: Hands<(u64, usize)>,
     done: Total,
     options: Options,
 }
@@ -82,8 +84,8 @@ pub struct Handler<'c> {
     tally: &'c mut Tally,
 }
 
-/// Consumes from a queue for as long as `work` does. Whatever `work` returns, the channel is then
-/// closed, which gives what is not settled back to the queue.
+/// Consumes from a queue for as long as `work` does. Then the connection is closed, or only the
+/// channel if `work` failed, which gives what is not settled back to the queue.
 ///
 /// # Errors
 /// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with.
@@ -93,7 +95,7 @@ pub fn handle(
     tally: &mut Tally,
     work: impl FnOnce(&mut Handler) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let channel = session.channel()?;
+    let channel = session.content_channel()?;
     let mut handler = Handler {
         session: &mut *session,
         channel: &channel,
@@ -109,10 +111,14 @@ pub fn handle(
         handler.session.start_closing(GRACE);
     }
     drop(handler);
-    let closed = channel.close();
+    let closed = match &result {
+        Ok(()) => session.end(),
+        Err(_) => channel
+            .close()
+            .map_err(|error| session.error("close a channel", error)),
+    };
     tally.hands.lose_receipts();
-    result?;
-    closed.map_err(|error| session.error("close a channel", error))
+    result.and(closed)
 }
 
 impl Handler<'_> {
@@ -149,40 +155,55 @@ impl Handler<'_> {
         if !self.is_complete() && self.subscription.is_none() {
             self.subscribe()?;
         }
-        let deliveries = match &self.subscription {
-            Some(subscription) if may_take => subscription.deliveries().clone(),
-            _ => never(),
-        };
         let late = at_most.map_or_else(never, at);
         let interrupted = interrupt.map_or_else(never, |interrupt| interrupt.receiver().clone());
-        // Results first: what they settle makes room.
-        if let Ok(other) = other.try_recv() {
-            return Ok(Event::Other(other));
-        }
-        let message = select! {
-            recv(deliveries) -> message => message,
-            recv(other) -> other => return self.other(other),
-            recv(interrupted) -> _ => return Ok(Event::Interrupted),
-            recv(late) -> _ => return Ok(Event::Late),
-        };
-        match message {
-            Ok(ConsumerMessage::Delivery(mut delivery)) => {
-                let message = content::received(&mut delivery, self.session);
-                let ticket = self.tally.hands.take((delivery, message.body.len()));
-                if self.is_complete() {
-                    self.unsubscribe()?;
-                }
-                Ok(Event::Taken(ticket, Box::new(message)))
+        loop {
+            // Results first: what they settle makes room.
+            if let Ok(other) = other.try_recv() {
+                return Ok(Event::Other(other));
             }
-            Ok(ConsumerMessage::ServerCancelled) => Err(Error::Cancelled {
+            let mut subscription = self.subscription.as_mut().filter(|_| may_take);
+            if let Some(content) = subscription.as_mut().and_then(|it| it.next()) {
+                return self.take(content);
+            }
+            if let Some(ended) = subscription.as_mut().and_then(|it| it.ended()) {
+                return Err(self.ended(ended));
+            }
+            let (inbox, end) = match &subscription {
+                Some(subscription) => (subscription.inbox(), subscription.end()),
+                None => (never(), never()),
+            };
+            select! {
+                recv(inbox) -> arrivals => if let Some(subscription) = &mut subscription {
+                    subscription.add(arrivals);
+                },
+                recv(end) -> end => if let Some(subscription) = &mut subscription {
+                    subscription.end_with(end);
+                },
+                recv(other) -> other => return self.other(other),
+                recv(interrupted) -> _ => return Ok(Event::Interrupted),
+                recv(late) -> _ => return Ok(Event::Late),
+            }
+        }
+    }
+
+    fn take<R>(&mut self, content: Content) -> Result<Event<R>, Error> {
+        let tag = content.tag;
+        let message = self.session.received(content);
+        let ticket = self.tally.hands.take((tag, message.body.len()));
+        if self.is_complete() {
+            self.unsubscribe()?;
+        }
+        Ok(Event::Taken(ticket, Box::new(message)))
+    }
+
+    fn ended(&mut self, ended: Ended) -> Error {
+        match ended {
+            Ended::Cancelled => Error::Cancelled {
                 broker: self.session.name.clone(),
                 queue: self.queue.to_string(),
-            }),
-            Ok(
-                ConsumerMessage::ServerClosedChannel(error)
-                | ConsumerMessage::ServerClosedConnection(error),
-            ) => Err(self.error(error)),
-            Ok(_) | Err(_) => Err(self.error(amiquip::Error::EventLoopDropped)),
+            },
+            Ended::Failed(error) => self.error(error),
         }
     }
 
@@ -201,11 +222,11 @@ impl Handler<'_> {
     /// [`Error::Lost`] if the connection is.
     pub fn settle(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), Error> {
         let hands = &mut self.tally.hands;
-        let delivery = match outcome {
+        let settled = match outcome {
             Outcome::Acknowledge | Outcome::Reject => hands.finish(ticket),
             Outcome::Requeue => hands.give_back(ticket),
         };
-        let Some((delivery, bytes)) = delivery else {
+        let Some((tag, bytes)) = settled else {
             return Ok(());
         };
         if outcome != Outcome::Requeue {
@@ -214,12 +235,17 @@ impl Handler<'_> {
             done.bytes += bytes as u64;
             done.rejected += u64::from(outcome == Outcome::Reject);
         }
-        match outcome {
-            Outcome::Acknowledge => delivery.ack(self.channel),
-            Outcome::Reject => delivery.reject(self.channel, false),
-            Outcome::Requeue => delivery.reject(self.channel, true),
-        }
-        .map_err(|error| self.error(error))
+        let channel = self.channel.channel_id();
+        self.post(match outcome {
+            Outcome::Acknowledge => frames::ack(channel, tag, false),
+            Outcome::Reject => frames::reject(channel, tag, false),
+            Outcome::Requeue => frames::reject(channel, tag, true),
+        })
+    }
+
+    fn post(&mut self, frames: Vec<u8>) -> Result<(), Error> {
+        let posted = self.session.post(self.channel, frames);
+        posted.map_err(|error| self.error(error))
     }
 
     /// Whether a message can still be settled.
@@ -240,7 +266,7 @@ impl Handler<'_> {
         // channel only after that.
         self.limit()?;
         Ok(match &self.subscription {
-            Some(subscription) => subscription.deliveries().is_empty(),
+            Some(subscription) => subscription.is_empty(),
             None => true,
         })
     }
@@ -255,20 +281,17 @@ impl Handler<'_> {
     fn subscribe(&mut self) -> Result<(), Error> {
         self.limit()?;
         let options = &self.tally.options;
-        let subscription = subscribe(self.channel, self.queue, options, false, None);
+        let (channel, queue) = (self.channel, self.queue);
+        let subscription = Subscription::new(self.session, channel, queue, options, false, None);
         self.subscription = Some(subscription.map_err(|error| self.error(error))?);
         Ok(())
     }
 
     /// All are taken that were asked for, and the last one's acknowledgement must not bring another.
     fn unsubscribe(&mut self) -> Result<(), Error> {
-        let unwanted = self
-            .subscription
-            .take()
-            .map(|subscription| subscription.end());
-        for delivery in unwanted.into_iter().flatten() {
-            let given_back = delivery.reject(self.channel, true);
-            given_back.map_err(|error| self.error(error))?;
+        let unwanted = self.subscription.take().map(Subscription::cancel);
+        for content in unwanted.into_iter().flatten() {
+            self.post(frames::reject(self.channel.channel_id(), content.tag, true))?;
         }
         Ok(())
     }

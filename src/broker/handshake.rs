@@ -11,6 +11,10 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
+use super::frames::{
+    CutShort, FRAME_END, Fields, FrameHeader, HEARTBEAT, METHOD, Method, method_frame,
+    put_long_string, put_short_string,
+};
 use crate::error::TlsFault;
 use crate::text;
 use crate::values::Mechanism;
@@ -77,17 +81,18 @@ pub enum Failure {
     Io(Step, io::Error),
 }
 
-const METHOD: u8 = 1;
-const HEARTBEAT: u8 = 8;
-const FRAME_END: u8 = 0xce;
+impl From<CutShort> for Failure {
+    fn from(cut_short: CutShort) -> Self {
+        Self::NotAmqp(cut_short.to_string())
+    }
+}
+
 /// No frame of a handshake comes near it; what does is not AMQP.
 const FRAME_MAX: usize = 1 << 20;
 
 /// AMQP's reply code of a login that is not good.
 const ACCESS_REFUSED: u16 = 403;
 
-/// (class, method) of the connection class.
-type Method = (u16, u16);
 const START: Method = (10, 10);
 const START_OK: Method = (10, 11);
 const SECURE: Method = (10, 20);
@@ -97,12 +102,19 @@ const OPEN: Method = (10, 40);
 const OPEN_OK: Method = (10, 41);
 const CLOSE: Method = (10, 50);
 const CLOSE_OK: Method = (10, 51);
+pub const CHANNEL_OPEN: Method = (20, 10);
+const CHANNEL_OPEN_OK: Method = (20, 11);
+
+/// The channel that is opened in one go with the connection: every command needs one.
+pub const FIRST_CHANNEL: u16 = 1;
 
 /// What the broker said in the login.
 #[derive(Debug)]
 pub struct Heard {
     /// The frames that the library has to see: start, tune and open-ok.
     pub frames: Vec<u8>,
+    /// The frame that it has to see when it opens [`FIRST_CHANNEL`].
+    pub channel_frame: Vec<u8>,
     /// The largest frame that was agreed on, in bytes.
     pub frame_max: u32,
 }
@@ -115,6 +127,7 @@ pub fn log_in(stream: &mut (impl Read + Write), login: &Login) -> Result<Heard, 
     let mut wire = Wire {
         stream,
         step: Step::Greeting,
+        channel: 0,
         heard: Vec::new(),
     };
 
@@ -123,7 +136,7 @@ pub fn log_in(stream: &mut (impl Read + Write), login: &Login) -> Result<Heard, 
     let mechanism = choose(&start, login.mechanisms)?;
 
     wire.step = Step::Login;
-    wire.send(&method_frame(START_OK, &start_ok(login, mechanism)))?;
+    wire.send(&method_frame(0, START_OK, &start_ok(login, mechanism)))?;
     let tune = wire.expect(TUNE)?;
 
     wire.step = Step::Open;
@@ -132,12 +145,21 @@ pub fn log_in(stream: &mut (impl Read + Write), login: &Login) -> Result<Heard, 
     let end = wire.heard.len() - 1;
     wire.heard[end - 2..end].copy_from_slice(&tune_ok[6..]);
     let mut open = Vec::new();
-    put_short_string(&mut open, login.vhost);
+    put_short_string(&mut open, login.vhost.as_bytes());
     open.extend([0, 0]);
-    wire.send(&[method_frame(TUNE_OK, &tune_ok), method_frame(OPEN, &open)].concat())?;
+    let requests = [
+        method_frame(0, TUNE_OK, &tune_ok),
+        method_frame(0, OPEN, &open),
+        method_frame(FIRST_CHANNEL, CHANNEL_OPEN, &[0]),
+    ];
+    wire.send(&requests.concat())?;
     wire.expect(OPEN_OK)?;
+    let frames = std::mem::take(&mut wire.heard);
+    wire.channel = FIRST_CHANNEL;
+    wire.expect(CHANNEL_OPEN_OK)?;
     Ok(Heard {
-        frames: wire.heard,
+        frames,
+        channel_frame: wire.heard,
         frame_max: u32::from_be_bytes([tune_ok[2], tune_ok[3], tune_ok[4], tune_ok[5]]),
     })
 }
@@ -185,7 +207,7 @@ fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
         "exchange_exchange_bindings",
         "publisher_confirms",
     ] {
-        put_short_string(&mut capabilities, name);
+        put_short_string(&mut capabilities, name.as_bytes());
         capabilities.extend([b't', 1]);
     }
     let mut properties = Vec::new();
@@ -196,23 +218,23 @@ fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
         ("connection_name", login.client),
         ("information", login.client),
     ] {
-        put_short_string(&mut properties, name);
+        put_short_string(&mut properties, name.as_bytes());
         properties.push(b'S');
         put_long_string(&mut properties, value.as_bytes());
     }
-    put_short_string(&mut properties, "capabilities");
+    put_short_string(&mut properties, b"capabilities");
     properties.push(b'F');
     put_long_string(&mut properties, &capabilities);
 
     let mut arguments = Vec::new();
     put_long_string(&mut arguments, &properties);
-    put_short_string(&mut arguments, mechanism.as_str());
+    put_short_string(&mut arguments, mechanism.as_str().as_bytes());
     let response = match mechanism {
         Mechanism::Plain => ["", login.username, login.password].join("\0"),
         Mechanism::External => String::new(),
     };
     put_long_string(&mut arguments, response.as_bytes());
-    put_short_string(&mut arguments, "en_US");
+    put_short_string(&mut arguments, b"en_US");
     arguments
 }
 
@@ -243,6 +265,8 @@ fn tune_ok(tune: &[u8], heartbeat: u16) -> Result<Vec<u8>, Failure> {
 struct Wire<'a, S> {
     stream: &'a mut S,
     step: Step,
+    /// Where the next answer is expected; the connection's own, 0, is always possible.
+    channel: u16,
     heard: Vec<u8>,
 }
 
@@ -273,7 +297,7 @@ impl<S: Read + Write> Wire<'_, S> {
                     let code = fields.u16()?;
                     let said = String::from_utf8_lossy(fields.short_string()?).into_owned();
                     // A courtesy: it has no more to say.
-                    let _ = self.send(&method_frame(CLOSE_OK, &[]));
+                    let _ = self.send(&method_frame(0, CLOSE_OK, &[]));
                     Failure::Refused { code, said }
                 }
                 SECURE => Failure::NotAmqp(
@@ -289,13 +313,10 @@ impl<S: Read + Write> Wire<'_, S> {
     fn frame(&mut self) -> Result<(u8, Vec<u8>), Failure> {
         let mut frame = vec![0; 7];
         self.fill(&mut frame)?;
-        let [kind, channel_high, channel_low, size @ ..] = [
-            frame[0], frame[1], frame[2], frame[3], frame[4], frame[5], frame[6],
-        ];
-        let size = u32::from_be_bytes(size) as usize;
-        let is_frame = matches!(kind, METHOD | HEARTBEAT)
-            && (channel_high, channel_low) == (0, 0)
-            && size <= FRAME_MAX;
+        let header = FrameHeader::read(&frame).ok_or(CutShort)?;
+        let is_frame = matches!(header.kind, METHOD | HEARTBEAT)
+            && (header.channel == 0 || header.channel == self.channel)
+            && header.size <= FRAME_MAX;
         if !is_frame {
             if frame.starts_with(b"AMQP") {
                 // A protocol header, which is one byte longer than a frame's.
@@ -309,12 +330,12 @@ impl<S: Read + Write> Wire<'_, S> {
                 _ => Failure::NotAmqp(stranger(&frame)),
             });
         }
-        frame.resize(7 + size + 1, 0);
+        frame.resize(header.frame_size(), 0);
         self.fill(&mut frame[7..])?;
         if frame.last() != Some(&FRAME_END) {
             return Err(Failure::NotAmqp("it sent a frame without end".to_owned()));
         }
-        Ok((kind, frame))
+        Ok((header.kind, frame))
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
@@ -337,71 +358,6 @@ pub fn stranger(first: &[u8]) -> String {
         ),
         [b'H', b'T', b'T', b'P', ..] => "it is a web server".to_owned(),
         _ => format!("it is no AMQP broker; it answered {}…", text::quote(first)),
-    }
-}
-
-fn method_frame((class, method): Method, arguments: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(4 + arguments.len());
-    payload.extend(class.to_be_bytes());
-    payload.extend(method.to_be_bytes());
-    payload.extend(arguments);
-    let mut frame = vec![METHOD, 0, 0];
-    put_long_string(&mut frame, &payload);
-    frame.push(FRAME_END);
-    frame
-}
-
-/// The settings' types keep every such text within 255 bytes; what is longer is ours.
-fn put_short_string(to: &mut Vec<u8>, text: &str) {
-    let length = u8::try_from(text.len()).unwrap_or(u8::MAX);
-    to.push(length);
-    to.extend(&text.as_bytes()[..usize::from(length)]);
-}
-
-/// Any length-prefixed run of bytes: a long string, a table, a frame's payload.
-fn put_long_string(to: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    to.extend(length.to_be_bytes());
-    to.extend(bytes);
-}
-
-/// Reads the fields of a method's arguments, one after the other.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Failure> {
-        if length > self.0.len() {
-            return Err(Failure::NotAmqp(
-                "it sent a method that is cut short".to_owned(),
-            ));
-        }
-        let (field, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Ok(field)
-    }
-
-    fn byte(&mut self) -> Result<u8, Failure> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn u16(&mut self) -> Result<u16, Failure> {
-        let bytes = self.take(2)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn u32(&mut self) -> Result<u32, Failure> {
-        let bytes = self.take(4)?;
-        Ok(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    }
-
-    fn short_string(&mut self) -> Result<&'a [u8], Failure> {
-        let length = self.byte()?;
-        self.take(usize::from(length))
-    }
-
-    fn long_string(&mut self) -> Result<&'a [u8], Failure> {
-        let length = self.u32()?;
-        self.take(length as usize)
     }
 }
 
@@ -447,11 +403,11 @@ mod tests {
         put_long_string(&mut arguments, b"");
         put_long_string(&mut arguments, b"AMQPLAIN PLAIN");
         put_long_string(&mut arguments, b"en_US");
-        method_frame(START, &arguments)
+        method_frame(0, START, &arguments)
     }
 
     fn tune() -> Vec<u8> {
-        method_frame(TUNE, &[7, 255, 0, 2, 0, 0, 0, 60])
+        method_frame(0, TUNE, &[7, 255, 0, 2, 0, 0, 0, 60])
     }
 
     fn try_log_in(answers: &[&[u8]]) -> (Result<Heard, Failure>, Vec<u8>) {
@@ -473,18 +429,25 @@ mod tests {
     #[test]
     fn a_login_returns_the_frames_for_the_library() {
         let heartbeat = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
-        let open_ok = method_frame(OPEN_OK, &[0]);
-        let (heard, said) = try_log_in(&[&start(), &heartbeat, &tune(), &open_ok]);
+        let open_ok = method_frame(0, OPEN_OK, &[0]);
+        let channel_open_ok = method_frame(FIRST_CHANNEL, CHANNEL_OPEN_OK, &[0; 4]);
+        let answers: [&[u8]; 5] = [&start(), &heartbeat, &tune(), &open_ok, &channel_open_ok];
+        let (heard, said) = try_log_in(&answers);
         let heard = heard.unwrap();
         assert_eq!(heard.frame_max, 131_072);
         // The library reads the heartbeat that was agreed on.
-        let agreed = method_frame(TUNE, &[7, 255, 0, 2, 0, 0, 0, 10]);
+        let agreed = method_frame(0, TUNE, &[7, 255, 0, 2, 0, 0, 0, 10]);
         assert_eq!(heard.frames, [start(), agreed, open_ok].concat());
+        assert_eq!(heard.channel_frame, channel_open_ok);
         let has = |part: &[u8]| said.windows(part.len()).any(|window| window == part);
         assert!(said.starts_with(b"AMQP\x00\x00\x09\x01"));
         assert!(has(b"\x05PLAIN\x00\x00\x00\x09\x00u\x00s3cret\x05en_US"));
-        assert!(has(&method_frame(TUNE_OK, &[7, 255, 0, 2, 0, 0, 0, 10])));
-        assert!(said.ends_with(&method_frame(OPEN, b"\x01/\x00\x00")));
+        assert!(has(&method_frame(0, TUNE_OK, &[7, 255, 0, 2, 0, 0, 0, 10])));
+        let opened = [
+            method_frame(0, OPEN, b"\x01/\x00\x00"),
+            method_frame(FIRST_CHANNEL, CHANNEL_OPEN, &[0]),
+        ];
+        assert!(said.ends_with(&opened.concat()));
     }
 
     #[test]
@@ -502,14 +465,14 @@ mod tests {
     #[test]
     fn a_refusal_is_told_in_the_brokers_words() {
         let mut arguments = 403_u16.to_be_bytes().to_vec();
-        put_short_string(&mut arguments, "ACCESS_REFUSED - no");
+        put_short_string(&mut arguments, b"ACCESS_REFUSED - no");
         arguments.extend([0; 4]);
-        let (result, said) = try_log_in(&[&start(), &method_frame(CLOSE, &arguments)]);
+        let (result, said) = try_log_in(&[&start(), &method_frame(0, CLOSE, &arguments)]);
         assert!(
             matches!(&result, Err(Failure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
             "{result:?}"
         );
-        assert!(said.ends_with(&method_frame(CLOSE_OK, &[])));
+        assert!(said.ends_with(&method_frame(0, CLOSE_OK, &[])));
     }
 
     #[test]
@@ -529,15 +492,15 @@ mod tests {
             "it sent a frame without end"
         );
         assert_eq!(
-            why(&[&method_frame(TUNE, &[])]),
+            why(&[&method_frame(0, TUNE, &[])]),
             "it sent method 10.30 out of turn"
         );
         assert_eq!(
-            why(&[&method_frame(START, &[0])]),
+            why(&[&method_frame(0, START, &[0])]),
             "it sent a method that is cut short"
         );
         assert_eq!(
-            why(&[&method_frame(START, &[0, 8])]),
+            why(&[&method_frame(0, START, &[0, 8])]),
             "it speaks AMQP 0-8, not 0-9-1"
         );
     }
@@ -561,7 +524,13 @@ mod tests {
     #[test]
     fn no_answer_of_any_bytes_makes_it_panic() {
         // Every prefix of a good dialogue, with each byte of it in turn replaced.
-        let good = [start(), tune(), method_frame(OPEN_OK, &[0])].concat();
+        let good = [
+            start(),
+            tune(),
+            method_frame(0, OPEN_OK, &[0]),
+            method_frame(FIRST_CHANNEL, CHANNEL_OPEN_OK, &[0; 4]),
+        ];
+        let good = good.concat();
         for length in 0..=good.len() {
             let _ = try_log_in(&[&good[..length]]);
         }

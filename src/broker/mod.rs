@@ -1,15 +1,16 @@
 //! The broker: the only room that knows the client library and its sockets.
 //!
 //! A [`Session`] is one connection that can always be closed. On it, [`topology`] declares queues,
-//! a [`publisher`] sends messages and a [`consumer`] receives them.
+//! a [`publisher`] sends messages and a [`consumer`] receives them. The library runs the connection;
+//! messages go past it, see [`stream`].
 
 mod arguments;
 mod connect;
 mod connector;
 pub mod consumer;
-mod content;
 pub mod difference;
 mod flow;
+mod frames;
 mod guard;
 pub mod handler;
 mod hands;
@@ -18,6 +19,7 @@ pub mod peek;
 pub mod publisher;
 mod retry;
 mod stream;
+mod subscription;
 mod tls;
 pub mod topology;
 mod window;
@@ -28,15 +30,17 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use amiquip::{Channel, Connection};
-use crossbeam_channel::Sender;
-use log::debug;
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use log::{debug, warn};
 
 pub use connector::Connector;
 pub use retry::Backoff;
 
 use guard::{GRACE, Wait, Word};
+use stream::{Arrival, Content, Outbox};
 
 use crate::error::{self, Error};
+use crate::message::Message;
 use crate::text;
 
 /// One open connection to the broker.
@@ -54,6 +58,13 @@ pub struct Session {
     written: Arc<AtomicU64>,
     /// The most bytes of a frame that the broker takes.
     frame_max: usize,
+    outbox: Outbox,
+    /// What comes with messages, on whatever channel.
+    inbox: Receiver<Vec<Arrival>>,
+    /// A channel that is as good as a new one.
+    spare: Option<Channel>,
+    /// A channel that ends with the connection, which saves waiting for its own end.
+    last: Option<Channel>,
     /// To the connection's guard, which leaves when this is gone.
     guard: Sender<Word>,
 }
@@ -80,12 +91,20 @@ impl Session {
         }
     }
 
-    /// Says goodbye to the broker, within a second. Channels must be closed before.
+    /// Says goodbye to the broker, within a second.
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection had failed.
     pub fn close(mut self) -> Result<(), Error> {
         self.start_closing(GRACE);
+        self.end()
+    }
+
+    /// Ends the connection in good order, and with it every channel: the broker has then done all that
+    /// it was asked to do. The time that it has for it is that of [`Session::start_closing`].
+    fn end(&mut self) -> Result<(), Error> {
+        // The library would send its farewell before what waits on a channel.
+        self.outbox.settle(GRACE);
         match self.connection.take().map(Connection::close) {
             None | Some(Ok(())) => Ok(()),
             Some(Err(error)) => Err(self.translate("close it", error)),
@@ -102,15 +121,42 @@ impl Session {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// A new channel. An operation that may be refused deserves one of its own: the broker answers
-    /// a refusal by closing the channel.
+    /// A channel that was never used, or as good as that. An operation that may be refused deserves
+    /// one of its own: the broker answers a refusal by closing the channel.
     fn channel(&mut self) -> Result<Channel, Error> {
+        if let Some(channel) = self.spare.take() {
+            return Ok(channel);
+        }
         let _wait = self.wait("open a channel");
         let opened = match &mut self.connection {
             Some(connection) => connection.open_channel(None),
             None => Err(amiquip::Error::EventLoopDropped),
         };
         opened.map_err(|error| self.error("open a channel", error))
+    }
+
+    /// A new channel for messages. There is one at a time.
+    fn content_channel(&mut self) -> Result<Channel, Error> {
+        let channel = self.channel()?;
+        // Its number may be that of an earlier one.
+        self.outbox.clear();
+        while self.inbox.try_recv().is_ok() {}
+        Ok(channel)
+    }
+
+    /// Sends whole frames on a channel for messages.
+    fn post(&self, channel: &Channel, frames: Vec<u8>) -> Result<(), amiquip::Error> {
+        self.outbox.post(channel, frames)
+    }
+
+    /// A message that came. What of it can't be read is said, and left out.
+    fn received(&self, content: Content) -> Message {
+        if let Some(problem) = content.problem {
+            let note = format!("a part of a message can't be read, and is left out: {problem}");
+            warn!("{note}");
+            self.connector.talk.note(&note);
+        }
+        content.message
     }
 
     /// Announces that the broker's answer is waited for, if that takes long.
@@ -196,8 +242,36 @@ impl Session {
 impl Drop for Session {
     /// A session that was not closed in good order must not wait for the broker.
     fn drop(&mut self) {
+        // A channel that is dropped says farewell and waits for the answer.
         if self.connection.is_some() {
             self.abandon();
+        }
+    }
+}
+
+/// Tells when a channel is gone, without asking the broker.
+struct Gone(Receiver<amiquip::Confirm>);
+
+impl Gone {
+    /// The library keeps one end for as long as the channel lives, and has nothing to send through it,
+    /// as confirms do not come to it.
+    fn of(channel: &Channel) -> Result<Self, amiquip::Error> {
+        channel.listen_for_publisher_confirms().map(Self)
+    }
+
+    /// For `select!`: it becomes ready, and stays so, when the channel is gone.
+    fn receiver(&self) -> &Receiver<amiquip::Confirm> {
+        &self.0
+    }
+
+    /// Fails if the channel is gone, with the reason: any operation on it gives that.
+    fn check(&self, channel: &Channel) -> Result<(), amiquip::Error> {
+        match self.0.try_recv() {
+            Err(TryRecvError::Disconnected) => {
+                let why = channel.qos(0, 0, false).err();
+                Err(why.unwrap_or(amiquip::Error::EventLoopDropped))
+            }
+            _ => Ok(()),
         }
     }
 }

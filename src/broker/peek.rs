@@ -1,8 +1,10 @@
 //! Looking at messages without taking them: each is got, none is acknowledged.
 
 use amiquip::Channel;
+use crossbeam_channel::{RecvError, select};
 
-use super::{Session, content};
+use super::stream::{Content, What};
+use super::{Gone, Session, frames};
 use crate::error::Error;
 use crate::message::Message;
 use crate::values::QueueName;
@@ -14,6 +16,7 @@ use crate::values::QueueName;
 pub struct Peek<'s, 'q> {
     session: &'s mut Session,
     channel: Channel,
+    gone: Gone,
     queue: &'q QueueName,
 }
 
@@ -23,10 +26,12 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
-        let channel = session.channel()?;
+        let channel = session.content_channel()?;
+        let gone = Gone::of(&channel).map_err(|error| session.error("look at a queue", error))?;
         Ok(Self {
             session,
             channel,
+            gone,
             queue,
         })
     }
@@ -36,11 +41,27 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// # Errors
     /// [`Error::Refused`] if there is no such queue, [`Error::Lost`] if the connection is.
     pub fn message(&mut self) -> Result<Option<Message>, Error> {
-        match self.channel.basic_get(self.queue.as_str(), false) {
-            Ok(got) => Ok(got.map(|mut got| content::received(&mut got.delivery, self.session))),
-            Err(error) => Err(self
-                .session
-                .error(&format!("look at queue {}", self.queue), error)),
+        let got = self.get().map_err(|error| {
+            self.session
+                .error(&format!("look at queue {}", self.queue), error)
+        })?;
+        Ok(got.map(|content| self.session.received(content)))
+    }
+
+    fn get(&self) -> Result<Option<Content>, amiquip::Error> {
+        let get = frames::get(self.channel.channel_id(), self.queue.as_str());
+        self.session.post(&self.channel, get)?;
+        loop {
+            let arrivals = select! {
+                recv(self.session.inbox) -> arrivals => arrivals,
+                recv(self.gone.receiver()) -> _ => self.session.inbox.try_recv().map_err(|_| RecvError),
+            };
+            for arrival in arrivals.into_iter().flatten() {
+                if let What::Got(content) = arrival.what {
+                    return Ok(content);
+                }
+            }
+            self.gone.check(&self.channel)?;
         }
     }
 

@@ -1,28 +1,31 @@
 //! Publishing with confirms: a bounded window of messages on their way, and what became of each.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use amiquip::{Channel, Confirm, ConsumerMessage, ConsumerOptions, Publish, Return};
+use amiquip::{Channel, ConsumerOptions};
 use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 
-use super::Session;
-use super::content;
+use super::frames;
 use super::guard::GRACE;
+use super::stream::{Arrival, Confirm, What};
 pub use super::window::Fate;
 use super::window::Window;
+use super::{Gone, Session};
 use crate::error::Error;
 use crate::message::Message;
-use crate::text;
 use crate::values::Span;
 
 /// The most messages that are on their way at a time. Throughput is flat from 100 up.
 const WINDOW_MESSAGES: usize = 1000;
 
-/// The most bytes that are on their way at a time, if it is more than one message: below the
-/// 16 MiB at which the client library stops taking messages, and all that a big `send` holds in
-/// memory.
+/// The most bytes that are on their way at a time, if it is more than one message: all that a big
+/// `send` holds in memory.
 const WINDOW_BYTES: usize = 4 << 20;
+
+/// Frames are handed to the connection when there are so many bytes of them, or nothing else to do.
+const BATCH_BYTES: usize = 1 << 15;
 
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +63,11 @@ pub enum Event<I> {
 pub struct Publisher<'s, T> {
     session: &'s mut Session,
     channel: Channel,
-    confirms: Receiver<Confirm>,
-    returns: Receiver<Return>,
-    replies: Receiver<ConsumerMessage>,
+    gone: Gone,
+    /// Frames that are still to be handed to the connection.
+    batch: Vec<u8>,
+    /// What came and is not yet dealt with.
+    came: VecDeque<Arrival>,
     window: Window<T>,
     options: Options,
     /// When the broker last had nothing to confirm, confirmed something or was sent something.
@@ -78,32 +83,28 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
-        let channel = session.channel()?;
-        let operation = "turn publisher confirms on";
+        let channel = session.content_channel()?;
+        let operation = "receive replies";
         let wait = session.wait(operation);
-        // The listeners first: the library drops what comes before there is one.
         let listen = || {
-            let confirms = channel.listen_for_publisher_confirms()?;
-            let returns = channel.listen_for_returns()?;
-            if !options.no_confirm {
-                channel.enable_publisher_confirms()?;
+            if options.replies {
+                listen_for_replies(&channel)?;
             }
-            let replies = if options.replies {
-                listen_for_replies(&channel)?
-            } else {
-                never()
-            };
-            Ok((confirms, returns, replies))
+            Gone::of(&channel)
         };
-        let (confirms, returns, replies) =
-            listen().map_err(|error| session.error(operation, error))?;
+        let gone = listen().map_err(|error| session.error(operation, error))?;
         drop(wait);
+        let mut batch = Vec::new();
+        if !options.no_confirm {
+            // It can't be refused, so it goes with the first message.
+            frames::put_confirm_select(&mut batch, channel.channel_id());
+        }
         Ok(Self {
             session,
             channel,
-            confirms,
-            returns,
-            replies,
+            gone,
+            batch,
+            came: VecDeque::new(),
             window: Window::default(),
             options,
             heard: Instant::now(),
@@ -129,9 +130,11 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     pub fn obstacle(&self, message: &Message) -> Option<String> {
         // What is not in the headers is bounded by itself, to much less than any frame.
         message.properties.headers.as_ref()?;
+        let mut encoded = Vec::new();
+        message.properties.encode(&mut encoded);
         let (length, most) = (
-            message.properties.encode().len(),
-            content::most(self.session),
+            encoded.len(),
+            frames::most_properties(self.session.frame_max),
         );
         (length > most).then(|| {
             format!("its properties and headers have {length} bytes, and the broker takes {most}")
@@ -148,17 +151,33 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             self.heard = Instant::now();
         }
         let message = item.as_ref();
-        let publish = Publish {
-            body: &message.body,
-            routing_key: message.routing_key.clone(),
-            mandatory: !self.options.allow_unroutable && !is_reply(message),
-            immediate: false,
-            properties: content::wrapped(&message.properties),
-        };
-        let published = self.channel.basic_publish(&message.exchange, publish);
         let bytes = message.body.len();
+        let published = self.put(message);
         self.window.push(item, bytes);
-        published.map_err(|error| self.error(error))
+        published
+    }
+
+    fn put(&mut self, message: &Message) -> Result<(), Error> {
+        let mandatory = !self.options.allow_unroutable && !is_reply(message);
+        let channel = self.channel.channel_id();
+        frames::put_publish(&mut self.batch, channel, message, mandatory);
+        for part in frames::parts(&message.body, self.session.frame_max) {
+            frames::put_body(&mut self.batch, channel, part);
+            if self.batch.len() >= BATCH_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.session
+            .post(&self.channel, batch)
+            .map_err(|error| self.error(error))
     }
 
     /// Takes the oldest message out if its fate is known.
@@ -177,6 +196,10 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         input: &Receiver<I>,
         at_most: Option<Instant>,
     ) -> Result<Event<I>, Error> {
+        self.flush()?;
+        if let Some(event) = self.next_event() {
+            return Ok(event);
+        }
         let interrupt = if self.stopped {
             never()
         } else {
@@ -193,28 +216,22 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         loop {
             let late = self.overdue().map_or_else(never, at);
             select! {
-                recv(self.confirms) -> confirm => match confirm {
-                    Ok(confirm) => {
-                        self.note(confirm);
-                        while let Ok(confirm) = self.confirms.try_recv() {
-                            self.note(confirm);
-                        }
-                        return Ok(Event::Settled);
+                recv(self.session.inbox) -> arrivals => {
+                    self.came.extend(arrivals.into_iter().flatten());
+                    match self.next_event() {
+                        Some(event) => return Ok(event),
+                        // It is the channel's end that says why.
+                        None => self.check()?,
                     }
-                    // The channel is gone; any operation on it says why.
-                    Err(_) => {
-                        let why = self.channel.qos(0, 0, false).err();
-                        return Err(self.error(why.unwrap_or(amiquip::Error::EventLoopDropped)));
+                }
+                recv(self.gone.receiver()) -> _ => {
+                    // What came before that counts.
+                    self.came.extend(self.session.inbox.try_iter().flatten());
+                    match self.next_event() {
+                        Some(event) => return Ok(event),
+                        None => self.check()?,
                     }
-                },
-                recv(self.replies) -> reply => match reply {
-                    Ok(ConsumerMessage::Delivery(mut delivery)) => {
-                        let message = content::received(&mut delivery, self.session);
-                        return Ok(Event::Reply(Box::new(message)));
-                    }
-                    // The channel is gone; the confirms say why.
-                    _ => self.replies = never(),
-                },
+                }
                 recv(input) -> input => return Ok(Event::Input(input.ok())),
                 recv(interrupt) -> _ => return Ok(Event::Interrupted),
                 recv(at_most) -> _ => return Ok(Event::Late),
@@ -235,6 +252,36 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         }
     }
 
+    /// The channel's end, if it has ended.
+    fn check(&mut self) -> Result<(), Error> {
+        let ended = self.gone.check(&self.channel);
+        ended.map_err(|error| self.error(error))
+    }
+
+    /// Deals with what came, up to the first reply.
+    fn next_event<I>(&mut self) -> Option<Event<I>> {
+        let mut settled = false;
+        while let Some(arrival) = self.came.pop_front() {
+            if arrival.channel != self.channel.channel_id() {
+                continue;
+            }
+            match arrival.what {
+                What::Confirmed(confirm) => {
+                    self.note(confirm);
+                    settled = true;
+                }
+                What::Returned(said, content) => self.note_return(&said, &content.message),
+                // What is settled shows when the rest is dealt with.
+                What::Delivered(content) => {
+                    let message = self.session.received(content);
+                    return Some(Event::Reply(Box::new(message)));
+                }
+                What::Got(_) => {}
+            }
+        }
+        settled.then_some(Event::Settled)
+    }
+
     /// Waits until the broker has read everything that was published. A channel's methods are handled
     /// in order, so it is so when a later one is answered, and what no queue took has come back by
     /// then.
@@ -243,7 +290,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let answer = self.channel.qos(0, 0, false);
         drop(wait);
         answer.map_err(|error| self.error(error))?;
-        self.note_returns();
+        self.came.extend(self.session.inbox.try_iter().flatten());
+        for arrival in std::mem::take(&mut self.came) {
+            match arrival.what {
+                What::Returned(said, content) => self.note_return(&said, &content.message),
+                _ => self.came.push_back(arrival),
+            }
+        }
         self.window.acknowledge(u64::MAX, true);
         Ok(())
     }
@@ -264,35 +317,25 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
 
     fn note(&mut self, confirm: Confirm) {
         self.heard = Instant::now();
-        // A message's return was there before its acknowledgement.
-        self.note_returns();
-        match confirm {
-            Confirm::Ack(ack) => self.window.acknowledge(ack.delivery_tag, ack.multiple),
-            Confirm::Nack(nack) => self.window.refuse(nack.delivery_tag, nack.multiple),
+        if confirm.is_ack {
+            self.window.acknowledge(confirm.tag, confirm.multiple);
+        } else {
+            self.window.refuse(confirm.tag, confirm.multiple);
         }
     }
 
-    fn note_returns(&mut self) {
-        for returned in self.returns.try_iter() {
-            let said = format!(
-                "{} {}",
-                returned.reply_code,
-                text::one_line(&returned.reply_text)
-            );
-            let id = content::unwrapped(&returned.properties)
-                .ok()
-                .and_then(|properties| properties.message_id);
-            self.window.give_back(&said, |item| {
-                let message = item.as_ref();
-                message.properties.message_id == id
-                    && message.exchange == returned.exchange
-                    && message.routing_key == returned.routing_key
-                    && message.body == returned.content
-            });
-        }
+    /// Notes that a message came back. Its acknowledgement is still to come.
+    fn note_return(&mut self, said: &str, returned: &Message) {
+        self.window.give_back(said, |item| {
+            let message = item.as_ref();
+            message.properties.message_id == returned.properties.message_id
+                && message.exchange == returned.exchange
+                && message.routing_key == returned.routing_key
+                && message.body == returned.body
+        });
     }
 
-    /// Ends the publishing, and returns the messages whose fate is known and those of which the
+    /// Ends the publishing, and with it the use of the connection, and returns the messages whose fate is known and those of which the
     /// broker has said nothing, both in order.
     #[must_use]
     pub fn end(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
@@ -300,9 +343,9 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         // from saying anything.
         self.session.start_closing(GRACE);
         // What came while something else failed.
-        while let Ok(confirm) = self.confirms.try_recv() {
-            self.note(confirm);
-        }
+        self.came.extend(self.session.inbox.try_iter().flatten());
+        while self.next_event::<()>().is_some() {}
+        self.session.last = Some(self.channel);
         self.window.take_apart()
     }
 
@@ -318,15 +361,14 @@ fn is_reply(message: &Message) -> bool {
     message.exchange.is_empty() && rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn listen_for_replies(channel: &Channel) -> Result<Receiver<ConsumerMessage>, amiquip::Error> {
+fn listen_for_replies(channel: &Channel) -> Result<(), amiquip::Error> {
     let options = ConsumerOptions {
         // There is no queue that could keep them.
         no_ack: true,
         ..ConsumerOptions::default()
     };
     let consumer = channel.basic_consume(REPLY_TO, options)?;
-    let replies = consumer.receiver().clone();
     // It lives as long as the channel, so it must not be cancelled when it is dropped.
     std::mem::forget(consumer);
-    Ok(replies)
+    Ok(())
 }

@@ -1,18 +1,153 @@
-//! The stream that the client library reads and writes: the socket, behind a replay of the login.
+//! The stream that the client library reads and writes: the socket, behind a replay of the login, and
+//! beside a way of their own for messages.
 //!
 //! [`super::handshake`] has logged in before the library comes into play. The library insists on a
 //! handshake, so it is shown what the broker said in the real one, and what it answers (protocol
-//! header, start-ok, tune-ok and open) is dropped. From then on every byte passes unchanged, but for
-//! the content headers, which [`super::content`] wraps and unwraps.
+//! header, start-ok, tune-ok and open) is dropped.
+//!
+//! From then on its methods pass unchanged; it opens and closes channels, declares, consumes, and keeps
+//! the connection alive. Messages never come to it. It would take their properties apart and can't put
+//! all of them together again: a header that is not UTF-8 ends the table without a word, a property
+//! that is not ends the connection, and some types become others. And each frame of each message
+//! would be handed over from thread to thread by itself. So frames in the [`Outbox`] go to the socket
+//! as they are, and what comes with messages, or for them, goes to the inbox.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::content::{self, CONTENT_HEADER, FRAME_HEADER};
-use super::handshake::Heard;
-use amiquip::IoStream;
+use super::frames::{self, FrameHeader};
+use super::handshake::{CHANNEL_OPEN, FIRST_CHANNEL, Heard};
+use crate::message::{Message, Properties};
+use crate::text;
+use amiquip::{Channel, IoStream};
+use crossbeam_channel::Sender;
 use mio::{Evented, Poll, PollOpt, Ready, Registration, SetReadiness, Token};
+
+/// Frames that go to the broker as they are, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Outbox(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    posted: Mutex<Posted>,
+    /// Notified when all is taken, or never will be.
+    taken: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Posted {
+    /// Whole frames, each time with the channel that they are for.
+    frames: VecDeque<(u16, Vec<u8>)>,
+    /// The stream is gone.
+    is_closed: bool,
+}
+
+impl Outbox {
+    /// Sends whole frames on `channel`, behind all that the library was asked to send on it before.
+    ///
+    /// # Errors
+    /// As every operation of the library, if the channel or the connection is gone.
+    pub fn post(&self, channel: &Channel, frames: Vec<u8>) -> Result<(), amiquip::Error> {
+        let posted = (channel.channel_id(), frames);
+        self.posted().frames.push_back(posted);
+        // The library's thread sees nothing of the outbox: it is woken, and shown the place of these
+        // frames among its own, by a frame that stands for them and never reaches the broker.
+        channel.enable_publisher_confirms_nowait()
+    }
+
+    /// Waits until everything is before what the library is asked to send from now on, on whatever
+    /// channel; so long at most.
+    pub fn settle(&self, at_most: Duration) {
+        let is_waiting = |posted: &mut Posted| !posted.frames.is_empty() && !posted.is_closed;
+        let shared = &self.0;
+        drop(
+            shared
+                .taken
+                .wait_timeout_while(self.posted(), at_most, is_waiting),
+        );
+    }
+
+    /// Forgets what an earlier channel left behind.
+    pub fn clear(&self) {
+        self.posted().frames.clear();
+    }
+
+    fn take(&self, channel: u16) -> Option<Vec<u8>> {
+        let mut posted = self.posted();
+        let index = posted.frames.iter().position(|(of, _)| *of == channel)?;
+        let taken = posted.frames.remove(index);
+        if posted.frames.is_empty() {
+            self.0.taken.notify_all();
+        }
+        taken.map(|(_, frames)| frames)
+    }
+
+    fn close(&self) {
+        self.posted().is_closed = true;
+        self.0.taken.notify_all();
+    }
+
+    fn posted(&self) -> MutexGuard<'_, Posted> {
+        let posted = self.0.posted.lock();
+        posted.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The channel of the stand-in for frames in the outbox: `confirm.select` that wants no answer, which
+/// nothing else here sends.
+fn stand_in(frame: &[u8]) -> Option<u16> {
+    match *frame {
+        [1, high, low, 0, 0, 0, 5, 0, 85, 0, 10, 1, ..] => Some(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
+/// What came on a channel.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The channel's number.
+    pub channel: u16,
+    /// What it is.
+    pub what: What,
+}
+
+/// What came on a channel.
+#[derive(Debug)]
+pub enum What {
+    /// A message for a consumer.
+    Delivered(Content),
+    /// A message that no queue took, and the broker's words for it.
+    Returned(String, Content),
+    /// The message that was asked for, if there is one.
+    Got(Option<Content>),
+    /// The broker has taken a message that was published, or will not.
+    Confirmed(Confirm),
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Content {
+    /// What settles it; 0 if it need not be settled.
+    pub tag: u64,
+    /// The message.
+    pub message: Message,
+    /// What of it could not be read, and is left out.
+    pub problem: Option<String>,
+}
+
+/// The broker's word on a message that was published, or on all up to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirm {
+    /// The message's number on its channel, from 1.
+    pub tag: u64,
+    /// Whether all before it are meant, too.
+    pub multiple: bool,
+    /// Whether the broker has taken it.
+    pub is_ack: bool,
+}
 
 /// A stream on which the login is done.
 pub struct LoggedIn<S> {
@@ -20,15 +155,19 @@ pub struct LoggedIn<S> {
     /// What the library is to read next: first the replay, then what came.
     incoming: Queue,
     is_replaying: bool,
-    /// What was read from the stream.
-    chunk: Vec<u8>,
-    received: Frames,
+    /// When the library was last given something to read.
+    fed: Instant,
+    chunk: Chunk,
+    reader: Reader,
+    inbox: Sender<Vec<Arrival>>,
     answers: Answers,
-    sent: Frames,
-    /// What is to be written to the stream before more is taken from the library.
-    outgoing: Queue,
-    /// How many of the library's bytes that is. They count as taken when it is written.
-    taken: usize,
+    /// What the library is answered when it opens the first channel, which is open already.
+    first_channel: Option<Vec<u8>>,
+    outbox: Outbox,
+    /// The frames that are being sent instead of the stand-in at the front of the library's buffer.
+    posted: Option<Queue>,
+    /// How many bytes of the library's may still pass before the next frame that does not.
+    passing: usize,
     // Bytes that wait in memory make no socket readable; this tells the poll of them.
     registration: Registration,
     readiness: SetReadiness,
@@ -36,81 +175,425 @@ pub struct LoggedIn<S> {
 }
 
 impl<S> LoggedIn<S> {
-    /// Wraps `stream`, on which the broker has said what was `heard`. How many bytes have been
-    /// written to it since is counted in `written`.
-    pub fn new(stream: S, heard: Heard, written: Arc<AtomicU64>) -> Self {
+    /// Wraps `stream`, on which the broker has said what was `heard`. What comes with messages goes to
+    /// `inbox`. How many bytes have been written to the stream since is counted in `written`.
+    pub fn new(
+        stream: S,
+        heard: Heard,
+        outbox: Outbox,
+        inbox: Sender<Vec<Arrival>>,
+        written: Arc<AtomicU64>,
+    ) -> Self {
         let (registration, readiness) = Registration::new2();
         Self {
             stream,
             is_replaying: !heard.frames.is_empty(),
             incoming: Queue::of(heard.frames),
-            chunk: vec![0; CHUNK],
-            received: Frames::new(heard.frame_max as usize),
+            fed: Instant::now(),
+            chunk: Chunk::new(),
+            reader: Reader::new(heard.frame_max as usize),
+            inbox,
             answers: Answers::new(),
-            sent: Frames::new(usize::MAX),
-            outgoing: Queue::of(Vec::new()),
-            taken: 0,
+            first_channel: Some(heard.channel_frame),
+            outbox,
+            posted: None,
+            passing: 0,
             registration,
             readiness,
             written,
         }
     }
+
+    /// Has `read` called although nothing comes from the socket.
+    fn wake(&mut self) -> io::Result<()> {
+        self.is_replaying = true;
+        self.readiness.set_readiness(Ready::readable())
+    }
 }
 
-/// How many bytes are read, or taken from the library, at a time.
+impl<S> Drop for LoggedIn<S> {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
+
+/// How many bytes are read at a time.
 const CHUNK: usize = 1 << 17;
+
+/// How many bytes are read before the library may write, too.
+const TURN: usize = 1 << 20;
+
+/// The library takes a connection on which it reads nothing for dead, so it is given a heartbeat when
+/// nothing but messages came for so long: less than a heartbeat's shortest interval.
+const HUNGER: Duration = Duration::from_millis(250);
+
+const HEARTBEAT: [u8; 8] = [frames::HEARTBEAT, 0, 0, 0, 0, 0, 0, frames::FRAME_END];
 
 impl<S: Read> Read for LoggedIn<S> {
     /// The library reads until there is nothing more, so nothing is ever left in `incoming` while
     /// it waits for the socket.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.incoming.is_empty() {
-            let length = self.stream.read(&mut self.chunk)?;
-            if length == 0 {
-                return Ok(0);
-            }
-            let bytes = &self.chunk[..length];
-            self.received
-                .pass(bytes, &mut self.incoming.bytes, content::wrap)?;
-        }
-        let length = self.incoming.read(buffer);
         if self.is_replaying && self.incoming.is_empty() {
             self.is_replaying = false;
             self.readiness.set_readiness(Ready::empty())?;
         }
+        let mut turn = 0;
+        while self.incoming.is_empty() {
+            if turn > TURN {
+                self.wake()?;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = self.stream.read(self.chunk.room())?;
+            if length == 0 {
+                return Ok(0);
+            }
+            turn += length;
+            self.chunk.filled += length;
+            let read = self
+                .reader
+                .read(self.chunk.bytes(), &mut self.incoming.bytes);
+            if !self.reader.arrivals.is_empty() {
+                // Nobody needs them if nobody listens any more.
+                let _ = self.inbox.send(std::mem::take(&mut self.reader.arrivals));
+            }
+            self.chunk.remove(read?);
+            if self.incoming.is_empty() && self.fed.elapsed() > HUNGER {
+                self.incoming.bytes.extend(HEARTBEAT);
+            }
+        }
+        self.fed = Instant::now();
+        Ok(self.incoming.read(buffer))
+    }
+}
+
+impl<S: Write> LoggedIn<S> {
+    /// Writes to the socket as much as it takes of what was posted; the frame that stood for it is
+    /// taken when all of it is written.
+    fn write_posted(&mut self, channel: u16) -> io::Result<()> {
+        let mut posted = match self.posted.take() {
+            Some(posted) => posted,
+            None => Queue::of(self.outbox.take(channel).unwrap_or_default()),
+        };
+        while !posted.is_empty() {
+            match write_some(&mut self.stream, posted.rest(), &self.written) {
+                Ok(length) => posted.advance(length),
+                Err(error) => {
+                    self.posted = Some(posted);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deals with what stands at the front of the library's buffer, and returns how much of it that
+    /// was.
+    fn write_next(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.passing == 0 {
+            let Some(header) = FrameHeader::read(bytes) else {
+                return Err(frames::not_amqp());
+            };
+            if let Some(channel) = stand_in(bytes) {
+                self.write_posted(channel)?;
+                return Ok(header.frame_size());
+            }
+            if header.channel == FIRST_CHANNEL && is_method(bytes, CHANNEL_OPEN) {
+                if let Some(answer) = self.first_channel.take() {
+                    self.incoming.bytes.extend(answer);
+                    self.wake()?;
+                    return Ok(header.frame_size());
+                }
+            }
+            self.passing = header.frame_size();
+        }
+        let length = self.passing.min(bytes.len());
+        let length = write_some(&mut self.stream, &bytes[..length], &self.written)?;
+        self.passing -= length;
         Ok(length)
+    }
+}
+
+fn is_method(frame: &[u8], (class, method): frames::Method) -> bool {
+    let numbers = [class.to_be_bytes(), method.to_be_bytes()].concat();
+    frame[0] == frames::METHOD && frame[frames::FRAME_HEADER..].starts_with(&numbers)
+}
+
+fn write_some(stream: &mut impl Write, bytes: &[u8], written: &AtomicU64) -> io::Result<usize> {
+    match stream.write(bytes)? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        length => {
+            written.fetch_add(length as u64, Ordering::Relaxed);
+            Ok(length)
+        }
     }
 }
 
 impl<S: Write> Write for LoggedIn<S> {
     /// What is written is a part of the library's buffer, which begins with the first byte that was
-    /// not yet taken. A byte is taken when the socket has it: only then may the library wait for
-    /// something else.
+    /// not yet taken and ends with a whole frame.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let dropped = self.answers.drop_from(bytes);
-        if dropped > 0 {
-            return Ok(dropped);
-        }
-        if self.taken == 0 {
-            let bytes = &bytes[..bytes.len().min(CHUNK)];
-            self.sent
-                .pass(bytes, &mut self.outgoing.bytes, content::unwrap)?;
-            self.taken = bytes.len();
-        }
-        while !self.outgoing.is_empty() {
-            let length = self.stream.write(self.outgoing.rest())?;
-            if length == 0 {
-                return Ok(0);
+        let mut taken = self.answers.drop_from(bytes);
+        while taken < bytes.len() {
+            match self.write_next(&bytes[taken..]) {
+                Ok(length) => taken += length,
+                // Whatever it is, it comes again.
+                Err(_) if taken > 0 => break,
+                Err(error) => return Err(error),
             }
-            self.written.fetch_add(length as u64, Ordering::Relaxed);
-            self.outgoing.advance(length);
         }
-        Ok(std::mem::take(&mut self.taken))
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.stream.flush()
     }
+}
+
+/// What was read from the socket and is not yet dealt with: the beginning of a frame.
+struct Chunk {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; CHUNK],
+            filled: 0,
+        }
+    }
+
+    /// Where to read to. A frame that is longer than all there is gets more, while it comes.
+    fn room(&mut self) -> &mut [u8] {
+        if self.filled == self.bytes.len() {
+            self.bytes.resize(2 * self.filled, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
+    fn remove(&mut self, length: usize) {
+        self.bytes.copy_within(length..self.filled, 0);
+        self.filled -= length;
+    }
+}
+
+/// Follows the frames that come, and sorts them.
+///
+/// The library believes whatever size a frame's header gives, and reserves that much memory.
+struct Reader {
+    frame_max: usize,
+    arrivals: Vec<Arrival>,
+    /// The message that is coming.
+    content: Option<Coming>,
+    /// How many bytes of a body's frame are still to come, its end included.
+    body: usize,
+}
+
+/// A message of which something is still to come.
+struct Coming {
+    arrival: Arrival,
+    /// How many bytes of the body are to come; `None` before the content header.
+    left: Option<u64>,
+}
+
+impl Coming {
+    fn new(channel: u16, what: What) -> Self {
+        Self {
+            arrival: Arrival { channel, what },
+            left: None,
+        }
+    }
+
+    fn content(&mut self) -> Option<&mut Content> {
+        match &mut self.arrival.what {
+            What::Delivered(content) | What::Returned(_, content) | What::Got(Some(content)) => {
+                Some(content)
+            }
+            What::Got(None) | What::Confirmed(_) => None,
+        }
+    }
+}
+
+/// The most bytes that are set aside for a body because its header says so. RabbitMQ's own limit is
+/// 128 MiB, or what its operator makes of it.
+const RESERVED: usize = 128 << 20;
+
+impl Reader {
+    fn new(frame_max: usize) -> Self {
+        Self {
+            frame_max,
+            arrivals: Vec::new(),
+            content: None,
+            body: 0,
+        }
+    }
+
+    /// Sorts what is there: methods for the library are added to `out`, all that has to do with
+    /// messages to the arrivals. Returns how many bytes are dealt with; the rest is the beginning of a
+    /// frame.
+    fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+        let mut at = 0;
+        loop {
+            let rest = &bytes[at..];
+            if self.body > 0 {
+                match self.read_body(rest)? {
+                    0 => return Ok(at),
+                    length => at += length,
+                }
+                continue;
+            }
+            let Some(header) = FrameHeader::read(rest) else {
+                return Ok(at);
+            };
+            let is_frame = matches!(
+                header.kind,
+                frames::METHOD | frames::HEADER | frames::BODY | frames::HEARTBEAT
+            );
+            if !is_frame || header.size > self.frame_max {
+                return Err(frames::not_amqp());
+            }
+            if header.kind == frames::BODY {
+                self.begin_body(header)?;
+                at += frames::FRAME_HEADER;
+                continue;
+            }
+            let Some(frame) = rest.get(..header.frame_size()) else {
+                return Ok(at);
+            };
+            let [payload @ .., frames::FRAME_END] = &frame[frames::FRAME_HEADER..] else {
+                return Err(frames::not_amqp());
+            };
+            match header.kind {
+                frames::HEADER => self.read_content_header(header.channel, payload)?,
+                frames::METHOD if self.read_method(header.channel, payload)? => {}
+                _ => out.extend_from_slice(frame),
+            }
+            at += frame.len();
+        }
+    }
+
+    /// Deals with a method if it has to do with messages, and says whether it has.
+    fn read_method(&mut self, channel: u16, payload: &[u8]) -> io::Result<bool> {
+        let mut fields = frames::Fields(payload);
+        let method = (fields.u16()?, fields.u16()?);
+        let what = match method {
+            frames::BASIC_DELIVER => {
+                let _consumer_tag = fields.short_string()?;
+                What::Delivered(addressed(&mut fields)?)
+            }
+            frames::BASIC_GET_OK => What::Got(Some(addressed(&mut fields)?)),
+            frames::BASIC_RETURN => {
+                let code = fields.u16()?;
+                let said = text::one_line(&String::from_utf8_lossy(fields.short_string()?));
+                let content = unsettled(&mut fields)?;
+                What::Returned(format!("{code} {said}"), content)
+            }
+            frames::BASIC_GET_EMPTY => What::Got(None),
+            frames::BASIC_ACK | frames::BASIC_NACK => What::Confirmed(Confirm {
+                tag: fields.u64()?,
+                multiple: fields.byte()? & 1 != 0,
+                is_ack: method == frames::BASIC_ACK,
+            }),
+            _ => return Ok(false),
+        };
+        let mut coming = Coming::new(channel, what);
+        if coming.content().is_none() {
+            self.arrivals.push(coming.arrival);
+        } else if self.content.replace(coming).is_some() {
+            // There is one user of messages on a connection, so they come one after the other.
+            return Err(frames::not_amqp());
+        }
+        Ok(true)
+    }
+
+    fn read_content_header(&mut self, channel: u16, payload: &[u8]) -> io::Result<()> {
+        let (length, properties) = frames::content_header(payload)?;
+        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
+        let is_due = coming.arrival.channel == channel && coming.left.is_none();
+        let content = coming.content().filter(|_| is_due);
+        let content = content.ok_or_else(frames::not_amqp)?;
+        match Properties::decode(properties) {
+            Ok(properties) => content.message.properties = properties,
+            Err(problem) => content.problem = Some(format!("the properties: {problem}")),
+        }
+        let reserved = usize::try_from(length).unwrap_or(RESERVED).min(RESERVED);
+        content.message.body = Vec::with_capacity(reserved);
+        coming.left = Some(length);
+        self.finish();
+        Ok(())
+    }
+
+    fn begin_body(&mut self, header: FrameHeader) -> io::Result<()> {
+        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
+        let left = coming.left.ok_or_else(frames::not_amqp)?;
+        let left = left.checked_sub(header.size as u64);
+        if coming.arrival.channel != header.channel || left.is_none() {
+            return Err(frames::not_amqp());
+        }
+        coming.left = left;
+        self.body = header.size + 1;
+        Ok(())
+    }
+
+    /// Takes what is there of a body's frame, and returns how many bytes that is.
+    fn read_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let part = &bytes[..bytes.len().min(self.body - 1)];
+        if let Some(content) = self.content.as_mut().and_then(Coming::content) {
+            content.message.body.extend_from_slice(part);
+        }
+        self.body -= part.len();
+        match bytes.get(part.len()) {
+            Some(&frames::FRAME_END) if self.body == 1 => {
+                self.body = 0;
+                self.finish();
+                Ok(part.len() + 1)
+            }
+            Some(_) if self.body == 1 => Err(frames::not_amqp()),
+            _ => Ok(part.len()),
+        }
+    }
+
+    /// Hands the message over if nothing of it is to come any more.
+    fn finish(&mut self) {
+        if let Some(coming) = self.content.take_if(|coming| coming.left == Some(0)) {
+            self.arrivals.push(coming.arrival);
+        }
+    }
+}
+
+/// A message that is to be settled.
+fn addressed(fields: &mut frames::Fields) -> io::Result<Content> {
+    let tag = fields.u64()?;
+    let redelivered = fields.byte()? & 1 != 0;
+    let mut content = unsettled(fields)?;
+    content.tag = tag;
+    content.message.redelivered = redelivered;
+    Ok(content)
+}
+
+fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
+    let mut problem = None;
+    let mut name = |what: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(name) => name.to_owned(),
+        Err(_) => {
+            problem = Some(format!("what is not UTF-8 in the {what}"));
+            String::from_utf8_lossy(bytes).into_owned()
+        }
+    };
+    Ok(Content {
+        tag: 0,
+        message: Message {
+            exchange: name("exchange", fields.short_string()?),
+            routing_key: name("routing key", fields.short_string()?),
+            received: Some(SystemTime::now()),
+            ..Message::default()
+        },
+        problem,
+    })
 }
 
 /// Bytes that leave at the front.
@@ -222,92 +705,18 @@ impl Answers {
     }
 }
 
-/// Follows the frames of one direction.
-///
-/// The library believes whatever size a frame's header gives, and reserves that much memory.
-struct Frames {
-    max: usize,
-    header: [u8; FRAME_HEADER],
-    /// How many bytes of the header are here.
-    filled: usize,
-    /// How many bytes of the frame are still to come after its header.
-    rest: usize,
-    /// The beginning of a content header's frame.
-    held: Vec<u8>,
-}
-
-impl Frames {
-    fn new(max: usize) -> Self {
-        Self {
-            max,
-            header: [0; FRAME_HEADER],
-            filled: 0,
-            rest: 0,
-            held: Vec::new(),
-        }
-    }
-
-    /// Passes the bytes on to `out`, with each content header rewritten once it is whole.
-    fn pass(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut Vec<u8>,
-        rewrite: fn(&[u8], &mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        loop {
-            let (passed, after) = bytes.split_at(self.rest.min(bytes.len()));
-            self.rest -= passed.len();
-            bytes = after;
-            if self.held.is_empty() {
-                out.extend_from_slice(passed);
-            } else {
-                self.held.extend_from_slice(passed);
-                if self.rest == 0 {
-                    rewrite(&self.held, out)?;
-                    self.held.clear();
-                }
-            }
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let length = (FRAME_HEADER - self.filled).min(bytes.len());
-            self.header[self.filled..self.filled + length].copy_from_slice(&bytes[..length]);
-            self.filled += length;
-            bytes = &bytes[length..];
-            if self.filled == FRAME_HEADER {
-                self.filled = 0;
-                let [kind, _, _, size @ ..] = self.header;
-                let size = u32::from_be_bytes(size) as usize;
-                // Method, header, body, heartbeat.
-                if !matches!(kind, 1..=3 | 8) || size > self.max {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "what came is not AMQP",
-                    ));
-                }
-                self.rest = size + 1;
-                let out = match kind {
-                    CONTENT_HEADER => &mut self.held,
-                    _ => &mut *out,
-                };
-                out.extend_from_slice(&self.header);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::frames::{method_frame, parts, put_body, put_publish};
+    use crossbeam_channel::{Receiver, unbounded};
     use std::io::Cursor;
 
-    fn frame(payload: &[u8]) -> Vec<u8> {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&[1, 0, 0][..], &length, payload, &[0xce]].concat()
-    }
+    const DECLARE: frames::Method = (50, 10);
 
     #[test]
     fn the_librarys_handshake_is_dropped_and_nothing_else() {
+        let frame = |payload: &[u8]| method_frame(0, DECLARE, payload);
         let handshake = [
             &b"AMQP\x00\x00\x09\x01"[..],
             &frame(b"start-ok"),
@@ -338,50 +747,6 @@ mod tests {
             handshake[2].len() + handshake[3].len()
         );
         assert_eq!(answers.drop_from(&frame(b"channel.open")), 0);
-    }
-
-    #[test]
-    fn the_replay_comes_before_the_socket() {
-        let heard = Heard {
-            frames: b"heard".to_vec(),
-            frame_max: 4096,
-        };
-        let later = frame(b"later");
-        let mut stream = LoggedIn::new(Cursor::new(later.clone()), heard, Arc::default());
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        assert_eq!(all, [&b"heard"[..], &later].concat());
-    }
-
-    #[test]
-    fn what_is_not_a_frame_is_refused_wherever_it_is_cut() {
-        let good = [frame(b"a"), frame(b""), frame(&[7; 100])].concat();
-        let pass = |frames: &mut Frames, bytes: &[u8], out: &mut Vec<u8>| {
-            frames.pass(bytes, out, content::wrap)
-        };
-        for size in 1..=good.len() {
-            let (mut frames, mut out) = (Frames::new(100), Vec::new());
-            for piece in good.chunks(size) {
-                pass(&mut frames, piece, &mut out).unwrap();
-            }
-            assert_eq!(out, good);
-        }
-        let short = content::tests::frame(&[0]);
-        for bad in [
-            &b"\x01\0\0garbage"[..],
-            b"HTTP/1.1",
-            &frame(&[7; 101]),
-            &short,
-        ] {
-            for size in 1..=bad.len() {
-                let (mut frames, mut out) = (Frames::new(100), Vec::new());
-                pass(&mut frames, &good, &mut out).unwrap();
-                assert!(
-                    bad.chunks(size)
-                        .any(|piece| pass(&mut frames, piece, &mut out).is_err())
-                );
-            }
-        }
     }
 
     /// A stream that takes and gives only so many bytes at a time, and then would block.
@@ -422,23 +787,11 @@ mod tests {
         }
     }
 
-    fn conversation() -> (Vec<u8>, Vec<u8>) {
-        let headers = [
-            content::tests::frame(&[0, 0]),
-            content::tests::frame(&[0x10, 0, 2]),
-        ];
-        let wrapped = headers.clone().map(|frame| {
-            let mut wrapped = Vec::new();
-            content::wrap(&frame, &mut wrapped).unwrap();
-            wrapped
-        });
-        let with = |[first, second]: [Vec<u8>; 2]| {
-            [frame(b"publish"), first, frame(b"body"), second, frame(b"")].concat()
-        };
-        (with(headers), with(wrapped))
-    }
-
-    fn narrow(width: usize, to_read: Vec<u8>) -> LoggedIn<Narrow> {
+    fn logged_in(
+        width: usize,
+        to_read: Vec<u8>,
+        replay: &[u8],
+    ) -> (LoggedIn<Narrow>, Outbox, Receiver<Vec<Arrival>>) {
         let narrow = Narrow {
             width,
             blocks: false,
@@ -446,48 +799,233 @@ mod tests {
             written: Vec::new(),
         };
         let heard = Heard {
-            frames: Vec::new(),
+            frames: replay.to_vec(),
+            channel_frame: b"channel.open-ok".to_vec(),
             frame_max: 4096,
         };
-        LoggedIn::new(narrow, heard, Arc::default())
+        let outbox = Outbox::default();
+        let (sender, inbox) = unbounded();
+        let mut stream = LoggedIn::new(narrow, heard, outbox.clone(), sender, Arc::default());
+        stream.answers = Answers {
+            bytes: 0,
+            frames: 0,
+        };
+        (stream, outbox, inbox)
+    }
+
+    fn read_all(stream: &mut LoggedIn<Narrow>) -> io::Result<Vec<u8>> {
+        let mut seen = Vec::new();
+        let mut buffer = [0; 10];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(seen),
+                Ok(length) => seen.extend(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The frames with which the broker hands over a message.
+    fn content(method: frames::Method, arguments: &[u8], body: &[u8]) -> Vec<u8> {
+        let message = Message {
+            properties: Properties {
+                priority: Some(7),
+                ..Properties::default()
+            },
+            body: body.to_vec(),
+            ..Message::default()
+        };
+        let mut publish = Vec::new();
+        put_publish(&mut publish, 1, &message, false);
+        let method_size = FrameHeader::read(&publish).unwrap().frame_size();
+        let mut frames = method_frame(1, method, arguments);
+        frames.extend(&publish[method_size..]);
+        for part in parts(body, 4096) {
+            put_body(&mut frames, 1, part);
+        }
+        frames
     }
 
     #[test]
-    fn content_headers_are_wrapped_on_their_way_in_wherever_they_are_cut() {
-        let (outside, inside) = conversation();
-        for width in 1..=outside.len() {
-            let mut stream = narrow(width, outside.clone());
-            let mut seen: Vec<u8> = Vec::new();
-            let mut buffer = [0; 10];
-            loop {
-                match stream.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => seen.extend(&buffer[..length]),
-                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-                }
+    fn what_comes_is_sorted_wherever_it_is_cut() {
+        let big = vec![b'b'; 10_000];
+        let declare_ok = method_frame(1, (50, 11), b"declared");
+        let close_ok = method_frame(1, (20, 41), &[]);
+        let came = [
+            declare_ok.clone(),
+            content(
+                frames::BASIC_DELIVER,
+                b"\x03tag\0\0\0\0\0\0\0\x05\x01\x01x\x03key",
+                b"hello",
+            ),
+            content(
+                frames::BASIC_DELIVER,
+                b"\x03tag\0\0\0\0\0\0\0\x06\0\0\x02k\xff",
+                &big,
+            ),
+            method_frame(1, frames::BASIC_ACK, b"\0\0\0\0\0\0\0\x09\x01"),
+            method_frame(1, frames::BASIC_NACK, b"\0\0\0\0\0\0\0\x0a\x02"),
+            content(frames::BASIC_RETURN, b"\x01\x38\x08NO_ROUTE\0\x01k", b""),
+            content(
+                frames::BASIC_GET_OK,
+                b"\0\0\0\0\0\0\0\x07\0\0\x01k\0\0\0\x02",
+                b"got",
+            ),
+            method_frame(1, frames::BASIC_GET_EMPTY, b"\0"),
+            close_ok.clone(),
+        ]
+        .concat();
+        for width in (1..64).chain([4095, 4096, 4097, came.len()]) {
+            let (mut stream, _, inbox) = logged_in(width, came.clone(), b"replay");
+            let seen = read_all(&mut stream).unwrap();
+            assert_eq!(seen, [&b"replay"[..], &declare_ok, &close_ok].concat());
+            let arrivals: Vec<_> = inbox.try_iter().flatten().collect();
+            let told: Vec<_> = arrivals
+                .iter()
+                .map(|arrival| match &arrival.what {
+                    What::Delivered(content) => told("delivered", content),
+                    What::Returned(said, content) => told(said, content),
+                    What::Got(Some(content)) => told("got", content),
+                    What::Got(None) => "got nothing".to_owned(),
+                    What::Confirmed(confirm) => format!("{confirm:?}"),
+                })
+                .collect();
+            assert_eq!(
+                told,
+                [
+                    "delivered 5 true 'x' 'key' 5 None",
+                    "delivered 6 false '' 'k\u{fffd}' 10000 Some(\"what is not UTF-8 in the routing key\")",
+                    "Confirm { tag: 9, multiple: true, is_ack: true }",
+                    "Confirm { tag: 10, multiple: false, is_ack: false }",
+                    "312 NO_ROUTE 0 false '' 'k' 0 None",
+                    "got 7 false '' 'k' 3 None",
+                    "got nothing",
+                ],
+                "{width}"
+            );
+        }
+    }
+
+    fn told(what: &str, content: &Content) -> String {
+        let Content {
+            tag,
+            message,
+            problem,
+        } = content;
+        assert_eq!(message.properties.priority, Some(7));
+        format!(
+            "{what} {tag} {} '{}' '{}' {} {problem:?}",
+            message.redelivered,
+            message.exchange,
+            message.routing_key,
+            message.body.len()
+        )
+    }
+
+    #[test]
+    fn properties_that_make_no_sense_are_left_out_of_their_message_only() {
+        let arguments = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let mut came = method_frame(1, frames::BASIC_DELIVER, arguments);
+        came.extend(b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x80\0\xff\xce");
+        came.extend(b"\x03\0\x01\0\0\0\x02hi\xce");
+        let (mut stream, _, inbox) = logged_in(usize::MAX, came, b"");
+        read_all(&mut stream).unwrap();
+        let arrivals = inbox.recv().unwrap();
+        let What::Delivered(content) = &arrivals[0].what else {
+            panic!("{arrivals:?}");
+        };
+        assert_eq!(content.message.body, b"hi");
+        assert!(content.problem.as_ref().unwrap().contains("properties"));
+    }
+
+    #[test]
+    fn what_is_not_amqp_is_refused_wherever_it_is_cut() {
+        let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let good = content(frames::BASIC_DELIVER, deliver, b"hello");
+        let method = method_frame(1, frames::BASIC_DELIVER, deliver);
+        let header_size = good.len() - method.len() - "hello".len() - 8;
+        let (header, body) = good[method.len()..].split_at(header_size);
+        let mut other_channel = body.to_vec();
+        other_channel[2] = 2;
+        let mut no_end = good.clone();
+        *no_end.last_mut().unwrap() = 0;
+        let long_body = b"\x03\0\x01\0\0\0\x06hello!\xce";
+        let bad: [Vec<u8>; 10] = [
+            b"\x01\0\0garbage".to_vec(),
+            b"HTTP/1.1".to_vec(),
+            method_frame(1, DECLARE, &[7; 5000]),
+            header.to_vec(),
+            body.to_vec(),
+            [&method[..], body].concat(),
+            [&method[..], &method].concat(),
+            [&method[..], header, &other_channel].concat(),
+            [&method[..], header, long_body].concat(),
+            no_end,
+        ];
+        for bad in bad {
+            for width in 1..=bad.len() {
+                let came = [&good[..], &bad].concat();
+                let (mut stream, _, inbox) = logged_in(width, came, b"");
+                let error = read_all(&mut stream).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bad:?}");
+                assert_eq!(inbox.try_iter().flatten().count(), 1);
             }
-            assert_eq!(seen, inside, "{width}");
         }
     }
 
     #[test]
-    fn they_are_unwrapped_on_their_way_out_and_taken_when_they_are_written() {
-        let (outside, inside) = conversation();
-        for width in 1..=outside.len() {
-            let mut stream = narrow(width, Vec::new());
-            stream.answers = Answers {
-                bytes: 0,
-                frames: 0,
-            };
-            let mut buffer = &inside[..];
+    fn the_library_is_kept_alive_while_only_messages_come() {
+        let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let came = content(frames::BASIC_DELIVER, deliver, b"hello");
+        let (mut stream, ..) = logged_in(usize::MAX, came, b"");
+        stream.fed = Instant::now().checked_sub(2 * HUNGER).unwrap();
+        assert_eq!(read_all(&mut stream).unwrap(), HEARTBEAT);
+    }
+
+    /// What the library writes to ask for frames of the outbox.
+    const STAND_IN: [u8; 13] = [1, 0, 1, 0, 0, 0, 5, 0, 85, 0, 10, 1, 0xce];
+
+    #[test]
+    fn what_is_posted_takes_the_place_of_its_stand_in() {
+        let declare = method_frame(1, DECLARE, b"queue");
+        let confirms = method_frame(1, (85, 10), &[0]);
+        let library = [&declare[..], &STAND_IN, &confirms, &STAND_IN, &declare].concat();
+        let posted = [vec![1; 50], vec![2; 20]];
+        let expected = [&declare[..], &posted[0], &confirms, &posted[1], &declare].concat();
+        for width in 1..=expected.len() {
+            let (mut stream, outbox, _) = logged_in(width, Vec::new(), b"");
+            // What an earlier channel with another number left behind is not sent.
+            outbox.posted().frames.push_back((2, vec![9; 10]));
+            for frames in &posted {
+                outbox.posted().frames.push_back((1, frames.clone()));
+            }
+            let mut buffer = &library[..];
             while !buffer.is_empty() {
                 match stream.write(buffer) {
                     Ok(length) => buffer = &buffer[length..],
                     Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                 }
             }
-            assert_eq!(stream.stream.written, outside, "{width}");
-            assert_eq!(stream.written.load(Ordering::Relaxed), outside.len() as u64);
+            assert_eq!(stream.stream.written, expected, "{width}");
+            let written = stream.written.load(Ordering::Relaxed);
+            assert_eq!(written, expected.len() as u64);
         }
+    }
+
+    #[test]
+    fn the_first_channel_is_open_already() {
+        let open = method_frame(1, CHANNEL_OPEN, &[0]);
+        let other = method_frame(2, CHANNEL_OPEN, &[0]);
+        let (mut stream, ..) = logged_in(usize::MAX, Vec::new(), b"");
+        stream.stream.blocks = true;
+        let requests = [&open[..], &other].concat();
+        assert_eq!(stream.write(&requests).unwrap(), requests.len());
+        assert_eq!(stream.stream.written, other);
+        assert_eq!(read_all(&mut stream).unwrap(), b"channel.open-ok");
+        // When it is closed and opened again, the broker has to hear of it.
+        stream.stream.blocks = true;
+        assert_eq!(stream.write(&open).unwrap(), open.len());
+        assert_eq!(stream.stream.written, [other, open].concat());
     }
 }

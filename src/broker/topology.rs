@@ -21,7 +21,8 @@ pub struct QueueState {
     pub consumers: u32,
 }
 
-/// Runs one operation on a channel of its own, which a refusal closes.
+/// Runs operations on a channel of their own, which a refusal closes, and which is as good as new
+/// otherwise.
 fn on_channel<T>(
     session: &mut Session,
     operation: &str,
@@ -30,9 +31,7 @@ fn on_channel<T>(
     let channel = session.channel()?;
     let _wait = session.wait(operation);
     let result = run(&channel).map_err(|error| session.error(operation, error))?;
-    channel
-        .close()
-        .map_err(|error| session.error("close a channel", error))?;
+    session.spare = Some(channel);
     Ok(result)
 }
 

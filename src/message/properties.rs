@@ -205,10 +205,9 @@ impl Properties {
         }
     }
 
-    /// The property flags and the property list, as they stand in a content header.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut list = List::default();
+    /// Adds the property flags and the property list to `out`, as they stand in a content header.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut list = List::new(out);
         list.short(self.content_type.as_ref());
         list.short(self.content_encoding.as_ref());
         list.put(self.headers.as_ref(), Table::encode);
@@ -225,7 +224,7 @@ impl Properties {
         list.short(self.user_id.as_ref());
         list.short(self.app_id.as_ref());
         list.short(self.cluster_id.as_ref());
-        list.finish()
+        list.finish();
     }
 
     /// Reads what [`Properties::encode`] writes.
@@ -271,29 +270,41 @@ impl Properties {
     }
 }
 
-/// A property list in the making: each property takes the next lower bit of the flags.
-#[derive(Default)]
-struct List {
+/// A property list in the making: each property takes the next lower bit of the flags, which stand
+/// in front.
+struct List<'o> {
+    start: usize,
     flags: u16,
-    count: u32,
-    bytes: Vec<u8>,
+    bit: u16,
+    out: &'o mut Vec<u8>,
 }
 
-impl List {
-    fn put<T>(&mut self, property: Option<&T>, encode: impl FnOnce(&T, &mut Vec<u8>)) {
-        self.count += 1;
-        if let Some(property) = property {
-            self.flags |= 1 << (16 - self.count);
-            encode(property, &mut self.bytes);
+impl<'o> List<'o> {
+    fn new(out: &'o mut Vec<u8>) -> Self {
+        let start = out.len();
+        out.extend([0; 2]);
+        Self {
+            start,
+            flags: 0,
+            bit: 1 << 15,
+            out,
         }
+    }
+
+    fn put<T>(&mut self, property: Option<&T>, encode: impl FnOnce(&T, &mut Vec<u8>)) {
+        if let Some(property) = property {
+            self.flags |= self.bit;
+            encode(property, self.out);
+        }
+        self.bit >>= 1;
     }
 
     fn short(&mut self, property: Option<&ShortString>) {
         self.put(property, put_short);
     }
 
-    fn finish(self) -> Vec<u8> {
-        [&self.flags.to_be_bytes()[..], &self.bytes].concat()
+    fn finish(self) {
+        self.out[self.start..self.start + 2].copy_from_slice(&self.flags.to_be_bytes());
     }
 }
 
@@ -469,6 +480,12 @@ pub mod tests {
     use proptest::option::of;
     use proptest::prelude::*;
 
+    fn encoded(properties: &Properties) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        properties.encode(&mut bytes);
+        bytes
+    }
+
     fn short() -> impl Strategy<Value = ShortString> {
         prop_oneof![
             "[a-z!é]{0,8}".prop_map(|text| ShortString(text.into())),
@@ -550,7 +567,7 @@ pub mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(properties in properties()) {
-            prop_assert_eq!(Properties::decode(&properties.encode()), Ok(properties));
+            prop_assert_eq!(Properties::decode(&encoded(&properties)), Ok(properties));
         }
 
         #[test]
@@ -561,7 +578,7 @@ pub mod tests {
 
         #[test]
         fn what_is_cut_is_refused(properties in properties(), cut in 1..100_usize) {
-            let bytes = properties.encode();
+            let bytes = encoded(&properties);
             let end = bytes.len().saturating_sub(cut);
             prop_assert!(Properties::decode(&bytes[..end]).is_err());
         }
@@ -593,7 +610,7 @@ pub mod tests {
             b"\x01p",
         ]
         .concat();
-        assert_eq!(properties.encode(), expected);
+        assert_eq!(encoded(&properties), expected);
     }
 
     #[test]
@@ -606,7 +623,7 @@ pub mod tests {
             headers: Some(Table(vec![(ShortString(b"deep".to_vec()), value)])),
             ..Properties::default()
         };
-        let error = Properties::decode(&properties.encode()).unwrap_err();
+        let error = Properties::decode(&encoded(&properties)).unwrap_err();
         assert_eq!(error, "header 'deep': is nested deeper than 40");
     }
 

@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -15,7 +17,7 @@ use nix::poll::PollFlags;
 use crate::color::Paint;
 use crate::interrupt::Interrupt;
 use crate::message::{Message, envelope};
-use crate::ready::wait_for;
+use crate::ready::{is_ready, wait_for};
 use crate::text;
 pub use directory::Directory;
 pub use template::Template;
@@ -158,16 +160,70 @@ impl Write for Stdout {
     }
 }
 
+/// What can be written without waiting for anybody.
+#[derive(Debug)]
+struct Prompt {
+    form: Form,
+    stdout: Stdout,
+    /// The most bytes at a time.
+    most: usize,
+    is_pipe: bool,
+    buffer: Vec<u8>,
+}
+
+/// The most bytes that are written at once to a file: more is better done beside the receiving.
+const PROMPT_FILE: usize = 1 << 16;
+
+/// The most bytes that a pipe takes without waiting for its reader, if it takes any: POSIX's `PIPE_BUF`
+/// as Linux has it (pipe(7)). Others are asked for less.
+const PROMPT_PIPE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+
+impl Prompt {
+    /// `None` for a terminal, a socket or a device, which may keep who writes waiting.
+    fn new(form: Form, stdout: Stdout) -> Option<Self> {
+        let kind = stdout.0.metadata().ok()?.file_type();
+        let is_pipe = kind.is_fifo();
+        (is_pipe || kind.is_file()).then_some(Self {
+            form,
+            stdout,
+            most: if is_pipe { PROMPT_PIPE } else { PROMPT_FILE },
+            is_pipe,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Writes a batch if that can be done at once, and says whether it was.
+    fn write(&mut self, batch: &[Message]) -> io::Result<bool> {
+        let bodies = batch.iter().map(|message| message.body.len());
+        if bodies.sum::<usize>() > self.most {
+            return Ok(false);
+        }
+        self.buffer.clear();
+        for message in batch {
+            self.form.write(message, &mut self.buffer)?;
+        }
+        let is_ready = self.buffer.len() <= self.most
+            && (!self.is_pipe || is_ready(self.stdout.0.as_fd(), PollFlags::POLLOUT));
+        if is_ready {
+            self.stdout.write_all(&self.buffer)?;
+        }
+        Ok(is_ready)
+    }
+}
+
 enum Work {
     Start,
     Batch(Vec<Message>),
 }
 
-/// A thread that writes, so that a reader that stalls does not keep the connection, or the user
-/// who wants to leave, waiting.
+/// What writes, in a thread, so that a reader that stalls does not keep the connection, or the user
+/// who wants to leave, waiting; but what nobody can keep waiting is written at once.
 #[derive(Debug)]
 pub struct Writer {
+    prompt: Option<Prompt>,
     work: Sender<Work>,
+    /// How many orders the thread has not carried out.
+    orders: Arc<AtomicUsize>,
     written: Receiver<io::Result<()>>,
 }
 
@@ -177,43 +233,85 @@ impl Writer {
     /// # Errors
     /// Those of the system, if it has no more threads.
     pub fn spawn(mut output: Box<dyn Output>) -> io::Result<Self> {
-        let (work, orders) = unbounded();
+        let (work, todo) = unbounded();
         let (reports, written) = unbounded();
+        let orders = Arc::new(AtomicUsize::new(0));
+        let writer = Self {
+            prompt: None,
+            work,
+            orders: Arc::clone(&orders),
+            written,
+        };
         thread::Builder::new()
             .name("write".to_owned())
             .spawn(move || {
-                for order in orders {
-                    let report = match order {
-                        Work::Start => match output.start().and_then(|()| output.flush()) {
-                            Ok(()) => continue,
-                            failed => failed,
-                        },
-                        Work::Batch(batch) => batch
-                            .iter()
-                            .try_for_each(|message| output.write(message))
-                            .and_then(|()| output.flush()),
+                for order in todo {
+                    let (done, is_batch) = match order {
+                        Work::Start => (output.start(), false),
+                        Work::Batch(batch) => {
+                            let mut batch = batch.iter();
+                            (batch.try_for_each(|message| output.write(message)), true)
+                        }
                     };
+                    let report = done.and_then(|()| output.flush());
                     let failed = report.is_err();
-                    if reports.send(report).is_err() || failed {
+                    if !failed {
+                        orders.fetch_sub(1, Ordering::Release);
+                    }
+                    let reported = !(is_batch || failed) || reports.send(report).is_ok();
+                    if !reported || failed {
                         // After a failure nothing more is written, or a gap would look like an order.
                         return;
                     }
                 }
             })?;
-        Ok(Self { work, written })
+        Ok(writer)
+    }
+
+    /// As [`Writer::spawn`], for messages one after the other on standard output. With `quiet`,
+    /// nothing but messages.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn stream(form: Form, quiet: bool) -> io::Result<Self> {
+        let prompt = Prompt::new(form.clone(), Stdout::open()?);
+        let stream = Stream::new(form, Stdout::open()?, quiet);
+        let mut writer = Self::spawn(Box::new(stream))?;
+        writer.prompt = prompt;
+        Ok(writer)
+    }
+
+    fn order(&self, work: Work) {
+        self.orders.fetch_add(1, Ordering::Relaxed);
+        let _ = self.work.send(work);
     }
 
     /// Writes what comes before the first message. Only a failure is reported.
     pub fn start(&self) {
-        let _ = self.work.send(Work::Start);
+        self.order(Work::Start);
     }
 
-    /// Writes and flushes a batch, and reports it once in [`Writer::written`].
-    pub fn hand_over(&self, batch: Vec<Message>) {
-        let _ = self.work.send(Work::Batch(batch));
+    /// Writes and flushes a batch. If that could not be done at once, it is reported later, once, in
+    /// [`Writer::written`].
+    pub fn hand_over(&mut self, batch: Vec<Message>) -> Option<io::Result<()>> {
+        // What comes later must not overtake what the thread still has.
+        let is_idle = self.orders.load(Ordering::Acquire) == 0;
+        if let Some(prompt) = self.prompt.as_mut().filter(|_| is_idle) {
+            match prompt.write(&batch) {
+                Ok(false) => {}
+                Ok(true) => return Some(Ok(())),
+                Err(error) => {
+                    // Nothing more is written, as after a failure in the thread.
+                    (self.prompt, self.work) = (None, unbounded().0);
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.order(Work::Batch(batch));
+        None
     }
 
-    /// A report for each batch, in order.
+    /// A report for each batch that the thread writes, in order.
     #[must_use]
     pub fn written(&self) -> &Receiver<io::Result<()>> {
         &self.written
@@ -280,14 +378,14 @@ mod tests {
     fn a_batch_is_reported_when_it_is_flushed() {
         let file = tempfile::tempfile().unwrap();
         let mut copy = file.try_clone().unwrap();
-        let writer = Writer::spawn(Box::new(Stream::new(
+        let mut writer = Writer::spawn(Box::new(Stream::new(
             Form::Text(Paint::default()),
             file,
             true,
         )))
         .unwrap();
         writer.start();
-        writer.hand_over(vec![message("a"), message("b")]);
+        assert!(writer.hand_over(vec![message("a"), message("b")]).is_none());
         report(&writer).unwrap();
         let mut text = String::new();
         io::Seek::rewind(&mut copy).unwrap();
@@ -298,24 +396,92 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_ends_the_writing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let writer = Writer::spawn(Box::new(Stream::new(
+        let mut writer = Writer::spawn(Box::new(Stream::new(
             Form::Text(Paint::default()),
             full,
             true,
         )))
         .unwrap();
-        writer.hand_over(vec![message("a")]);
+        assert!(writer.hand_over(vec![message("a")]).is_none());
         assert_eq!(
             report(&writer).unwrap_err().kind(),
             io::ErrorKind::StorageFull
         );
-        writer.hand_over(vec![message("b")]);
+        assert!(writer.hand_over(vec![message("b")]).is_none());
         assert!(
             writer
                 .written()
                 .recv_timeout(Duration::from_secs(5))
                 .is_err()
         );
+    }
+
+    /// A writer that writes to `file` at once if it can.
+    fn prompt(file: File) -> Writer {
+        let form = Form::Body(b"\n".to_vec());
+        let copy = file.try_clone().unwrap();
+        let stream = Stream::new(form.clone(), Stdout(copy), true);
+        let mut writer = Writer::spawn(Box::new(stream)).unwrap();
+        writer.prompt = Prompt::new(form, Stdout(file));
+        writer
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_at_once_as_long_as_it_has_room_and_everything_in_order() {
+        let (reader, pipe) = nix::unistd::pipe().unwrap();
+        let mut writer = prompt(File::from(pipe));
+        let sent = (0..2000).map(|n| format!("{n:0100}")).collect::<Vec<_>>();
+        let mut at_once = 0;
+        for body in &sent {
+            match writer.hand_over(vec![message(body)]) {
+                Some(report) => {
+                    report.unwrap();
+                    at_once += 1;
+                }
+                // The pipe is full: what follows has to wait, too.
+                None => break,
+            }
+        }
+        // It takes 64 KiB.
+        assert!((100..700).contains(&at_once), "{at_once}");
+        for body in &sent[at_once + 1..] {
+            let _ = writer.hand_over(vec![message(body)]);
+        }
+        let text = thread::spawn(move || io::read_to_string(File::from(reader)).unwrap());
+        report(&writer).unwrap();
+        while writer.orders.load(Ordering::Acquire) > 0 {
+            thread::yield_now();
+        }
+        assert!(writer.hand_over(vec![message("last")]).is_some());
+        drop(writer);
+        let expected = [sent.join("\n"), "\nlast\n".to_owned()].concat();
+        assert_eq!(text.join().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_batch_that_is_large_is_left_to_the_thread() {
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = prompt(file.try_clone().unwrap());
+        assert!(
+            writer
+                .hand_over(vec![message(&"x".repeat(PROMPT_FILE + 1))])
+                .is_none()
+        );
+        report(&writer).unwrap();
+        assert!(writer.hand_over(vec![message("y")]).unwrap().is_ok());
+        assert_eq!(file.metadata().unwrap().len(), PROMPT_FILE as u64 + 4);
+    }
+
+    #[test]
+    fn nothing_is_written_after_a_failure() {
+        // Not open for writing.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let mut writer = prompt(File::open(&path).unwrap());
+        assert!(writer.hand_over(vec![message("a")]).unwrap().is_err());
+        assert!(writer.hand_over(vec![message("b")]).is_none());
+        assert!(writer.prompt.is_none());
     }
 
     #[test]

@@ -971,7 +971,7 @@ fn an_answer_that_never_comes_is_announced_and_can_be_left() {
         let (outcome, time) = process.stop(Signal::SIGINT);
         assert_eq!(outcome.status(), status, "{outcome:?}");
         assert!(
-            outcome.stderr.contains("/ to open a channel\n"),
+            outcome.stderr.contains("/ to declare queue '"),
             "{outcome:?}"
         );
         assert!(time < Duration::from_secs(5), "{time:?}");

@@ -618,7 +618,7 @@ impl Proxy {
         self.state.frozen.store(true, Ordering::SeqCst);
     }
 
-    /// Freezes once the broker has said its last word of the login.
+    /// Freezes once the broker has said its last word of the login: `channel.open-ok`.
     pub fn freeze_after_login(&self) {
         self.state.freeze_after_login.store(true, Ordering::SeqCst);
     }
@@ -673,7 +673,7 @@ impl Network {
             if counted
                 && buffer[..length]
                     .windows(4)
-                    .any(|window| window == [0, 10, 0, 41])
+                    .any(|window| window == [0, 20, 0, 11])
                 && self.freeze_after_login.load(Ordering::SeqCst)
             {
                 self.frozen.store(true, Ordering::SeqCst);

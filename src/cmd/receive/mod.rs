@@ -22,7 +22,7 @@ use crate::broker::handler::{self, Tally};
 use crate::cli::{self, OutputForm};
 use crate::color::Paint;
 use crate::error::Error;
-use crate::output::{self, Directory, Form, Output, Stdout, Stream, Writer};
+use crate::output::{self, Directory, Form, Stdout, Writer};
 use crate::settings::Origin;
 use crate::values::{Span, Target};
 use crate::{text, topology};
@@ -311,24 +311,22 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
 fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
     let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
     let form = form(arguments, context.paint)?;
-    let stdout = Stdout::open().map_err(bug)?;
     let is_quiet = context.talk.is_quiet();
-    let output: Box<dyn Output> = match &arguments.save {
-        None => Box::new(Stream::new(form, stdout, is_quiet)),
-        Some(path) => {
-            let directory = Directory::open(path, form, stdout, is_quiet);
-            Box::new(directory.map_err(|source| Error::Directory {
-                path: path.clone(),
-                source,
-            })?)
-        }
-    };
     output::watch(
         io::stdout().as_fd().try_clone_to_owned().map_err(bug)?,
         context.interrupt.clone(),
     )
     .map_err(bug)?;
-    Writer::spawn(output).map_err(bug)
+    let Some(path) = &arguments.save else {
+        return Writer::stream(form, is_quiet).map_err(bug);
+    };
+    let stdout = Stdout::open().map_err(bug)?;
+    let directory = Directory::open(path, form, stdout, is_quiet);
+    let directory = directory.map_err(|source| Error::Directory {
+        path: path.clone(),
+        source,
+    })?;
+    Writer::spawn(Box::new(directory)).map_err(bug)
 }
 
 /// What publishes messages again.

@@ -10,9 +10,9 @@ use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
 
-use super::End;
 use super::account::Account;
 use super::print::Sink;
+use super::{End, has_come};
 
 /// How many messages are written at a time.
 const BATCH: usize = 128;
@@ -60,22 +60,33 @@ pub fn run(
             batch.push(message);
         }
         let messages = batch.len() as u64;
-        sink.hand_over(batch);
-        select! {
-            recv(sink.done()) -> written => match written {
-                Ok(Ok(())) => {
-                    shown.messages += messages;
-                    shown.bytes += bytes as u64;
-                    account.update(shown);
-                }
-                Ok(Err(source)) => return Err(Error::Output {
+        let written = match sink.hand_over(batch) {
+            Some(written) => Ok(written),
+            None => select! {
+                recv(sink.done()) -> written => written,
+                recv(context.interrupt.receiver()) -> _ => break End::Stopped,
+                recv(over) -> _ => break End::TimeIsUp,
+            },
+        };
+        match written {
+            Ok(Ok(())) => {
+                shown.messages += messages;
+                shown.bytes += bytes as u64;
+                account.update(shown);
+            }
+            Ok(Err(source)) => {
+                return Err(Error::Output {
                     source,
                     consequence: format!("every message is still in queue {queue}"),
-                }),
-                Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
-            },
-            recv(context.interrupt.receiver()) -> _ => break End::Stopped,
-            recv(over) -> _ => break End::TimeIsUp,
+                });
+            }
+            Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
+        }
+        if context.interrupt.happened() {
+            break End::Stopped;
+        }
+        if has_come(until) {
+            break End::TimeIsUp;
         }
         if let Some(end) = end {
             break end;

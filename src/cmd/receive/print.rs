@@ -32,14 +32,19 @@ impl Sink {
         }
     }
 
-    pub fn hand_over(&mut self, batch: Vec<Message>) {
+    /// Deals with a batch, and reports it once: now if it could be done at once, or later in
+    /// [`Sink::done`].
+    pub fn hand_over(&mut self, batch: Vec<Message>) -> Option<io::Result<()>> {
         match self {
             Self::Writer(writer) => writer.hand_over(batch),
-            Self::Forward(forward) => forward.hand_over(batch),
+            Self::Forward(forward) => {
+                forward.hand_over(batch);
+                None
+            }
         }
     }
 
-    /// A report for each batch, in order.
+    /// A report for each batch that could not be done at once, in order.
     pub fn done(&self) -> &crossbeam_channel::Receiver<io::Result<()>> {
         match self {
             Self::Writer(writer) => writer.written(),
@@ -116,7 +121,9 @@ impl<'c> Printer<'c> {
         let mut look_at = self.limits.drain.then(Instant::now);
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
-                self.sink.hand_over(batch);
+                if let Some(written) = self.sink.hand_over(batch) {
+                    self.written(line, consumer, written)?;
+                }
                 continue;
             }
             // A reader that is slow is not a queue that is idle.
@@ -140,13 +147,9 @@ impl<'c> Printer<'c> {
                     self.account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
                 }
-                Event::Written(Ok(())) => {
-                    self.last_message = Instant::now();
-                    consumer.acknowledge()?;
-                    self.account.update(consumer.done());
-                }
-                Event::Written(Err(source)) => return Err(self.unwritten(&line.source, source)),
-                Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,
+                Event::Written(written) => self.written(line, consumer, written)?,
+                Event::Acknowledged => self.account.update(consumer.done()),
+                Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by),
                 Event::Late if leave_by.is_some() => {
                     let lost = consumer.at_stake();
                     if lost > 0 {
@@ -158,10 +161,10 @@ impl<'c> Printer<'c> {
                     break;
                 }
                 Event::Late if has_come(self.limits.until) => {
-                    end = leave(consumer, End::TimeIsUp, &mut leave_by)?;
+                    end = leave(consumer, End::TimeIsUp, &mut leave_by);
                 }
                 Event::Late if has_come(idle_at) => {
-                    end = leave(consumer, End::Idle, &mut leave_by)?;
+                    end = leave(consumer, End::Idle, &mut leave_by);
                 }
                 Event::Late => {
                     if consumer.stop_if_empty()? {
@@ -172,6 +175,20 @@ impl<'c> Printer<'c> {
             }
         }
         Ok(end)
+    }
+
+    /// The oldest batch is written, or can't be.
+    fn written(
+        &mut self,
+        line: &Line,
+        consumer: &mut Consumer,
+        written: io::Result<()>,
+    ) -> Result<(), Error> {
+        written.map_err(|source| self.unwritten(&line.source, source))?;
+        self.last_message = Instant::now();
+        consumer.written()?;
+        self.account.update(consumer.done());
+        Ok(())
     }
 
     fn unwritten(&self, from: &Source, source: io::Error) -> Error {
@@ -199,8 +216,8 @@ impl<'c> Printer<'c> {
 }
 
 /// Takes no more messages; the reader has a moment for those that it is being given.
-fn leave(consumer: &mut Consumer, end: End, leave_by: &mut Option<Instant>) -> Result<End, Error> {
-    consumer.stop()?;
+fn leave(consumer: &mut Consumer, end: End, leave_by: &mut Option<Instant>) -> End {
+    consumer.stop();
     *leave_by = Some(Instant::now() + PATIENCE);
-    Ok(end)
+    end
 }
