@@ -16,7 +16,7 @@ FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR ?= $(PREFIX)/share/doc/hello-mq
 DOCS := README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml
 
-.PHONY: help build demo picture bench test test-rabbitmq4 test-faults test-packages lint audit \
+.PHONY: help build demo picture bench instructions test test-rabbitmq4 test-faults test-packages lint audit \
 	compressed deb rpm install uninstall clean
 
 help:
@@ -52,13 +52,20 @@ bench: build
 
 test: lint
 	$(CARGO) test --locked --lib --bins
+	$(MAKE) instructions
 	@scripts/setup rabbitmq python shells manual recipes
 	$(CARGO) test --locked --test rendered
 	scripts/with-broker $(CARGO) test --locked --test integration
 
+# Whether a path that needs no broker takes more instructions than it did: bench/instructions/recorded,
+# which BLESS=1 writes anew.
+instructions:
+	@scripts/setup valgrind
+	$(CARGO) run --release --locked --quiet -p instructions
+
 lint:
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 test-rabbitmq4:
 	@scripts/setup rabbitmq4

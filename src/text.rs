@@ -75,7 +75,15 @@ const PIECE: usize = 8192;
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
+    // Most text is plain for long runs.
+    let mut rest = text;
+    loop {
+        let (plain, after) = rest.split_at(plain_length(rest.as_bytes()));
+        line.push_str(plain);
+        let mut characters = after.chars();
+        let Some(character) = characters.next() else {
+            return line;
+        };
         if character.is_ascii() {
             push_byte(&mut line, character as u8);
         } else if is_invisible(character) {
@@ -83,8 +91,14 @@ pub fn escape(text: &str) -> String {
         } else {
             line.push(character);
         }
+        rest = characters.as_str();
     }
-    line
+}
+
+/// How many bytes at the start stay as they are.
+fn plain_length(bytes: &[u8]) -> usize {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'\'');
+    bytes.iter().take_while(|byte| is_plain(byte)).count()
 }
 
 /// A broker's text as part of a sentence: line breaks and other runs of white space become one
@@ -96,6 +110,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 fn push_byte(line: &mut String, byte: u8) {
+    let hex = |digit: u8| char::from_digit(digit.into(), 16).unwrap_or_default();
     match byte {
         b'\\' => line.push_str("\\\\"),
         b'\'' => line.push_str("\\'"),
@@ -103,9 +118,7 @@ fn push_byte(line: &mut String, byte: u8) {
         b'\r' => line.push_str("\\r"),
         b'\t' => line.push_str("\\t"),
         b' '..=b'~' => line.push(char::from(byte)),
-        _ => {
-            let _ = write!(line, "\\x{byte:02x}");
-        }
+        _ => line.extend(['\\', 'x', hex(byte >> 4), hex(byte & 15)]),
     }
 }
 

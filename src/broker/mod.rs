@@ -22,7 +22,7 @@ mod stream;
 mod subscription;
 mod tls;
 pub mod topology;
-mod window;
+pub mod window;
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;

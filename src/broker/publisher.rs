@@ -122,7 +122,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// Whether no message is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.window.len() == 0
+        self.window.is_empty()
     }
 
     /// What keeps a message from being sent at all, if something does.

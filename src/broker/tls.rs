@@ -495,7 +495,9 @@ impl<S: Evented> Evented for Stream<S> {
         interest: Ready,
         opts: PollOpt,
     ) -> io::Result<()> {
-        self.socket.get_ref().reregister(poll, token, interest, opts)
+        self.socket
+            .get_ref()
+            .reregister(poll, token, interest, opts)
     }
 
     fn deregister(&self, poll: &Poll) -> io::Result<()> {

@@ -68,16 +68,25 @@ impl<T> Window<T> {
     }
 
     /// How many messages wait for the broker.
+    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// How many messages are here, those included that only wait for an older one's fate.
+    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// How many bytes these messages have.
+    #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -123,6 +132,7 @@ impl<T> Window<T> {
 
     /// Takes everything out: the messages whose fate is known, with it, and those that wait for
     /// the broker, both in order.
+    #[must_use]
     pub fn take_apart(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         while let Some(entry) = self.entries.pop_front() {

@@ -1,7 +1,7 @@
 //! Where the messages to send come from: arguments, files and standard input, whole or in pieces.
 
 mod place;
-mod split;
+pub mod split;
 
 use std::ffi::OsString;
 use std::fs::File;
