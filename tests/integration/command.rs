@@ -350,10 +350,125 @@ fn a_lost_connection_is_got_back_and_every_message_handled() {
 #[test]
 fn a_command_that_reads_nothing_is_no_failure() {
     let queue = queue("unread");
-    hello(["send", "-q", &queue])
-        .stdin(vec![b'x'; 1 << 20])
-        .run();
+    for size in [1, 1 << 20] {
+        hello(["send", "-q", &queue]).stdin(vec![b'x'; size]).run();
+    }
     let line = format!("$H receive --drain {queue} -- true");
     shell(&line).run().printed("");
     assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn who_reads_slowly_gets_all_of_a_body() {
+    let queue = queue("slow-reader");
+    // An empty pipe of Linux has room for the first two.
+    let sizes = [4097, 65_536, 65_537, 1 << 20];
+    for size in sizes {
+        hello(["send", "-q", &queue]).stdin(vec![b'x'; size]).run();
+    }
+    let script = "sleep 0.2; head -c 1 | wc -c; sleep 0.2; wc -c";
+    hello(["receive", "--drain", &queue, "--", "sh", "-c", script])
+        .run()
+        .printed(&sizes.map(|size| format!("1\n{}\n", size - 1)).concat());
+    // All of it is an answer, too, though the command answers before it has read.
+    hello(["send", "-q", &queue, "--reply-to", "no-such-queue"])
+        .stdin(vec![b'x'; 1 << 20])
+        .run();
+    let script = "head -c 1000000 /dev/zero; wc -c >&2";
+    let outcome = hello([
+        "receive", "--reply", "--drain", &queue, "--", "sh", "-c", script,
+    ])
+    .run();
+    assert!(outcome.stderr.contains("1048576\n"), "{}", outcome.stderr);
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn what_a_command_leaves_behind_keeps_nobody_waiting() {
+    let queue = queue("behind");
+    for _ in 0..2 {
+        hello(["send", "-q", &queue])
+            .stdin(vec![b'x'; 1 << 20])
+            .run();
+    }
+    // It holds the body's pipe, and never reads.
+    let script = "sleep 5 <&0 >/dev/null 2>&1 &";
+    let start = Instant::now();
+    hello(["receive", "-c", "2", &queue, "--", "bash", "-c", script])
+        .run()
+        .printed("");
+    let time = start.elapsed();
+    assert!(time < Duration::from_secs(4), "{time:?}");
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn ctrl_c_while_a_big_body_is_read_leaves_nothing_of_it_out() {
+    let queue = queue("finish-big");
+    for _ in 0..3 {
+        hello(["send", "-q", &queue])
+            .stdin(vec![b'x'; 1 << 20])
+            .run();
+    }
+    let script = "echo begin; sleep 1; wc -c";
+    let mut receiver = hello(["receive", &queue, "--", "sh", "-c", script]).spawn();
+    receiver.expect("begin\n");
+    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    assert_eq!(
+        (
+            outcome.status(),
+            outcome.stdout.as_str(),
+            outcome.stderr.as_str()
+        ),
+        (0, "1048576\n", "")
+    );
+    assert_eq!(Observer::new().messages(&queue), 2);
+}
+
+#[test]
+fn nothing_begins_after_the_failure_that_is_the_end() {
+    let queue = queue("failure-end");
+    hello(["send", "-q", &queue, "0", "1", "0", "0"]).run();
+    let outcome = hello([
+        "receive",
+        "--on-failure",
+        "stop",
+        &queue,
+        "--",
+        "sh",
+        "-c",
+        "status=$(cat); echo $status; exit $status",
+    ])
+    .run();
+    outcome.failed(1, &["the command ended with status 1"]);
+    assert_eq!(outcome.stdout, "0\n1\n");
+    assert_eq!(Observer::new().messages(&queue), 3);
+}
+
+#[test]
+fn each_command_has_the_timeout_for_itself() {
+    let (queue, dead) = with_dead_letters("slow-all");
+    hello(["send", "-q", &queue, "a", "b", "c"]).run();
+    let start = Instant::now();
+    let outcome = hello([
+        "receive",
+        "-c",
+        "3",
+        "--on-failure",
+        "reject",
+        "--command-timeout",
+        "500ms",
+        &queue,
+        "--",
+        "sleep",
+        "60",
+    ])
+    .run();
+    let time = start.elapsed();
+    assert_eq!(outcome.status(), 0);
+    assert!(
+        time > Duration::from_millis(1500) && time < Duration::from_secs(5),
+        "{time:?}"
+    );
+    assert_eq!(Observer::new().drain(&dead), ["a", "b", "c"]);
 }
