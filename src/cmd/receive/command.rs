@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::ffi::OsString;
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -16,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::Signal;
 
 use super::account::Account;
-use super::job::{Done, Job, MERCY};
+use super::job::{self, Done, Jobs, MERCY};
 use super::line::Line;
 use super::reply::{Address, Replies};
 use super::{End, LULL, Limits, has_come};
@@ -50,11 +49,14 @@ const LATER: i32 = 4;
 /// The commands of one `receive`.
 pub struct Commands<'c> {
     context: &'c Context,
-    command: Vec<OsString>,
-    jobs: usize,
+    program: String,
+    jobs: Jobs,
+    /// How many messages may be with the jobs, running or not.
+    most: usize,
     timeout: Option<Duration>,
     on_failure: OnFailure,
     attempts: Attempts,
+    /// The messages that are with the jobs.
     running: HashMap<Ticket, Running>,
     /// The messages that go back to the queue at a certain moment.
     delayed: BTreeSet<(Instant, Ticket)>,
@@ -71,12 +73,11 @@ pub struct Commands<'c> {
 }
 
 struct Running {
-    job: Job,
     /// What the message is called when something is said of it.
     name: String,
     key: u64,
     address: Option<Address>,
-    /// When it is asked to end, and then made to.
+    /// When it is asked to end, and then made to; `None` as long as no job has begun it, too.
     deadline: Option<Instant>,
     is_asked: bool,
 }
@@ -84,12 +85,22 @@ struct Running {
 impl<'c> Commands<'c> {
     pub fn new(arguments: &cli::Receive, context: &'c Context, limits: Limits) -> Self {
         let (sender, done) = unbounded();
+        let jobs = usize::from(arguments.jobs.unwrap_or(1));
+        let on_failure = arguments.on_failure.unwrap_or(OnFailure::Requeue);
+        let command = arguments.command.clone();
+        let program = command.first().map(|program| program.to_string_lossy());
         Self {
             context,
-            command: arguments.command.clone(),
-            jobs: usize::from(arguments.jobs.unwrap_or(1)),
+            program: program.unwrap_or_default().into_owned(),
+            jobs: Jobs::new(jobs, command, sender.clone()),
+            most: match on_failure {
+                // After a failure nothing more is to begin.
+                OnFailure::Stop => jobs,
+                // A job that ends has the next message at hand.
+                OnFailure::Requeue | OnFailure::Reject => 2 * jobs,
+            },
             timeout: arguments.command_timeout.and_then(Span::if_any),
-            on_failure: arguments.on_failure.unwrap_or(OnFailure::Requeue),
+            on_failure,
             attempts: Attempts::new(arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES)),
             running: HashMap::new(),
             delayed: BTreeSet::new(),
@@ -151,6 +162,17 @@ impl<'c> Commands<'c> {
     ) -> Result<End, Error> {
         self.delayed.retain(|(_, ticket)| handler.holds(*ticket));
         self.replying.retain(|ticket| handler.holds(*ticket));
+        let end = self.work_on(line, handler, account);
+        self.withdraw();
+        end
+    }
+
+    fn work_on(
+        &mut self,
+        line: &mut Line,
+        handler: &mut Handler,
+        account: &mut Account,
+    ) -> Result<End, Error> {
         self.last_message = Instant::now();
         let mut end = None;
         let mut look_at = self.limits.drain.then(Instant::now);
@@ -158,6 +180,9 @@ impl<'c> Commands<'c> {
             self.give_back_what_is_due(handler)?;
             self.end_what_is_late();
             account.update(handler.done());
+            if end.is_some() {
+                self.withdraw();
+            }
             self.busy.store(self.is_busy(), Ordering::Relaxed);
             if !self.is_busy() {
                 match end {
@@ -178,7 +203,7 @@ impl<'c> Commands<'c> {
             let until = self.limits.until.filter(|_| end.is_none());
             let at_most = [until, idle_at, look, self.next_moment()];
             let at_most = at_most.into_iter().flatten().min();
-            let may_take = end.is_none() && self.running.len() < self.jobs;
+            let may_take = end.is_none() && self.running.len() < self.most;
             let interrupt = Some(&self.context.interrupt).filter(|_| end.is_none());
             match handler.wait(may_take, &self.done, interrupt, at_most)? {
                 Event::Taken(ticket, message) => {
@@ -193,6 +218,11 @@ impl<'c> Commands<'c> {
                     if let Err(error) = self.finish(handler, ticket, status, printed)? {
                         end = Some(Err(error));
                     }
+                }
+                Event::Other(Done::NotStarted(ticket, source)) => {
+                    self.running.remove(&ticket);
+                    let command = self.program.clone();
+                    end = Some(Err(Error::Spawn { command, source }));
                 }
                 Event::Other(Done::Replied(ticket, returned)) => {
                     self.last_message = Instant::now();
@@ -236,28 +266,25 @@ impl<'c> Commands<'c> {
                 "{name} has no reply-to: what the command prints is dropped"
             ));
         }
-        let done = self.sender.clone();
-        let job = Job::start(&self.command, ticket, message, attempt, captured, done);
-        let job = job.map_err(|source| Error::Spawn {
-            command: self
-                .command
-                .first()
-                .map(|program| program.to_string_lossy().into_owned())
-                .unwrap_or_default(),
-            source,
-        })?;
         let running = Running {
-            job,
             name,
             key,
             address,
-            deadline: self
-                .timeout
-                .and_then(|timeout| Instant::now().checked_add(timeout)),
+            deadline: None,
             is_asked: false,
         };
         self.running.insert(ticket, running);
-        Ok(())
+        let unfinished = self.running.len();
+        self.jobs
+            .run(ticket, message, attempt, captured, unfinished)
+            .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+    }
+
+    /// Leaves to the queue what no job has begun.
+    fn withdraw(&mut self) {
+        for ticket in self.jobs.withdraw() {
+            self.running.remove(&ticket);
+        }
     }
 
     /// Settles the message of a command that has ended. The inner error is that of a command whose
@@ -352,16 +379,22 @@ impl<'c> Commands<'c> {
     }
 
     fn end_what_is_late(&mut self) {
+        let Some(timeout) = self.timeout else {
+            return;
+        };
         let now = Instant::now();
-        for running in self.running.values_mut() {
+        for (ticket, running) in &mut self.running {
+            if running.deadline.is_none() {
+                let since = job::since(*ticket);
+                running.deadline = since.and_then(|since| since.checked_add(timeout));
+            }
             if running.deadline.is_some_and(|deadline| deadline <= now) {
                 let signal = if running.is_asked {
                     Signal::SIGKILL
                 } else {
                     Signal::SIGTERM
                 };
-                running.job.signal(signal);
-                running.is_asked = true;
+                running.is_asked |= job::signal(*ticket, signal);
                 running.deadline = Some(now + MERCY);
             }
         }
@@ -369,7 +402,12 @@ impl<'c> Commands<'c> {
 
     /// When there is something to do although nothing comes.
     fn next_moment(&self) -> Option<Instant> {
-        let deadlines = self.running.values().filter_map(|running| running.deadline);
+        // What a job begins from now on is late no earlier than this.
+        let earliest = self
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadlines = self.running.values();
+        let deadlines = deadlines.filter_map(|running| running.deadline.or(earliest));
         let delayed = self.delayed.iter().map(|(moment, _)| *moment);
         deadlines.chain(delayed).min()
     }

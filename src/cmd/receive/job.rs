@@ -1,16 +1,19 @@
-//! One command for one message: a process group of its own, with the body on its standard input.
+//! The jobs: each runs one command at a time, a process group of its own with a message's body on its
+//! standard input.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::convert::identity;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -28,24 +31,62 @@ const LONGEST: u64 = 512 << 20;
 /// How long they have when the user does not want to wait.
 const NO_MERCY: Duration = Duration::from_millis(200);
 
-/// The process groups of all commands that are running, so that the end of this process can be
-/// theirs.
-static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-
-fn groups() -> MutexGuard<'static, BTreeSet<i32>> {
-    // A thread that died with the lock held has left nothing half done.
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+/// A command that is running.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    group: i32,
+    since: Instant,
 }
+
+/// All commands that are running, so that the end of this process can be theirs.
+static RUNNING: Mutex<BTreeMap<Ticket, Running>> = Mutex::new(BTreeMap::new());
+
+fn running() -> MutexGuard<'static, BTreeMap<Ticket, Running>> {
+    // A thread that died with the lock held has left nothing half done.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether no more commands are to be started. It is read for as long as it takes to start one, so
+/// that the end of this process can't miss it.
+static IS_OVER: RwLock<bool> = RwLock::new(false);
+
+/// Taken to start a command where a pipe can't be made and closed for other commands at once: one that
+/// starts in between would hold it open, and its reader wait.
+#[cfg(target_vendor = "apple")]
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Ends every command that is running.
 pub fn abort() {
     let start = Instant::now();
-    let signal_all = |signal| groups().iter().for_each(|group| send(*group, signal));
+    *IS_OVER.write().unwrap_or_else(PoisonError::into_inner) = true;
+    let signal_all = |signal| running().values().for_each(|it| send(it.group, signal));
     signal_all(Signal::SIGTERM);
-    while !groups().is_empty() && start.elapsed() < NO_MERCY {
+    while !running().is_empty() && start.elapsed() < NO_MERCY {
         thread::sleep(Duration::from_millis(5));
     }
     signal_all(Signal::SIGKILL);
+}
+
+/// Since when a message's command has been running, if it is.
+pub fn since(ticket: Ticket) -> Option<Instant> {
+    running().get(&ticket).map(|it| it.since)
+}
+
+/// Sends a signal to a message's command and all its processes, if it is still running.
+pub fn signal(ticket: Ticket, signal: Signal) -> bool {
+    let running = running();
+    let it = running.get(&ticket);
+    if let Some(it) = it {
+        send(it.group, signal);
+    }
+    it.is_some()
+}
+
+fn send(group: i32, signal: Signal) {
+    if group > 0 {
+        // It may just have ended.
+        let _ = killpg(Pid::from_raw(group), signal);
+    }
 }
 
 /// The variables that are hello-mq's own settings. All others of its prefix tell of a message, and a
@@ -58,10 +99,10 @@ const SETTINGS: [&str; 5] = [
     "HELLO_MQ_CONFIG",
 ];
 
-/// A command that is running.
-#[derive(Debug)]
-pub struct Job {
-    group: i32,
+fn is_of_message(variable: &OsString) -> bool {
+    variable
+        .to_str()
+        .is_some_and(|name| name.starts_with("HELLO_MQ_") && !SETTINGS.contains(&name))
 }
 
 /// What has become of a message in the meantime.
@@ -69,27 +110,73 @@ pub struct Job {
 pub enum Done {
     /// Its command has ended, and printed this where that is wanted.
     Ended(Ticket, io::Result<ExitStatus>, Vec<u8>),
+    /// Its command could not be started.
+    NotStarted(Ticket, io::Error),
     /// Its reply is confirmed, or (in the broker's words) nobody took it.
     Replied(Ticket, Option<String>),
     /// No more replies can be sent.
     NoReplies(Error),
 }
 
-impl Job {
-    /// Runs a command for a message. How it ended, and with `captured` what it printed, is sent to
-    /// `done`.
+/// A command that is to be run for a message.
+struct Task {
+    ticket: Ticket,
+    command: Command,
+    body: Vec<u8>,
+}
+
+/// The jobs of one `receive`. Each is a thread, started when there is something to do for it, and
+/// takes what is waiting in the order in which it came.
+pub struct Jobs {
+    most: usize,
+    threads: usize,
+    command: Vec<OsString>,
+    /// What the environment of this process has that a command must not see.
+    hidden: Vec<OsString>,
+    sender: Sender<Task>,
+    waiting: Receiver<Task>,
+    done: Sender<Done>,
+}
+
+impl Jobs {
+    /// At most so many jobs at a time, none of which is started yet. What becomes of each message is
+    /// sent to `done`.
+    pub fn new(most: usize, command: Vec<OsString>, done: Sender<Done>) -> Self {
+        let (sender, waiting) = unbounded();
+        Self {
+            most,
+            threads: 0,
+            command,
+            hidden: env::vars_os()
+                .map(|(name, _)| name)
+                .filter(is_of_message)
+                .collect(),
+            sender,
+            waiting,
+            done,
+        }
+    }
+
+    /// Has the command run for a message as soon as a job is free: now, if no more than `most` are
+    /// `unfinished`, this one among them. With `captured`, what it prints is part of what is told.
     ///
     /// # Errors
-    /// Those of the system, so if there is no such command.
-    pub fn start(
-        command: &[OsString],
+    /// Those of the system, if it has no more threads.
+    pub fn run(
+        &mut self,
         ticket: Ticket,
         message: Message,
         attempt: u64,
         captured: bool,
-        done: Sender<Done>,
-    ) -> io::Result<Self> {
-        let (program, arguments) = command
+        unfinished: usize,
+    ) -> io::Result<()> {
+        if self.threads < unfinished.min(self.most) {
+            let (waiting, done) = (self.waiting.clone(), self.done.clone());
+            thread::Builder::new().spawn(move || work(&waiting, &done))?;
+            self.threads += 1;
+        }
+        let (program, arguments) = self
+            .command
             .split_first()
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut command = Command::new(program);
@@ -100,49 +187,111 @@ impl Job {
         if captured {
             command.stdout(Stdio::piped());
         }
-        for (name, _) in env::vars_os() {
-            let is_of_message = name
-                .to_str()
-                .is_some_and(|name| name.starts_with("HELLO_MQ_") && !SETTINGS.contains(&name));
-            if is_of_message {
-                command.env_remove(name);
-            }
+        for name in &self.hidden {
+            command.env_remove(name);
         }
         command.envs(variables(&message, attempt));
-        // Held until the group is known, so that the end of this process can't miss it.
-        let mut groups = groups();
-        let mut child = command.spawn()?;
-        let group = i32::try_from(child.id()).unwrap_or_default();
-        groups.insert(group);
-        drop(groups);
-        if let Some(mut stdin) = child.stdin.take() {
-            let body = message.body;
-            // A command that does not read all of it has its reasons.
-            thread::spawn(move || stdin.write_all(&body));
-        }
-        thread::spawn(move || {
-            let mut printed = Vec::new();
-            let read = match child.stdout.take() {
-                Some(stdout) => stdout.take(LONGEST).read_to_end(&mut printed),
-                None => Ok(0),
-            };
-            let status = child.wait();
-            self::groups().remove(&group);
-            let status = read.and(status);
-            let _ = done.send(Done::Ended(ticket, status, printed));
+        let body = message.body;
+        let _ = self.sender.send(Task {
+            ticket,
+            command,
+            body,
         });
-        Ok(Self { group })
+        Ok(())
     }
 
-    /// Sends a signal to the command and all its processes.
-    pub fn signal(&self, signal: Signal) {
-        send(self.group, signal);
+    /// Takes back what no job has begun.
+    pub fn withdraw(&self) -> impl Iterator<Item = Ticket> {
+        self.waiting.try_iter().map(|task| task.ticket)
     }
 }
 
-fn send(group: i32, signal: Signal) {
-    if group > 0 {
-        // It may just have ended.
-        let _ = killpg(Pid::from_raw(group), signal);
+/// Does what is waiting, one after the other.
+///
+/// Where the next task is at hand, its command begins before word of the last one's end wakes those
+/// who have to act on it: they do so while it runs.
+fn work(waiting: &Receiver<Task>, done: &Sender<Done>) {
+    while let Ok(task) = waiting.recv() {
+        let mut started = task.start();
+        loop {
+            let ended = started.map_or_else(identity, Started::finish);
+            let next = waiting.try_recv().map(Task::start);
+            let _ = done.send(ended);
+            match next {
+                Ok(next) => started = next,
+                Err(_) => break,
+            }
+        }
     }
+}
+
+impl Task {
+    /// Starts the command, and lets it have the body.
+    fn start(mut self) -> Result<Started, Done> {
+        let ticket = self.ticket;
+        let is_over = IS_OVER.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_over {
+            let error = io::ErrorKind::Interrupted.into();
+            return Err(Done::NotStarted(ticket, error));
+        }
+        #[cfg(target_vendor = "apple")]
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = self
+            .command
+            .spawn()
+            .map_err(|error| Done::NotStarted(ticket, error))?;
+        let it = Running {
+            group: i32::try_from(child.id()).unwrap_or_default(),
+            since: Instant::now(),
+        };
+        running().insert(ticket, it);
+        drop(is_over);
+        let fed = match child.stdin.take() {
+            Some(stdin) => feed(stdin, self.body),
+            None => Ok(()),
+        };
+        Ok(Started { ticket, child, fed })
+    }
+}
+
+/// A command that was started, and whether it could be given all of the body.
+struct Started {
+    ticket: Ticket,
+    child: Child,
+    fed: io::Result<()>,
+}
+
+impl Started {
+    /// Waits for the command's end.
+    fn finish(mut self) -> Done {
+        let mut printed = Vec::new();
+        let read = match self.child.stdout.take() {
+            Some(stdout) => stdout.take(LONGEST).read_to_end(&mut printed),
+            None => Ok(0),
+        };
+        let status = self.child.wait();
+        running().remove(&self.ticket);
+        Done::Ended(self.ticket, self.fed.and(read).and(status), printed)
+    }
+}
+
+/// Writes a body into a pipe, and closes it. What the pipe has no room for takes a thread: a command
+/// may end, or say what it has to say, before it has read all of it.
+fn feed(mut pipe: ChildStdin, body: Vec<u8>) -> io::Result<()> {
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut written = 0;
+    while written < body.len() {
+        match pipe.write(&body[written..]) {
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                fcntl(&pipe, FcntlArg::F_SETFL(OFlag::empty()))?;
+                thread::Builder::new().spawn(move || pipe.write_all(&body[written..]))?;
+                break;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A command that does not read all of it has its reasons.
+            Err(_) => break,
+        }
+    }
+    Ok(())
 }
