@@ -60,7 +60,7 @@ test: lint
 # Whether a path that needs no broker takes more instructions than it did: bench/instructions/recorded,
 # which BLESS=1 writes anew.
 instructions:
-	@scripts/setup valgrind
+	@scripts/setup instructions
 	$(CARGO) run --release --locked --quiet -p instructions
 
 lint:

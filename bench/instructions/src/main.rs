@@ -23,8 +23,8 @@ use hello_mq::input::split::Splitter;
 use hello_mq::message::{Message, Properties, ShortString, Value, envelope};
 use hello_mq::output::{Form, Output, Stream};
 
-/// How many per cent more fail. The counts themselves do not vary; where code comes to lie, and what is
-/// inlined, when something else changes, made up to a few per cent.
+/// How many per cent more fail. One binary comes to the same counts in every run, and most paths to the
+/// same when code elsewhere changes; another C library or processor has other routines to copy bytes.
 const MARGIN: f64 = 10.0;
 
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/recorded");
@@ -207,6 +207,10 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if cfg!(target_os = "macos") {
+        eprintln!("NOT CHECKED: instructions a message, as there is no valgrind for macOS");
+        return ExitCode::SUCCESS;
+    }
     let compiler = rustc();
     let counts = PATHS.map(|(name, _)| (name, per_message(name)));
     if env::var_os("BLESS").is_some() {
@@ -273,8 +277,9 @@ fn count(path: &str, rounds: u64) -> u64 {
         .arg(env::current_exe().expect("this program"))
         .args([path, &rounds.to_string()])
         .output()
-        .expect("valgrind: scripts/setup valgrind installs it");
+        .expect("valgrind: scripts/setup instructions installs it");
     let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{path}:\n{said}");
     said.lines()
         .find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
         .unwrap_or_else(|| panic!("valgrind counted nothing:\n{said}"))
