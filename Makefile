@@ -16,8 +16,8 @@ FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DOCDIR ?= $(PREFIX)/share/doc/hello-mq
 DOCS := README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml
 
-.PHONY: help build demo picture bench instructions test test-rabbitmq4 test-faults test-packages lint audit \
-	compressed deb rpm install uninstall clean
+.PHONY: help build demo picture bench instructions test test-rabbitmq4 test-faults test-packages \
+	lint audit compressed deb rpm install uninstall clean
 
 help:
 	@echo 'make demo              declare, send and receive on a private, throw-away broker'

@@ -12,10 +12,12 @@ use amiquip::{
 use crossbeam_channel::{Receiver, after, at, bounded, never, select, unbounded};
 use log::info;
 
+use super::arrivals::Arrival;
 use super::connect::{self, Connected};
 use super::guard::{GRACE, Guard, Word};
+use super::outbox::Outbox;
 use super::retry::Backoff;
-use super::stream::{Arrival, LoggedIn, Outbox};
+use super::stream::LoggedIn;
 use super::{Session, tls};
 use crate::credentials;
 use crate::error::Error;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use amiquip::{AmqpValue, Channel, FieldTable};
 use crossbeam_channel::{Receiver, at, never, select};
 
+use super::arrivals::Content;
 use super::flow::Flow;
 pub use super::flow::Total;
-use super::stream::Content;
-use super::subscription::{Ended, Subscription};
+use super::subscription::Subscription;
 use super::{Session, frames, topology};
 use crate::error::Error;
 use crate::message::Message;
@@ -307,13 +307,7 @@ impl Consumer<'_> {
             }
             match subscription.ended() {
                 None => break,
-                Some(Ended::Cancelled) => {
-                    return Err(Error::Cancelled {
-                        broker: self.session.name.clone(),
-                        queue: self.queue.to_string(),
-                    });
-                }
-                Some(Ended::Failed(error)) => return Err(self.error(error)),
+                Some(ended) => return Err(ended.error(self.session, self.queue)),
             }
         }
         if self.inflow.flow.is_complete() {

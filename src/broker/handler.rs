@@ -5,12 +5,12 @@ use std::time::Instant;
 use amiquip::Channel;
 use crossbeam_channel::{Receiver, at, never, select};
 
+use super::arrivals::Content;
 use super::consumer::{Options, Total};
 use super::guard::GRACE;
 use super::hands::Hands;
 pub use super::hands::Ticket;
-use super::stream::Content;
-use super::subscription::{Ended, Subscription};
+use super::subscription::Subscription;
 use super::{Session, frames, topology};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -167,7 +167,7 @@ impl Handler<'_> {
                 return self.take(content);
             }
             if let Some(ended) = subscription.as_mut().and_then(|it| it.ended()) {
-                return Err(self.ended(ended));
+                return Err(ended.error(self.session, self.queue));
             }
             let (inbox, end) = match &subscription {
                 Some(subscription) => (subscription.inbox(), subscription.end()),
@@ -195,16 +195,6 @@ impl Handler<'_> {
             self.unsubscribe()?;
         }
         Ok(Event::Taken(ticket, Box::new(message)))
-    }
-
-    fn ended(&mut self, ended: Ended) -> Error {
-        match ended {
-            Ended::Cancelled => Error::Cancelled {
-                broker: self.session.name.clone(),
-                queue: self.queue.to_string(),
-            },
-            Ended::Failed(error) => self.error(error),
-        }
     }
 
     fn other<R, E>(&self, other: Result<R, E>) -> Result<Event<R>, Error> {

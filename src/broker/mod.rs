@@ -5,6 +5,7 @@
 //! messages go past it, see [`stream`].
 
 mod arguments;
+mod arrivals;
 mod connect;
 mod connector;
 pub mod consumer;
@@ -15,6 +16,7 @@ mod guard;
 pub mod handler;
 mod hands;
 mod handshake;
+mod outbox;
 pub mod peek;
 pub mod publisher;
 mod retry;
@@ -36,8 +38,9 @@ use log::{debug, warn};
 pub use connector::Connector;
 pub use retry::Backoff;
 
+use arrivals::{Arrival, Content};
 use guard::{GRACE, Wait, Word};
-use stream::{Arrival, Content, Outbox};
+use outbox::Outbox;
 
 use crate::error::{self, Error};
 use crate::message::Message;

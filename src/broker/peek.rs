@@ -3,7 +3,7 @@
 use amiquip::Channel;
 use crossbeam_channel::{RecvError, select};
 
-use super::stream::{Content, What};
+use super::arrivals::{Content, What};
 use super::{Gone, Session, frames};
 use crate::error::Error;
 use crate::message::Message;

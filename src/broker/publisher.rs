@@ -7,9 +7,9 @@ use std::time::Instant;
 use amiquip::{Channel, ConsumerOptions};
 use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
 
+use super::arrivals::{Arrival, Confirm, What};
 use super::frames;
 use super::guard::GRACE;
-use super::stream::{Arrival, Confirm, What};
 pub use super::window::Fate;
 use super::window::Window;
 use super::{Gone, Session};
@@ -218,19 +218,10 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             select! {
                 recv(self.session.inbox) -> arrivals => {
                     self.came.extend(arrivals.into_iter().flatten());
-                    match self.next_event() {
-                        Some(event) => return Ok(event),
-                        // It is the channel's end that says why.
-                        None => self.check()?,
-                    }
                 }
+                // What came before that counts.
                 recv(self.gone.receiver()) -> _ => {
-                    // What came before that counts.
                     self.came.extend(self.session.inbox.try_iter().flatten());
-                    match self.next_event() {
-                        Some(event) => return Ok(event),
-                        None => self.check()?,
-                    }
                 }
                 recv(input) -> input => return Ok(Event::Input(input.ok())),
                 recv(interrupt) -> _ => return Ok(Event::Interrupted),
@@ -248,6 +239,10 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                     self.session.abandon();
                     return Err(Error::NoConfirm { broker, patience: self.options.confirm_timeout.to_string() });
                 }
+            }
+            match self.next_event() {
+                Some(event) => return Ok(event),
+                None => self.check()?,
             }
         }
     }
@@ -335,8 +330,8 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         });
     }
 
-    /// Ends the publishing, and with it the use of the connection, and returns the messages whose fate is known and those of which the
-    /// broker has said nothing, both in order.
+    /// Ends the publishing, with which the connection is to end, and returns the messages whose fate
+    /// is known and those of which the broker has said nothing, both in order.
     #[must_use]
     pub fn end(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
         // Whatever else the broker has to say adds nothing to what is known, and an alarm can keep it

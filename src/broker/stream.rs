@@ -12,142 +12,18 @@
 //! would be handed over from thread to thread by itself. So frames in the [`Outbox`] go to the socket
 //! as they are, and what comes with messages, or for them, goes to the inbox.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use super::arrivals::{Arrival, Reader};
 use super::frames::{self, FrameHeader};
 use super::handshake::{CHANNEL_OPEN, FIRST_CHANNEL, Heard};
-use crate::message::{Message, Properties};
-use crate::text;
-use amiquip::{Channel, IoStream};
+use super::outbox::{Outbox, stand_in};
+use amiquip::IoStream;
 use crossbeam_channel::Sender;
 use mio::{Evented, Poll, PollOpt, Ready, Registration, SetReadiness, Token};
-
-/// Frames that go to the broker as they are, in order.
-#[derive(Clone, Debug, Default)]
-pub struct Outbox(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    posted: Mutex<Posted>,
-    /// Notified when all is taken, or never will be.
-    taken: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Posted {
-    /// Whole frames, each time with the channel that they are for.
-    frames: VecDeque<(u16, Vec<u8>)>,
-    /// The stream is gone.
-    is_closed: bool,
-}
-
-impl Outbox {
-    /// Sends whole frames on `channel`, behind all that the library was asked to send on it before.
-    ///
-    /// # Errors
-    /// As every operation of the library, if the channel or the connection is gone.
-    pub fn post(&self, channel: &Channel, frames: Vec<u8>) -> Result<(), amiquip::Error> {
-        let posted = (channel.channel_id(), frames);
-        self.posted().frames.push_back(posted);
-        // The library's thread sees nothing of the outbox: it is woken, and shown the place of these
-        // frames among its own, by a frame that stands for them and never reaches the broker.
-        channel.enable_publisher_confirms_nowait()
-    }
-
-    /// Waits until everything is before what the library is asked to send from now on, on whatever
-    /// channel; so long at most.
-    pub fn settle(&self, at_most: Duration) {
-        let is_waiting = |posted: &mut Posted| !posted.frames.is_empty() && !posted.is_closed;
-        let shared = &self.0;
-        drop(
-            shared
-                .taken
-                .wait_timeout_while(self.posted(), at_most, is_waiting),
-        );
-    }
-
-    /// Forgets what an earlier channel left behind.
-    pub fn clear(&self) {
-        self.posted().frames.clear();
-    }
-
-    fn take(&self, channel: u16) -> Option<Vec<u8>> {
-        let mut posted = self.posted();
-        let index = posted.frames.iter().position(|(of, _)| *of == channel)?;
-        let taken = posted.frames.remove(index);
-        if posted.frames.is_empty() {
-            self.0.taken.notify_all();
-        }
-        taken.map(|(_, frames)| frames)
-    }
-
-    fn close(&self) {
-        self.posted().is_closed = true;
-        self.0.taken.notify_all();
-    }
-
-    fn posted(&self) -> MutexGuard<'_, Posted> {
-        let posted = self.0.posted.lock();
-        posted.unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The channel of the stand-in for frames in the outbox: `confirm.select` that wants no answer, which
-/// nothing else here sends.
-fn stand_in(frame: &[u8]) -> Option<u16> {
-    match *frame {
-        [1, high, low, 0, 0, 0, 5, 0, 85, 0, 10, 1, ..] => Some(u16::from_be_bytes([high, low])),
-        _ => None,
-    }
-}
-
-/// What came on a channel.
-#[derive(Debug)]
-pub struct Arrival {
-    /// The channel's number.
-    pub channel: u16,
-    /// What it is.
-    pub what: What,
-}
-
-/// What came on a channel.
-#[derive(Debug)]
-pub enum What {
-    /// A message for a consumer.
-    Delivered(Content),
-    /// A message that no queue took, and the broker's words for it.
-    Returned(String, Content),
-    /// The message that was asked for, if there is one.
-    Got(Option<Content>),
-    /// The broker has taken a message that was published, or will not.
-    Confirmed(Confirm),
-}
-
-/// A message as it came.
-#[derive(Debug)]
-pub struct Content {
-    /// What settles it; 0 if it need not be settled.
-    pub tag: u64,
-    /// The message.
-    pub message: Message,
-    /// What of it could not be read, and is left out.
-    pub problem: Option<String>,
-}
-
-/// The broker's word on a message that was published, or on all up to it.
-#[derive(Clone, Copy, Debug)]
-pub struct Confirm {
-    /// The message's number on its channel, from 1.
-    pub tag: u64,
-    /// Whether all before it are meant, too.
-    pub multiple: bool,
-    /// Whether the broker has taken it.
-    pub is_ack: bool,
-}
 
 /// A stream on which the login is done.
 pub struct LoggedIn<S> {
@@ -381,221 +257,6 @@ impl Chunk {
     }
 }
 
-/// Follows the frames that come, and sorts them.
-///
-/// The library believes whatever size a frame's header gives, and reserves that much memory.
-struct Reader {
-    frame_max: usize,
-    arrivals: Vec<Arrival>,
-    /// The message that is coming.
-    content: Option<Coming>,
-    /// How many bytes of a body's frame are still to come, its end included.
-    body: usize,
-}
-
-/// A message of which something is still to come.
-struct Coming {
-    arrival: Arrival,
-    /// How many bytes of the body are to come; `None` before the content header.
-    left: Option<u64>,
-}
-
-impl Coming {
-    fn new(channel: u16, what: What) -> Self {
-        Self {
-            arrival: Arrival { channel, what },
-            left: None,
-        }
-    }
-
-    fn content(&mut self) -> Option<&mut Content> {
-        match &mut self.arrival.what {
-            What::Delivered(content) | What::Returned(_, content) | What::Got(Some(content)) => {
-                Some(content)
-            }
-            What::Got(None) | What::Confirmed(_) => None,
-        }
-    }
-}
-
-/// The most bytes that are set aside for a body because its header says so. RabbitMQ's own limit is
-/// 128 MiB, or what its operator makes of it.
-const RESERVED: usize = 128 << 20;
-
-impl Reader {
-    fn new(frame_max: usize) -> Self {
-        Self {
-            frame_max,
-            arrivals: Vec::new(),
-            content: None,
-            body: 0,
-        }
-    }
-
-    /// Sorts what is there: methods for the library are added to `out`, all that has to do with
-    /// messages to the arrivals. Returns how many bytes are dealt with; the rest is the beginning of a
-    /// frame.
-    fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
-        let mut at = 0;
-        loop {
-            let rest = &bytes[at..];
-            if self.body > 0 {
-                match self.read_body(rest)? {
-                    0 => return Ok(at),
-                    length => at += length,
-                }
-                continue;
-            }
-            let Some(header) = FrameHeader::read(rest) else {
-                return Ok(at);
-            };
-            let is_frame = matches!(
-                header.kind,
-                frames::METHOD | frames::HEADER | frames::BODY | frames::HEARTBEAT
-            );
-            if !is_frame || header.size > self.frame_max {
-                return Err(frames::not_amqp());
-            }
-            if header.kind == frames::BODY {
-                self.begin_body(header)?;
-                at += frames::FRAME_HEADER;
-                continue;
-            }
-            let Some(frame) = rest.get(..header.frame_size()) else {
-                return Ok(at);
-            };
-            let [payload @ .., frames::FRAME_END] = &frame[frames::FRAME_HEADER..] else {
-                return Err(frames::not_amqp());
-            };
-            match header.kind {
-                frames::HEADER => self.read_content_header(header.channel, payload)?,
-                frames::METHOD if self.read_method(header.channel, payload)? => {}
-                _ => out.extend_from_slice(frame),
-            }
-            at += frame.len();
-        }
-    }
-
-    /// Deals with a method if it has to do with messages, and says whether it has.
-    fn read_method(&mut self, channel: u16, payload: &[u8]) -> io::Result<bool> {
-        let mut fields = frames::Fields(payload);
-        let method = (fields.u16()?, fields.u16()?);
-        let what = match method {
-            frames::BASIC_DELIVER => {
-                let _consumer_tag = fields.short_string()?;
-                What::Delivered(addressed(&mut fields)?)
-            }
-            frames::BASIC_GET_OK => What::Got(Some(addressed(&mut fields)?)),
-            frames::BASIC_RETURN => {
-                let code = fields.u16()?;
-                let said = text::one_line(&String::from_utf8_lossy(fields.short_string()?));
-                let content = unsettled(&mut fields)?;
-                What::Returned(format!("{code} {said}"), content)
-            }
-            frames::BASIC_GET_EMPTY => What::Got(None),
-            frames::BASIC_ACK | frames::BASIC_NACK => What::Confirmed(Confirm {
-                tag: fields.u64()?,
-                multiple: fields.byte()? & 1 != 0,
-                is_ack: method == frames::BASIC_ACK,
-            }),
-            _ => return Ok(false),
-        };
-        let mut coming = Coming::new(channel, what);
-        if coming.content().is_none() {
-            self.arrivals.push(coming.arrival);
-        } else if self.content.replace(coming).is_some() {
-            // There is one user of messages on a connection, so they come one after the other.
-            return Err(frames::not_amqp());
-        }
-        Ok(true)
-    }
-
-    fn read_content_header(&mut self, channel: u16, payload: &[u8]) -> io::Result<()> {
-        let (length, properties) = frames::content_header(payload)?;
-        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
-        let is_due = coming.arrival.channel == channel && coming.left.is_none();
-        let content = coming.content().filter(|_| is_due);
-        let content = content.ok_or_else(frames::not_amqp)?;
-        match Properties::decode(properties) {
-            Ok(properties) => content.message.properties = properties,
-            Err(problem) => content.problem = Some(format!("the properties: {problem}")),
-        }
-        let reserved = usize::try_from(length).unwrap_or(RESERVED).min(RESERVED);
-        content.message.body = Vec::with_capacity(reserved);
-        coming.left = Some(length);
-        self.finish();
-        Ok(())
-    }
-
-    fn begin_body(&mut self, header: FrameHeader) -> io::Result<()> {
-        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
-        let left = coming.left.ok_or_else(frames::not_amqp)?;
-        let left = left.checked_sub(header.size as u64);
-        if coming.arrival.channel != header.channel || left.is_none() {
-            return Err(frames::not_amqp());
-        }
-        coming.left = left;
-        self.body = header.size + 1;
-        Ok(())
-    }
-
-    /// Takes what is there of a body's frame, and returns how many bytes that is.
-    fn read_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let part = &bytes[..bytes.len().min(self.body - 1)];
-        if let Some(content) = self.content.as_mut().and_then(Coming::content) {
-            content.message.body.extend_from_slice(part);
-        }
-        self.body -= part.len();
-        match bytes.get(part.len()) {
-            Some(&frames::FRAME_END) if self.body == 1 => {
-                self.body = 0;
-                self.finish();
-                Ok(part.len() + 1)
-            }
-            Some(_) if self.body == 1 => Err(frames::not_amqp()),
-            _ => Ok(part.len()),
-        }
-    }
-
-    /// Hands the message over if nothing of it is to come any more.
-    fn finish(&mut self) {
-        if let Some(coming) = self.content.take_if(|coming| coming.left == Some(0)) {
-            self.arrivals.push(coming.arrival);
-        }
-    }
-}
-
-/// A message that is to be settled.
-fn addressed(fields: &mut frames::Fields) -> io::Result<Content> {
-    let tag = fields.u64()?;
-    let redelivered = fields.byte()? & 1 != 0;
-    let mut content = unsettled(fields)?;
-    content.tag = tag;
-    content.message.redelivered = redelivered;
-    Ok(content)
-}
-
-fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
-    let mut problem = None;
-    let mut name = |what: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
-        Ok(name) => name.to_owned(),
-        Err(_) => {
-            problem = Some(format!("what is not UTF-8 in the {what}"));
-            String::from_utf8_lossy(bytes).into_owned()
-        }
-    };
-    Ok(Content {
-        tag: 0,
-        message: Message {
-            exchange: name("exchange", fields.short_string()?),
-            routing_key: name("routing key", fields.short_string()?),
-            received: Some(SystemTime::now()),
-            ..Message::default()
-        },
-        problem,
-    })
-}
-
 /// Bytes that leave at the front.
 struct Queue {
     bytes: Vec<u8>,
@@ -707,8 +368,10 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arrivals::{Content, What};
     use super::*;
     use crate::broker::frames::{method_frame, parts, put_body, put_publish};
+    use crate::message::{Message, Properties};
     use crossbeam_channel::{Receiver, unbounded};
     use std::io::Cursor;
 
@@ -996,9 +659,9 @@ mod tests {
         for width in 1..=expected.len() {
             let (mut stream, outbox, _) = logged_in(width, Vec::new(), b"");
             // What an earlier channel with another number left behind is not sent.
-            outbox.posted().frames.push_back((2, vec![9; 10]));
+            outbox.put(2, vec![9; 10]);
             for frames in &posted {
-                outbox.posted().frames.push_back((1, frames.clone()));
+                outbox.put(1, frames.clone());
             }
             let mut buffer = &library[..];
             while !buffer.is_empty() {

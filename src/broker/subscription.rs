@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use amiquip::{Channel, ConsumerMessage, ConsumerOptions};
 use crossbeam_channel::{Receiver, RecvError};
 
+use super::arrivals::{Arrival, Content, What};
 use super::consumer::Options;
-use super::stream::{Arrival, Content, What};
 use super::{Session, frames};
+use crate::error::Error;
 use crate::values::QueueName;
 
 /// A consumer that the broker knows of, and what it has sent.
@@ -31,6 +32,19 @@ pub enum Ended {
     Cancelled,
     /// Its channel, or its connection, is gone.
     Failed(amiquip::Error),
+}
+
+impl Ended {
+    /// The user's words for it.
+    pub fn error(self, session: &mut Session, queue: &QueueName) -> Error {
+        match self {
+            Self::Cancelled => Error::Cancelled {
+                broker: session.name.clone(),
+                queue: queue.to_string(),
+            },
+            Self::Failed(error) => session.error(&format!("consume from queue {queue}"), error),
+        }
+    }
 }
 
 impl<'c> Subscription<'c> {
@@ -66,7 +80,7 @@ impl<'c> Subscription<'c> {
         self.came.pop_front()
     }
 
-    /// Whether a message is here, or waits where it is looked for next.
+    /// Whether no message is here, and nothing waits where it is looked for next.
     pub fn is_empty(&self) -> bool {
         self.came.is_empty() && self.inbox.is_empty()
     }

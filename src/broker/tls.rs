@@ -1,7 +1,7 @@
 //! TLS: the settings made into a configuration, the handshake's faults made into words, and the
 //! stream on which the client library's bytes are encrypted.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -408,23 +408,19 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// How many bytes are read at a time.
-const PIECE: usize = 1 << 16;
-
 /// A socket that does not block, on which TLS is spoken.
 pub struct Stream<S> {
-    /// What comes is read in large pieces: TLS asks for a record's few bytes at a time.
-    socket: BufReader<S>,
+    socket: S,
     connection: Box<ClientConnection>,
     /// How many bytes were taken whose ciphertext is not yet all on its way.
     taken: usize,
 }
 
-impl<S: Read> Stream<S> {
+impl<S> Stream<S> {
     /// Goes on with a `connection` that has shaken hands on the same socket.
     pub fn new(socket: S, connection: Box<ClientConnection>) -> Self {
         Self {
-            socket: BufReader::with_capacity(PIECE, socket),
+            socket,
             connection,
             taken: 0,
         }
@@ -447,7 +443,7 @@ impl<S: Read + Write> Read for Stream<S> {
             // An alert, or an answer to a change of keys. If it has to wait, the next write takes it
             // along.
             while self.connection.wants_write() {
-                match self.connection.write_tls(self.socket.get_mut()) {
+                match self.connection.write_tls(&mut self.socket) {
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 }
@@ -465,7 +461,7 @@ impl<S: Read + Write> Write for Stream<S> {
             self.taken = self.connection.writer().write(bytes)?;
         }
         while self.connection.wants_write() {
-            if self.connection.write_tls(self.socket.get_mut())? == 0 {
+            if self.connection.write_tls(&mut self.socket)? == 0 {
                 return Ok(0);
             }
         }
@@ -473,7 +469,7 @@ impl<S: Read + Write> Write for Stream<S> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.socket.get_mut().flush()
+        self.socket.flush()
     }
 }
 
@@ -485,7 +481,7 @@ impl<S: Evented> Evented for Stream<S> {
         interest: Ready,
         opts: PollOpt,
     ) -> io::Result<()> {
-        self.socket.get_ref().register(poll, token, interest, opts)
+        self.socket.register(poll, token, interest, opts)
     }
 
     fn reregister(
@@ -495,12 +491,10 @@ impl<S: Evented> Evented for Stream<S> {
         interest: Ready,
         opts: PollOpt,
     ) -> io::Result<()> {
-        self.socket
-            .get_ref()
-            .reregister(poll, token, interest, opts)
+        self.socket.reregister(poll, token, interest, opts)
     }
 
     fn deregister(&self, poll: &Poll) -> io::Result<()> {
-        self.socket.get_ref().deregister(poll)
+        self.socket.deregister(poll)
     }
 }
