@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::bell::{Bell, Listeners};
 use crate::error::Error;
 
 /// A request to stop. It never goes away: whoever waits for it later gets it at once, and any
@@ -17,6 +18,7 @@ pub struct Interrupt {
     // Nothing is ever sent: the request is that the sender is gone.
     happened: Receiver<Infallible>,
     sender: Arc<Mutex<Option<Sender<Infallible>>>>,
+    listeners: Listeners,
 }
 
 impl Default for Interrupt {
@@ -25,6 +27,7 @@ impl Default for Interrupt {
         Self {
             happened,
             sender: Arc::new(Mutex::new(Some(sender))),
+            listeners: Listeners::default(),
         }
     }
 }
@@ -37,6 +40,12 @@ impl Interrupt {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        self.listeners.ring();
+    }
+
+    /// It rings this bell when it happens.
+    pub fn rings(&self, bell: &Bell) {
+        self.listeners.add(bell);
     }
 
     /// Whether it has happened.

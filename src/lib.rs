@@ -3,6 +3,7 @@
 //! The library is the program without its process: [`run`] does what was typed and returns the
 //! exit status. It is not meant as an interface for other programs.
 
+pub mod bell;
 pub mod broker;
 pub mod cli;
 pub mod cmd;

@@ -15,7 +15,6 @@ use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -407,27 +406,9 @@ fn a_reader_that_stops_reading_for_a_minute() {
         .spawn();
     let reader = BufReader::new(receiver.stop_reading());
     thread::sleep(Duration::from_secs(1));
-    let memory = || {
-        let status = fs::read_to_string(
-            Path::new("/proc")
-                .join(receiver.pid().to_string())
-                .join("status"),
-        )
-        .unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM"))
-            .unwrap()
-            .to_owned();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
-    let before = memory();
+    let before = receiver.peak_memory();
     thread::sleep(Duration::from_secs(60));
-    let after = memory();
+    let after = receiver.peak_memory();
     println!(
         "a reader that stalls for a minute: peak memory {before} KiB before, {after} KiB after"
     );

@@ -10,16 +10,7 @@ use crate::text;
 
 /// What came on a channel.
 #[derive(Debug)]
-pub struct Arrival {
-    /// The channel's number.
-    pub channel: u16,
-    /// What it is.
-    pub what: What,
-}
-
-/// What came on a channel.
-#[derive(Debug)]
-pub enum What {
+pub enum Arrival {
     /// A message for a consumer.
     Delivered(Content),
     /// A message that no queue took, and the broker's words for it.
@@ -57,7 +48,11 @@ pub struct Confirm {
 /// The library believes whatever size a frame's header gives, and reserves that much memory.
 pub struct Reader {
     frame_max: usize,
-    /// What came and has to do with messages.
+    /// The channel for messages; `None` if there is none, or it is closed.
+    pub channel: Option<u16>,
+    /// Nobody wants to know what comes on it.
+    pub is_ignored: bool,
+    /// What came on it and has to do with messages.
     pub arrivals: Vec<Arrival>,
     /// The message that is coming.
     content: Option<Coming>,
@@ -67,25 +62,19 @@ pub struct Reader {
 
 /// A message of which something is still to come.
 struct Coming {
+    channel: u16,
     arrival: Arrival,
     /// How many bytes of the body are to come; `None` before the content header.
     left: Option<u64>,
 }
 
 impl Coming {
-    fn new(channel: u16, what: What) -> Self {
-        Self {
-            arrival: Arrival { channel, what },
-            left: None,
-        }
-    }
-
     fn content(&mut self) -> Option<&mut Content> {
-        match &mut self.arrival.what {
-            What::Delivered(content) | What::Returned(_, content) | What::Got(Some(content)) => {
-                Some(content)
-            }
-            What::Got(None) | What::Confirmed(_) => None,
+        match &mut self.arrival {
+            Arrival::Delivered(content)
+            | Arrival::Returned(_, content)
+            | Arrival::Got(Some(content)) => Some(content),
+            Arrival::Got(None) | Arrival::Confirmed(_) => None,
         }
     }
 }
@@ -99,6 +88,8 @@ impl Reader {
     pub fn new(frame_max: usize) -> Self {
         Self {
             frame_max,
+            channel: None,
+            is_ignored: false,
             arrivals: Vec::new(),
             content: None,
             body: 0,
@@ -153,29 +144,41 @@ impl Reader {
     fn read_method(&mut self, channel: u16, payload: &[u8]) -> io::Result<bool> {
         let mut fields = frames::Fields(payload);
         let method = (fields.u16()?, fields.u16()?);
-        let what = match method {
+        let arrival = match method {
             frames::BASIC_DELIVER => {
                 let _consumer_tag = fields.short_string()?;
-                What::Delivered(addressed(&mut fields)?)
+                Arrival::Delivered(addressed(&mut fields)?)
             }
-            frames::BASIC_GET_OK => What::Got(Some(addressed(&mut fields)?)),
+            frames::BASIC_GET_OK => Arrival::Got(Some(addressed(&mut fields)?)),
             frames::BASIC_RETURN => {
                 let code = fields.u16()?;
                 let said = text::one_line(&String::from_utf8_lossy(fields.short_string()?));
                 let content = unsettled(&mut fields)?;
-                What::Returned(format!("{code} {said}"), content)
+                Arrival::Returned(format!("{code} {said}"), content)
             }
-            frames::BASIC_GET_EMPTY => What::Got(None),
-            frames::BASIC_ACK | frames::BASIC_NACK => What::Confirmed(Confirm {
+            frames::BASIC_GET_EMPTY => Arrival::Got(None),
+            frames::BASIC_ACK | frames::BASIC_NACK => Arrival::Confirmed(Confirm {
                 tag: fields.u64()?,
                 multiple: fields.byte()? & 1 != 0,
                 is_ack: method == frames::BASIC_ACK,
             }),
+            frames::CHANNEL_CLOSE if self.channel == Some(channel) => {
+                self.channel = None;
+                return Ok(false);
+            }
+            frames::CONNECTION_CLOSE => {
+                self.channel = None;
+                return Ok(false);
+            }
             _ => return Ok(false),
         };
-        let mut coming = Coming::new(channel, what);
+        let mut coming = Coming {
+            channel,
+            arrival,
+            left: None,
+        };
         if coming.content().is_none() {
-            self.arrivals.push(coming.arrival);
+            self.keep(coming);
         } else if self.content.replace(coming).is_some() {
             // There is one user of messages on a connection, so they come one after the other.
             return Err(frames::not_amqp());
@@ -186,7 +189,7 @@ impl Reader {
     fn read_content_header(&mut self, channel: u16, payload: &[u8]) -> io::Result<()> {
         let (length, properties) = frames::content_header(payload)?;
         let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
-        let is_due = coming.arrival.channel == channel && coming.left.is_none();
+        let is_due = coming.channel == channel && coming.left.is_none();
         let content = coming.content().filter(|_| is_due);
         let content = content.ok_or_else(frames::not_amqp)?;
         match Properties::decode(properties) {
@@ -204,7 +207,7 @@ impl Reader {
         let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
         let left = coming.left.ok_or_else(frames::not_amqp)?;
         let left = left.checked_sub(header.size as u64);
-        if coming.arrival.channel != header.channel || left.is_none() {
+        if coming.channel != header.channel || left.is_none() {
             return Err(frames::not_amqp());
         }
         coming.left = left;
@@ -233,6 +236,12 @@ impl Reader {
     /// Hands the message over if nothing of it is to come any more.
     fn finish(&mut self) {
         if let Some(coming) = self.content.take_if(|coming| coming.left == Some(0)) {
+            self.keep(coming);
+        }
+    }
+
+    fn keep(&mut self, coming: Coming) {
+        if self.channel == Some(coming.channel) && !self.is_ignored {
             self.arrivals.push(coming.arrival);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,13 @@ use amiquip::{
 use crossbeam_channel::{Receiver, after, at, bounded, never, select, unbounded};
 use log::info;
 
-use super::arrivals::Arrival;
 use super::connect::{self, Connected};
 use super::guard::{GRACE, Guard, Word};
-use super::outbox::Outbox;
 use super::retry::Backoff;
-use super::stream::LoggedIn;
+use super::stream::{Link, LoggedIn};
+use super::wire::{Watch, Wire};
 use super::{Session, tls};
+use crate::bell::Bell;
 use crate::credentials;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
@@ -160,20 +159,17 @@ impl Connector {
             name,
             connection,
             socket,
-            written,
+            wire,
             frame_max,
-            outbox,
-            inbox,
             ..
         } = self.establish_and_guard(password, silence, words)?;
+        self.interrupt.rings(wire.bell());
         Ok(Session {
             connection: Some(connection),
             name,
             socket,
-            written,
+            wire,
             frame_max,
-            outbox,
-            inbox,
             spare: None,
             last: None,
             connector: self.clone(),
@@ -248,10 +244,8 @@ struct Established {
     name: String,
     connection: Connection,
     socket: TcpStream,
-    written: Arc<AtomicU64>,
+    wire: Arc<Wire<Link>>,
     frame_max: usize,
-    outbox: Outbox,
-    inbox: Receiver<Vec<Arrival>>,
     blocked: Receiver<ConnectionBlockedNotification>,
 }
 
@@ -271,10 +265,19 @@ impl Established {
                 format!("the connection ended right after the login: {error}"),
             )
         };
+        let frame_max = heard.frame_max as usize;
         let stream = socket
-            .try_clone()
-            .and_then(mio::net::TcpStream::from_stream)
+            .set_nonblocking(true)
+            .and_then(|()| {
+                let link = match tls {
+                    None => Link::Plain(socket.try_clone()?),
+                    Some(tls) => Link::Tls(tls::Stream::new(socket.try_clone()?, tls)),
+                };
+                let watch = Watch::new(socket.try_clone()?)?;
+                Ok(LoggedIn::new(link, heard, Some(watch), Bell::new()?))
+            })
             .map_err(|error| lost(&error))?;
+        let wire = Arc::clone(stream.wire());
         // The login is done: the library is given neither user nor password.
         let options = ConnectionOptions::<Auth>::default()
             .auth(Auth::Plain {
@@ -284,21 +287,7 @@ impl Established {
             .heartbeat(broker.heartbeat.value.seconds())
             .connection_timeout(Some(GRACE));
         let tuning = ConnectionTuning::default();
-        let written = Arc::<AtomicU64>::default();
-        let frame_max = heard.frame_max as usize;
-        let outbox = Outbox::default();
-        let (sender, inbox) = unbounded();
-        let opened = match tls {
-            None => {
-                let stream = LoggedIn::new(stream, heard, outbox.clone(), sender, written.clone());
-                Connection::insecure_open_stream(stream, options, tuning)
-            }
-            Some(tls) => {
-                let stream = tls::Stream::new(stream, tls);
-                let stream = LoggedIn::new(stream, heard, outbox.clone(), sender, written.clone());
-                Connection::insecure_open_stream(stream, options, tuning)
-            }
-        };
+        let opened = Connection::insecure_open_stream(stream, options, tuning);
         let mut connection = opened.map_err(|error| lost(&error))?;
         info!("{}", about_broker(&connection));
         let blocked = connection
@@ -308,10 +297,8 @@ impl Established {
             name,
             connection,
             socket,
-            written,
+            wire,
             frame_max,
-            outbox,
-            inbox,
             blocked,
         })
     }

@@ -1,16 +1,19 @@
 //! Consuming: deliveries in, acknowledgements out, and never a consumer that is left behind.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amiquip::{AmqpValue, Channel, FieldTable};
-use crossbeam_channel::{Receiver, at, never, select};
+use amiquip::{AmqpValue, FieldTable};
+use crossbeam_channel::TryRecvError;
 
 use super::arrivals::Content;
+use super::content::ContentChannel;
 use super::flow::Flow;
 pub use super::flow::Total;
 use super::subscription::Subscription;
 use super::{Session, frames, topology};
+use crate::bell::Receiver;
 use crate::error::Error;
 use crate::message::Message;
 use crate::values::{QueueName, StreamOffset};
@@ -147,7 +150,7 @@ impl Inflow {
 /// A running consumer.
 pub struct Consumer<'c> {
     session: &'c mut Session,
-    channel: &'c Channel,
+    channel: &'c ContentChannel,
     queue: &'c QueueName,
     /// `None` while paused, and when stopped.
     subscription: Option<Subscription<'c>>,
@@ -221,7 +224,8 @@ impl Consumer<'_> {
         if !self.inflow.no_ack {
             let prefetch = self.inflow.options.prefetch(self.inflow.flow.left());
             self.channel
-                .qos(0, prefetch, false)
+                .library()
+                .and_then(|channel| channel.qos(0, prefetch, false))
                 .map_err(|error| self.error(error))?;
         }
         self.subscribe()
@@ -255,40 +259,37 @@ impl Consumer<'_> {
         at_most: Option<Instant>,
     ) -> Result<Event, Error> {
         self.pause_or_resume()?;
-        let interrupt = if self.stopped {
-            never()
-        } else {
-            self.session.connector.interrupt.receiver().clone()
-        };
-        let late = at_most.map_or_else(never, at);
-        let due = self.acknowledge_by.map_or_else(never, at);
+        let wire = Arc::clone(&self.session.wire);
+        written.rings(wire.bell());
+        let listening = wire.bell().listen();
         loop {
             if self.take_what_came()? {
                 return Ok(Event::Taken);
             }
-            let mut subscription = self.subscription.as_mut();
-            let (inbox, end) = match &subscription {
-                Some(subscription) if self.inflow.flow.has_room() => {
-                    (subscription.inbox(), subscription.end())
+            match written.try_recv() {
+                Ok(result) => return Ok(Event::Written(result)),
+                Err(TryRecvError::Disconnected) => {
+                    let died = io::Error::other("the writing thread died");
+                    return Ok(Event::Written(Err(died)));
                 }
-                _ => (never(), never()),
-            };
-            select! {
-                recv(inbox) -> arrivals => if let Some(subscription) = &mut subscription {
-                    subscription.add(arrivals);
-                },
-                recv(end) -> end => if let Some(subscription) = &mut subscription {
-                    subscription.end_with(end);
-                },
-                recv(written) -> result => return Ok(Event::Written(
-                    result.unwrap_or_else(|_| Err(io::Error::other("the writing thread died"))),
-                )),
-                recv(interrupt) -> _ => return Ok(Event::Interrupted),
-                recv(late) -> _ => return Ok(Event::Late),
-                recv(due) -> _ => {
-                    self.acknowledge()?;
-                    return Ok(Event::Acknowledged);
-                }
+                Err(TryRecvError::Empty) => {}
+            }
+            if !self.stopped && self.session.connector.interrupt.happened() {
+                return Ok(Event::Interrupted);
+            }
+            let now = Instant::now();
+            if self.acknowledge_by.is_some_and(|moment| moment <= now) {
+                self.acknowledge()?;
+                return Ok(Event::Acknowledged);
+            }
+            if at_most.is_some_and(|moment| moment <= now) {
+                return Ok(Event::Late);
+            }
+            let until = [self.acknowledge_by, at_most].into_iter().flatten().min();
+            let held = self.inflow.flow.held();
+            match &mut self.subscription {
+                Some(subscription) => subscription.pause(self.session, &listening, held, until),
+                None => self.session.pause(&listening, true, until),
             }
         }
     }
@@ -305,18 +306,24 @@ impl Consumer<'_> {
                 taken = true;
                 continue;
             }
+            if taken {
+                break;
+            }
             match subscription.ended() {
                 None => break,
                 Some(ended) => return Err(ended.error(self.session, self.queue)),
             }
         }
         if self.inflow.flow.is_complete() {
-            if let Some(subscription) = self.subscription.take() {
-                let left = subscription.leave(self.session);
-                left.map_err(|error| self.error(error))?;
-            }
+            self.leave()?;
         }
         Ok(taken)
+    }
+
+    /// Wants no more: what may still come goes back to the queue.
+    fn leave(&mut self) -> Result<(), Error> {
+        let left = self.subscription.take().map_or(Ok(()), Subscription::leave);
+        left.map_err(|error| self.error(error))
     }
 
     /// Notes that the oldest batch that was handed over is written and flushed: it is acknowledged
@@ -346,18 +353,19 @@ impl Consumer<'_> {
         if self.inflow.no_ack {
             return Ok(());
         }
-        let ack = frames::ack(self.channel.channel_id(), receipt.tag, true);
-        self.session
-            .post(self.channel, ack)
-            .map_err(|error| self.error(error))
+        let ack = frames::ack(self.channel.number(), receipt.tag, true);
+        self.channel.post(ack).map_err(|error| self.error(error))
     }
 
     /// Takes no more messages. Those that are not yet handed over go back to the queue; where the
     /// broker has forgotten them already (auto-ack), they are still to be written.
     pub fn stop(&mut self) {
         self.stopped = true;
-        self.unsubscribe();
-        if !self.inflow.no_ack {
+        if self.inflow.no_ack {
+            self.unsubscribe();
+        } else {
+            // If the connection is lost, that shows when something is acknowledged.
+            let _ = self.leave();
             self.inflow.flow.forget_batch();
         }
     }
@@ -421,7 +429,6 @@ impl Consumer<'_> {
 
     fn subscribe(&mut self) -> Result<(), Error> {
         let subscription = Subscription::new(
-            self.session,
             self.channel,
             self.queue,
             &self.inflow.options,
@@ -435,10 +442,7 @@ impl Consumer<'_> {
     fn unsubscribe(&mut self) {
         if let Some(subscription) = self.subscription.take() {
             for content in subscription.cancel() {
-                // With acknowledgements they go back to the queue; without, they are only here.
-                if self.inflow.no_ack {
-                    self.take(content);
-                }
+                self.take(content);
             }
         }
     }

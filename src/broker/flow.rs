@@ -107,6 +107,12 @@ impl<M, R> Flow<M, R> {
         handed_over + self.batch.len() as u64
     }
 
+    /// How many bytes the messages have that were taken and are not yet written.
+    pub fn held(&self) -> usize {
+        let handed_over: usize = self.handed_over.iter().map(|batch| batch.bytes).sum();
+        handed_over + self.bytes
+    }
+
     /// Takes a message of so many bytes that the broker delivered.
     pub fn take(&mut self, message: M, bytes: usize, receipt: R) {
         self.batch.push(message);

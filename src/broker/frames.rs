@@ -26,6 +26,8 @@ const BEFORE_PROPERTIES: usize = 12;
 /// The numbers of a class and of one of its methods.
 pub type Method = (u16, u16);
 
+pub const CONNECTION_CLOSE: Method = (10, 50);
+pub const CHANNEL_CLOSE: Method = (20, 40);
 pub const BASIC_CANCEL: Method = (60, 30);
 pub const BASIC_PUBLISH: Method = (60, 40);
 pub const BASIC_RETURN: Method = (60, 50);

@@ -1,17 +1,19 @@
 //! Consuming one message at a time: each is settled by itself, in whatever order.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use amiquip::Channel;
-use crossbeam_channel::{Receiver, at, never, select};
+use crossbeam_channel::TryRecvError;
 
 use super::arrivals::Content;
 use super::consumer::{Options, Total};
+use super::content::ContentChannel;
 use super::guard::GRACE;
 use super::hands::Hands;
 pub use super::hands::Ticket;
 use super::subscription::Subscription;
 use super::{Session, frames, topology};
+use crate::bell::Receiver;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::Message;
@@ -77,7 +79,7 @@ pub enum Event<R> {
 /// A running consumer whose messages are settled one by one.
 pub struct Handler<'c> {
     session: &'c mut Session,
-    channel: &'c Channel,
+    channel: &'c ContentChannel,
     queue: &'c QueueName,
     /// `None` while no more messages may be taken.
     subscription: Option<Subscription<'c>>,
@@ -155,34 +157,41 @@ impl Handler<'_> {
         if !self.is_complete() && self.subscription.is_none() {
             self.subscribe()?;
         }
-        let late = at_most.map_or_else(never, at);
-        let interrupted = interrupt.map_or_else(never, |interrupt| interrupt.receiver().clone());
+        let wire = Arc::clone(&self.session.wire);
+        other.rings(wire.bell());
+        if let Some(interrupt) = interrupt {
+            interrupt.rings(wire.bell());
+        }
+        let listening = wire.bell().listen();
         loop {
             // Results first: what they settle makes room.
-            if let Ok(other) = other.try_recv() {
-                return Ok(Event::Other(other));
+            match other.try_recv() {
+                Ok(other) => return Ok(Event::Other(other)),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Error::Bug(format!(
+                        "nobody handles the messages of queue {}",
+                        self.queue
+                    )));
+                }
+                Err(TryRecvError::Empty) => {}
             }
-            let mut subscription = self.subscription.as_mut().filter(|_| may_take);
-            if let Some(content) = subscription.as_mut().and_then(|it| it.next()) {
-                return self.take(content);
+            if let Some(subscription) = self.subscription.as_mut().filter(|_| may_take) {
+                if let Some(content) = subscription.next() {
+                    return self.take(content);
+                }
+                if let Some(ended) = subscription.ended() {
+                    return Err(ended.error(self.session, self.queue));
+                }
             }
-            if let Some(ended) = subscription.as_mut().and_then(|it| it.ended()) {
-                return Err(ended.error(self.session, self.queue));
+            if interrupt.is_some_and(Interrupt::happened) {
+                return Ok(Event::Interrupted);
             }
-            let (inbox, end) = match &subscription {
-                Some(subscription) => (subscription.inbox(), subscription.end()),
-                None => (never(), never()),
-            };
-            select! {
-                recv(inbox) -> arrivals => if let Some(subscription) = &mut subscription {
-                    subscription.add(arrivals);
-                },
-                recv(end) -> end => if let Some(subscription) = &mut subscription {
-                    subscription.end_with(end);
-                },
-                recv(other) -> other => return self.other(other),
-                recv(interrupted) -> _ => return Ok(Event::Interrupted),
-                recv(late) -> _ => return Ok(Event::Late),
+            if at_most.is_some_and(|moment| moment <= Instant::now()) {
+                return Ok(Event::Late);
+            }
+            match &mut self.subscription {
+                Some(subscription) => subscription.pause(self.session, &listening, 0, at_most),
+                None => self.session.pause(&listening, true, at_most),
             }
         }
     }
@@ -195,15 +204,6 @@ impl Handler<'_> {
             self.unsubscribe()?;
         }
         Ok(Event::Taken(ticket, Box::new(message)))
-    }
-
-    fn other<R, E>(&self, other: Result<R, E>) -> Result<Event<R>, Error> {
-        other.map(Event::Other).map_err(|_| {
-            Error::Bug(format!(
-                "nobody handles the messages of queue {}",
-                self.queue
-            ))
-        })
     }
 
     /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
@@ -225,7 +225,7 @@ impl Handler<'_> {
             done.bytes += bytes as u64;
             done.rejected += u64::from(outcome == Outcome::Reject);
         }
-        let channel = self.channel.channel_id();
+        let channel = self.channel.number();
         self.post(match outcome {
             Outcome::Acknowledge => frames::ack(channel, tag, false),
             Outcome::Reject => frames::reject(channel, tag, false),
@@ -234,8 +234,7 @@ impl Handler<'_> {
     }
 
     fn post(&mut self, frames: Vec<u8>) -> Result<(), Error> {
-        let posted = self.session.post(self.channel, frames);
-        posted.map_err(|error| self.error(error))
+        self.channel.post(frames).map_err(|error| self.error(error))
     }
 
     /// Whether a message can still be settled.
@@ -255,7 +254,7 @@ impl Handler<'_> {
         // What is not ready any more may be on its way to us. The broker answers on the consumer's own
         // channel only after that.
         self.limit()?;
-        Ok(match &self.subscription {
+        Ok(match &mut self.subscription {
             Some(subscription) => subscription.is_empty(),
             None => true,
         })
@@ -264,7 +263,8 @@ impl Handler<'_> {
     fn limit(&mut self) -> Result<(), Error> {
         let prefetch = self.tally.options.prefetch(self.tally.hands.left());
         self.channel
-            .qos(0, prefetch, false)
+            .library()
+            .and_then(|channel| channel.qos(0, prefetch, false))
             .map_err(|error| self.error(error))
     }
 
@@ -272,7 +272,7 @@ impl Handler<'_> {
         self.limit()?;
         let options = &self.tally.options;
         let (channel, queue) = (self.channel, self.queue);
-        let subscription = Subscription::new(self.session, channel, queue, options, false, None);
+        let subscription = Subscription::new(channel, queue, options, false, None);
         self.subscription = Some(subscription.map_err(|error| self.error(error))?);
         Ok(())
     }
@@ -281,7 +281,7 @@ impl Handler<'_> {
     fn unsubscribe(&mut self) -> Result<(), Error> {
         let unwanted = self.subscription.take().map(Subscription::cancel);
         for content in unwanted.into_iter().flatten() {
-            self.post(frames::reject(self.channel.channel_id(), content.tag, true))?;
+            self.post(frames::reject(self.channel.number(), content.tag, true))?;
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use super::frames::{
-    CutShort, FRAME_END, Fields, FrameHeader, HEARTBEAT, METHOD, Method, method_frame,
-    put_long_string, put_short_string,
+    CONNECTION_CLOSE, CutShort, FRAME_END, Fields, FrameHeader, HEARTBEAT, METHOD, Method,
+    method_frame, put_long_string, put_short_string,
 };
 use crate::error::TlsFault;
 use crate::text;
@@ -100,7 +100,6 @@ const TUNE: Method = (10, 30);
 const TUNE_OK: Method = (10, 31);
 const OPEN: Method = (10, 40);
 const OPEN_OK: Method = (10, 41);
-const CLOSE: Method = (10, 50);
 const CLOSE_OK: Method = (10, 51);
 pub const CHANNEL_OPEN: Method = (20, 10);
 const CHANNEL_OPEN_OK: Method = (20, 11);
@@ -293,7 +292,7 @@ impl<S: Read + Write> Wire<'_, S> {
                 return Ok(arguments);
             }
             return Err(match got {
-                CLOSE => {
+                CONNECTION_CLOSE => {
                     let code = fields.u16()?;
                     let said = String::from_utf8_lossy(fields.short_string()?).into_owned();
                     // A courtesy: it has no more to say.
@@ -467,7 +466,8 @@ mod tests {
         let mut arguments = 403_u16.to_be_bytes().to_vec();
         put_short_string(&mut arguments, b"ACCESS_REFUSED - no");
         arguments.extend([0; 4]);
-        let (result, said) = try_log_in(&[&start(), &method_frame(0, CLOSE, &arguments)]);
+        let (result, said) =
+            try_log_in(&[&start(), &method_frame(0, CONNECTION_CLOSE, &arguments)]);
         assert!(
             matches!(&result, Err(Failure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
             "{result:?}"

@@ -2,13 +2,14 @@
 //!
 //! A [`Session`] is one connection that can always be closed. On it, [`topology`] declares queues,
 //! a [`publisher`] sends messages and a [`consumer`] receives them. The library runs the connection;
-//! messages go past it, see [`stream`].
+//! messages go past it, see [`wire`].
 
 mod arguments;
 mod arrivals;
 mod connect;
 mod connector;
 pub mod consumer;
+mod content;
 pub mod difference;
 mod flow;
 mod frames;
@@ -16,7 +17,6 @@ mod guard;
 pub mod handler;
 mod hands;
 mod handshake;
-mod outbox;
 pub mod peek;
 pub mod publisher;
 mod retry;
@@ -25,25 +25,31 @@ mod subscription;
 mod tls;
 pub mod topology;
 pub mod window;
+mod wire;
 
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amiquip::{Channel, Connection};
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::Sender;
 use log::{debug, warn};
+use nix::poll::{PollFd, PollFlags};
 
 pub use connector::Connector;
 pub use retry::Backoff;
 
-use arrivals::{Arrival, Content};
+use arrivals::Content;
+use content::ContentChannel;
 use guard::{GRACE, Wait, Word};
-use outbox::Outbox;
+use stream::Link;
+use wire::Wire;
 
+use crate::bell::Listening;
 use crate::error::{self, Error};
 use crate::message::Message;
+use crate::ready;
 use crate::text;
 
 /// One open connection to the broker.
@@ -57,13 +63,10 @@ pub struct Session {
     name: String,
     socket: TcpStream,
     connector: Connector,
-    /// How many bytes have been written to the socket since the login.
-    written: Arc<AtomicU64>,
+    /// The way past the library.
+    wire: Arc<Wire<Link>>,
     /// The most bytes of a frame that the broker takes.
     frame_max: usize,
-    outbox: Outbox,
-    /// What comes with messages, on whatever channel.
-    inbox: Receiver<Vec<Arrival>>,
     /// A channel that is as good as a new one.
     spare: Option<Channel>,
     /// A channel that ends with the connection, which saves waiting for its own end.
@@ -106,12 +109,17 @@ impl Session {
     /// Ends the connection in good order, and with it every channel: the broker has then done all that
     /// it was asked to do. The time that it has for it is that of [`Session::start_closing`].
     fn end(&mut self) -> Result<(), Error> {
-        // The library would send its farewell before what waits on a channel.
-        self.outbox.settle(GRACE);
-        match self.connection.take().map(Connection::close) {
-            None | Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(self.translate("close it", error)),
+        match self.hang_up() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.translate("close it", error)),
         }
+    }
+
+    /// Ends the connection, and returns what had ended it before, if something had.
+    fn hang_up(&mut self) -> Result<(), amiquip::Error> {
+        self.wire.close();
+        self.wire.hand_back();
+        self.connection.take().map_or(Ok(()), Connection::close)
     }
 
     /// From here on the broker has so much time for its last words. The first call counts.
@@ -139,17 +147,42 @@ impl Session {
     }
 
     /// A new channel for messages. There is one at a time.
-    fn content_channel(&mut self) -> Result<Channel, Error> {
+    fn content_channel(&mut self) -> Result<ContentChannel, Error> {
         let channel = self.channel()?;
-        // Its number may be that of an earlier one.
-        self.outbox.clear();
-        while self.inbox.try_recv().is_ok() {}
-        Ok(channel)
+        let channel = ContentChannel::new(channel, &self.wire);
+        channel.map_err(|error| self.error("open a channel", error))
     }
 
-    /// Sends whole frames on a channel for messages.
-    fn post(&self, channel: &Channel, frames: Vec<u8>) -> Result<(), amiquip::Error> {
-        self.outbox.post(channel, frames)
+    /// Waits until there may be something to look at: something that came or went, a ring of the wire's
+    /// bell, which is being listened to, or the moment `until`. Meanwhile nobody else reads; and nobody
+    /// at all with `may_read` unset, so that what comes is not held here.
+    fn pause(&self, listening: &Listening, may_read: bool, until: Option<Instant>) {
+        self.wire.drive();
+        let (has_more, has_to_write) = self.wire.awaits();
+        let may_read = may_read && has_more;
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::POLLIN, may_read);
+        flags.set(PollFlags::POLLOUT, has_to_write);
+        let mut files = vec![PollFd::new(listening.file(), PollFlags::POLLIN)];
+        if !flags.is_empty() {
+            files.push(PollFd::new(self.socket.as_fd(), flags));
+        }
+        let tick = (!may_read).then(|| Instant::now() + wire::HUNGER);
+        let until = [until, tick].into_iter().flatten().min();
+        ready::wait_for_any(&mut files, until);
+        let is_ready = |file: Option<&PollFd>| file.is_some_and(|file| file.any() != Some(false));
+        let (has_rung, is_socket) = (is_ready(files.first()), is_ready(files.get(1)));
+        if has_rung {
+            listening.again();
+        }
+        if is_socket && has_to_write {
+            self.wire.write();
+        }
+        if is_socket && may_read {
+            self.wire.read();
+        } else if has_more && !may_read {
+            self.wire.feed();
+        }
     }
 
     /// A message that came. What of it can't be read is said, and left out.
@@ -164,6 +197,7 @@ impl Session {
 
     /// Announces that the broker's answer is waited for, if that takes long.
     fn wait(&self, operation: &str) -> Wait {
+        self.wire.hand_back();
         Wait::new(&self.guard, operation)
     }
 
@@ -173,15 +207,10 @@ impl Session {
         let cause = match error {
             amiquip::Error::EventLoopDropped
             | amiquip::Error::EventLoopClientDropped
-            | amiquip::Error::ClientClosedConnection => {
-                match self.connection.take().map(Connection::close) {
-                    Some(Err(cause)) => cause,
-                    None | Some(Ok(())) => error,
-                }
-            }
+            | amiquip::Error::ClientClosedConnection => self.hang_up().err().unwrap_or(error),
             // The connection is of no use any more, although the library still has it.
             cause @ amiquip::Error::ServerClosedConnection { .. } => {
-                let _ = self.connection.take().map(Connection::close);
+                let _ = self.hang_up();
                 cause
             }
             cause => cause,
@@ -248,33 +277,7 @@ impl Drop for Session {
         // A channel that is dropped says farewell and waits for the answer.
         if self.connection.is_some() {
             self.abandon();
-        }
-    }
-}
-
-/// Tells when a channel is gone, without asking the broker.
-struct Gone(Receiver<amiquip::Confirm>);
-
-impl Gone {
-    /// The library keeps one end for as long as the channel lives, and has nothing to send through it,
-    /// as confirms do not come to it.
-    fn of(channel: &Channel) -> Result<Self, amiquip::Error> {
-        channel.listen_for_publisher_confirms().map(Self)
-    }
-
-    /// For `select!`: it becomes ready, and stays so, when the channel is gone.
-    fn receiver(&self) -> &Receiver<amiquip::Confirm> {
-        &self.0
-    }
-
-    /// Fails if the channel is gone, with the reason: any operation on it gives that.
-    fn check(&self, channel: &Channel) -> Result<(), amiquip::Error> {
-        match self.0.try_recv() {
-            Err(TryRecvError::Disconnected) => {
-                let why = channel.qos(0, 0, false).err();
-                Err(why.unwrap_or(amiquip::Error::EventLoopDropped))
-            }
-            _ => Ok(()),
+            self.wire.hand_back();
         }
     }
 }

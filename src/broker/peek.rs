@@ -1,10 +1,10 @@
 //! Looking at messages without taking them: each is got, none is acknowledged.
 
-use amiquip::Channel;
-use crossbeam_channel::{RecvError, select};
+use std::collections::VecDeque;
 
-use super::arrivals::{Content, What};
-use super::{Gone, Session, frames};
+use super::arrivals::{Arrival, Content};
+use super::content::ContentChannel;
+use super::{Session, frames};
 use crate::error::Error;
 use crate::message::Message;
 use crate::values::QueueName;
@@ -15,8 +15,7 @@ use crate::values::QueueName;
 /// would hold; what is asked for one by one is held by the broker alone.
 pub struct Peek<'s, 'q> {
     session: &'s mut Session,
-    channel: Channel,
-    gone: Gone,
+    channel: ContentChannel,
     queue: &'q QueueName,
 }
 
@@ -27,11 +26,9 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
         let channel = session.content_channel()?;
-        let gone = Gone::of(&channel).map_err(|error| session.error("look at a queue", error))?;
         Ok(Self {
             session,
             channel,
-            gone,
             queue,
         })
     }
@@ -49,20 +46,26 @@ impl<'s, 'q> Peek<'s, 'q> {
     }
 
     fn get(&self) -> Result<Option<Content>, amiquip::Error> {
-        let get = frames::get(self.channel.channel_id(), self.queue.as_str());
-        self.session.post(&self.channel, get)?;
-        loop {
-            let arrivals = select! {
-                recv(self.session.inbox) -> arrivals => arrivals,
-                recv(self.gone.receiver()) -> _ => self.session.inbox.try_recv().map_err(|_| RecvError),
-            };
-            for arrival in arrivals.into_iter().flatten() {
-                if let What::Got(content) = arrival.what {
-                    return Ok(content);
-                }
+        let get = frames::get(self.channel.number(), self.queue.as_str());
+        self.channel.post(get)?;
+        let mut came = VecDeque::new();
+        let listening = self.session.wire.bell().listen();
+        let got = loop {
+            let ended = self.channel.check();
+            self.channel.take(&mut came);
+            let got = came.drain(..).find_map(|arrival| match arrival {
+                Arrival::Got(content) => Some(content),
+                _ => None,
+            });
+            match got {
+                Some(content) => break content,
+                None => ended?,
             }
-            self.gone.check(&self.channel)?;
-        }
+            self.session.pause(&listening, true, None);
+        };
+        // Who looks may take long before the next.
+        self.session.wire.hand_back();
+        Ok(got)
     }
 
     /// Gives every message back.

@@ -1,18 +1,20 @@
 //! Publishing with confirms: a bounded window of messages on their way, and what became of each.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Instant;
 
 use amiquip::{Channel, ConsumerOptions};
-use crossbeam_channel::{Receiver, TryRecvError, at, never, select};
+use crossbeam_channel::TryRecvError;
 
-use super::arrivals::{Arrival, Confirm, What};
+use super::Session;
+use super::arrivals::{Arrival, Confirm};
+use super::content::ContentChannel;
 use super::frames;
 use super::guard::GRACE;
 pub use super::window::Fate;
 use super::window::Window;
-use super::{Gone, Session};
+use crate::bell::Receiver;
 use crate::error::Error;
 use crate::message::Message;
 use crate::values::Span;
@@ -62,8 +64,7 @@ pub enum Event<I> {
 /// Publishes messages with confirms, each of them part of a `T`.
 pub struct Publisher<'s, T> {
     session: &'s mut Session,
-    channel: Channel,
-    gone: Gone,
+    channel: ContentChannel,
     /// Frames that are still to be handed to the connection.
     batch: Vec<u8>,
     /// What came and is not yet dealt with.
@@ -84,25 +85,20 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// [`Error::Lost`] if the connection is.
     pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
         let channel = session.content_channel()?;
-        let operation = "receive replies";
-        let wait = session.wait(operation);
-        let listen = || {
-            if options.replies {
-                listen_for_replies(&channel)?;
-            }
-            Gone::of(&channel)
-        };
-        let gone = listen().map_err(|error| session.error(operation, error))?;
-        drop(wait);
+        if options.replies {
+            let operation = "receive replies";
+            let _wait = session.wait(operation);
+            let listening = channel.library().and_then(listen_for_replies);
+            listening.map_err(|error| session.error(operation, error))?;
+        }
         let mut batch = Vec::new();
         if !options.no_confirm {
             // It can't be refused, so it goes with the first message.
-            frames::put_confirm_select(&mut batch, channel.channel_id());
+            frames::put_confirm_select(&mut batch, channel.number());
         }
         Ok(Self {
             session,
             channel,
-            gone,
             batch,
             came: VecDeque::new(),
             window: Window::default(),
@@ -159,7 +155,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
 
     fn put(&mut self, message: &Message) -> Result<(), Error> {
         let mandatory = !self.options.allow_unroutable && !is_reply(message);
-        let channel = self.channel.channel_id();
+        let channel = self.channel.number();
         frames::put_publish(&mut self.batch, channel, message, mandatory);
         for part in frames::parts(&message.body, self.session.frame_max) {
             frames::put_body(&mut self.batch, channel, part);
@@ -175,9 +171,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.session
-            .post(&self.channel, batch)
-            .map_err(|error| self.error(error))
+        self.channel.post(batch).map_err(|error| self.error(error))
     }
 
     /// Takes the oldest message out if its fate is known.
@@ -193,85 +187,82 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// the broker did not answer within the grace time after the user's interrupt.
     pub fn wait<I>(
         &mut self,
-        input: &Receiver<I>,
+        input: Option<&Receiver<I>>,
         at_most: Option<Instant>,
     ) -> Result<Event<I>, Error> {
         self.flush()?;
-        if let Some(event) = self.next_event() {
-            return Ok(event);
+        let wire = Arc::clone(&self.session.wire);
+        if let Some(input) = input {
+            input.rings(wire.bell());
         }
-        let interrupt = if self.stopped {
-            never()
-        } else {
-            self.session.connector.interrupt.receiver().clone()
-        };
-        if self.options.no_confirm && self.window.waiting() > 0 {
-            if interrupt.try_recv() != Err(TryRecvError::Empty) {
+        let listening = wire.bell().listen();
+        loop {
+            // What came before that counts.
+            let ended = self.channel.check();
+            self.channel.take(&mut self.came);
+            if let Some(event) = self.next_event() {
+                return Ok(event);
+            }
+            ended.map_err(|error| self.error(error))?;
+            match input.map(Receiver::try_recv) {
+                Some(Ok(input)) => return Ok(Event::Input(Some(input))),
+                Some(Err(TryRecvError::Disconnected)) => return Ok(Event::Input(None)),
+                Some(Err(TryRecvError::Empty)) | None => {}
+            }
+            if !self.stopped && self.session.connector.interrupt.happened() {
                 return Ok(Event::Interrupted);
             }
-            self.settle_what_is_read()?;
-            return Ok(Event::Settled);
-        }
-        let at_most = at_most.map_or_else(never, at);
-        loop {
-            let late = self.overdue().map_or_else(never, at);
-            select! {
-                recv(self.session.inbox) -> arrivals => {
-                    self.came.extend(arrivals.into_iter().flatten());
-                }
-                // What came before that counts.
-                recv(self.gone.receiver()) -> _ => {
-                    self.came.extend(self.session.inbox.try_iter().flatten());
-                }
-                recv(input) -> input => return Ok(Event::Input(input.ok())),
-                recv(interrupt) -> _ => return Ok(Event::Interrupted),
-                recv(at_most) -> _ => return Ok(Event::Late),
-                recv(late) -> _ => {
-                    // A big message takes its time on a slow network.
-                    let written = self.session.written.load(Ordering::Relaxed);
-                    if written != self.written {
-                        self.written = written;
-                        self.heard = Instant::now();
-                        continue;
-                    }
-                    let broker = self.session.name.clone();
-                    // Who does not confirm may not answer a farewell either.
-                    self.session.abandon();
-                    return Err(Error::NoConfirm { broker, patience: self.options.confirm_timeout.to_string() });
-                }
+            if self.options.no_confirm && self.window.waiting() > 0 {
+                self.settle_what_is_read()?;
+                return Ok(Event::Settled);
             }
-            match self.next_event() {
-                Some(event) => return Ok(event),
-                None => self.check()?,
+            let now = Instant::now();
+            if at_most.is_some_and(|moment| moment <= now) {
+                return Ok(Event::Late);
             }
+            let overdue = self.overdue();
+            if overdue.is_some_and(|moment| moment <= now) {
+                self.look_at_progress()?;
+                continue;
+            }
+            let until = [at_most, overdue].into_iter().flatten().min();
+            self.session.pause(&listening, true, until);
         }
     }
 
-    /// The channel's end, if it has ended.
-    fn check(&mut self) -> Result<(), Error> {
-        let ended = self.gone.check(&self.channel);
-        ended.map_err(|error| self.error(error))
+    /// The broker has confirmed nothing for too long. But a big message takes its time on a slow
+    /// network.
+    fn look_at_progress(&mut self) -> Result<(), Error> {
+        let written = self.session.wire.written();
+        if written != self.written {
+            self.written = written;
+            self.heard = Instant::now();
+            return Ok(());
+        }
+        // Who does not confirm may not answer a farewell either.
+        self.session.abandon();
+        Err(Error::NoConfirm {
+            broker: self.session.name.clone(),
+            patience: self.options.confirm_timeout.to_string(),
+        })
     }
 
     /// Deals with what came, up to the first reply.
     fn next_event<I>(&mut self) -> Option<Event<I>> {
         let mut settled = false;
         while let Some(arrival) = self.came.pop_front() {
-            if arrival.channel != self.channel.channel_id() {
-                continue;
-            }
-            match arrival.what {
-                What::Confirmed(confirm) => {
+            match arrival {
+                Arrival::Confirmed(confirm) => {
                     self.note(confirm);
                     settled = true;
                 }
-                What::Returned(said, content) => self.note_return(&said, &content.message),
+                Arrival::Returned(said, content) => self.note_return(&said, &content.message),
                 // What is settled shows when the rest is dealt with.
-                What::Delivered(content) => {
+                Arrival::Delivered(content) => {
                     let message = self.session.received(content);
                     return Some(Event::Reply(Box::new(message)));
                 }
-                What::Got(_) => {}
+                Arrival::Got(_) => {}
             }
         }
         settled.then_some(Event::Settled)
@@ -282,13 +273,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// then.
     fn settle_what_is_read(&mut self) -> Result<(), Error> {
         let wait = self.session.wait("read what was published");
-        let answer = self.channel.qos(0, 0, false);
+        let answer = self.channel.library().and_then(|it| it.qos(0, 0, false));
         drop(wait);
         answer.map_err(|error| self.error(error))?;
-        self.came.extend(self.session.inbox.try_iter().flatten());
+        self.channel.take(&mut self.came);
         for arrival in std::mem::take(&mut self.came) {
-            match arrival.what {
-                What::Returned(said, content) => self.note_return(&said, &content.message),
+            match arrival {
+                Arrival::Returned(said, content) => self.note_return(&said, &content.message),
                 _ => self.came.push_back(arrival),
             }
         }
@@ -338,9 +329,9 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         // from saying anything.
         self.session.start_closing(GRACE);
         // What came while something else failed.
-        self.came.extend(self.session.inbox.try_iter().flatten());
+        self.channel.take(&mut self.came);
         while self.next_event::<()>().is_some() {}
-        self.session.last = Some(self.channel);
+        self.session.last = self.channel.into_library();
         self.window.take_apart()
     }
 

@@ -1,5 +1,5 @@
-//! The stream that the client library reads and writes: the socket, behind a replay of the login, and
-//! beside a way of their own for messages.
+//! The stream that the client library reads and writes: the connection's [`Wire`], behind a replay of
+//! the login.
 //!
 //! [`super::handshake`] has logged in before the library comes into play. The library insists on a
 //! handshake, so it is shown what the broker said in the real one, and what it answers (protocol
@@ -9,183 +9,139 @@
 //! the connection alive. Messages never come to it. It would take their properties apart and can't put
 //! all of them together again: a header that is not UTF-8 ends the table without a word, a property
 //! that is not ends the connection, and some types become others. And each frame of each message
-//! would be handed over from thread to thread by itself. So frames in the [`Outbox`] go to the socket
-//! as they are, and what comes with messages, or for them, goes to the inbox.
+//! would be handed over from thread to thread by itself.
 
 use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use super::arrivals::{Arrival, Reader};
 use super::frames::{self, FrameHeader};
 use super::handshake::{CHANNEL_OPEN, FIRST_CHANNEL, Heard};
-use super::outbox::{Outbox, stand_in};
+use super::tls;
+use super::wire::{Watch, Wire};
+use crate::bell::Bell;
 use amiquip::IoStream;
-use crossbeam_channel::Sender;
-use mio::{Evented, Poll, PollOpt, Ready, Registration, SetReadiness, Token};
+use mio::unix::EventedFd;
+use mio::{Evented, Poll, PollOpt, Ready, Registration, Token};
 
-/// A stream on which the login is done.
-pub struct LoggedIn<S> {
-    stream: S,
-    /// What the library is to read next: first the replay, then what came.
-    incoming: Queue,
-    is_replaying: bool,
-    /// When the library was last given something to read.
-    fed: Instant,
-    chunk: Chunk,
-    reader: Reader,
-    inbox: Sender<Vec<Arrival>>,
-    answers: Answers,
-    /// What the library is answered when it opens the first channel, which is open already.
-    first_channel: Option<Vec<u8>>,
-    outbox: Outbox,
-    /// The frames that are being sent instead of the stand-in at the front of the library's buffer.
-    posted: Option<Queue>,
-    /// How many bytes of the library's may still pass before the next frame that does not.
-    passing: usize,
-    // Bytes that wait in memory make no socket readable; this tells the poll of them.
-    registration: Registration,
-    readiness: SetReadiness,
-    written: Arc<AtomicU64>,
+/// What stands between us and the broker.
+pub enum Link {
+    /// A socket that does not block.
+    Plain(TcpStream),
+    /// One on which TLS is spoken.
+    Tls(tls::Stream<TcpStream>),
 }
 
-impl<S> LoggedIn<S> {
-    /// Wraps `stream`, on which the broker has said what was `heard`. What comes with messages goes to
-    /// `inbox`. How many bytes have been written to the stream since is counted in `written`.
-    pub fn new(
-        stream: S,
-        heard: Heard,
-        outbox: Outbox,
-        inbox: Sender<Vec<Arrival>>,
-        written: Arc<AtomicU64>,
-    ) -> Self {
-        let (registration, readiness) = Registration::new2();
-        Self {
-            stream,
-            is_replaying: !heard.frames.is_empty(),
-            incoming: Queue::of(heard.frames),
-            fed: Instant::now(),
-            chunk: Chunk::new(),
-            reader: Reader::new(heard.frame_max as usize),
-            inbox,
-            answers: Answers::new(),
-            first_channel: Some(heard.channel_frame),
-            outbox,
-            posted: None,
-            passing: 0,
-            registration,
-            readiness,
-            written,
+impl Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
-    /// Has `read` called although nothing comes from the socket.
-    fn wake(&mut self) -> io::Result<()> {
-        self.is_replaying = true;
-        self.readiness.set_readiness(Ready::readable())
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// A stream on which the login is done.
+pub struct LoggedIn<S> {
+    wire: Arc<Wire<S>>,
+    /// What tells of the socket, for the library's poll.
+    watched: Option<RawFd>,
+    // Bytes that wait in memory make no socket readable; this tells the poll of them.
+    registration: Registration,
+    answers: Answers,
+    /// What the library is answered when it opens the first channel, which is open already.
+    first_channel: Option<Vec<u8>>,
+}
+
+impl<S> LoggedIn<S> {
+    /// Wraps `stream`, on which the broker has said what was `heard`. The `bell` is that of whoever
+    /// waits for messages.
+    pub fn new(stream: S, heard: Heard, watch: Option<Watch>, bell: Bell) -> Self {
+        let (registration, readiness) = Registration::new2();
+        let watched = watch.as_ref().map(Watch::file);
+        let frame_max = heard.frame_max as usize;
+        let wire = Wire::new(stream, watch, readiness, bell, frame_max, heard.frames);
+        Self {
+            wire: Arc::new(wire),
+            watched,
+            registration,
+            answers: Answers::new(),
+            first_channel: Some(heard.channel_frame),
+        }
+    }
+
+    /// The wire, for whoever has to do with messages.
+    pub fn wire(&self) -> &Arc<Wire<S>> {
+        &self.wire
+    }
+
+    /// Whether a frame of the library's is not for the broker, as it is answered here.
+    fn is_answered(&mut self, header: FrameHeader, frame: &[u8]) -> bool {
+        if header.channel != FIRST_CHANNEL || !is_method(frame, CHANNEL_OPEN) {
+            return false;
+        }
+        match self.first_channel.take() {
+            Some(answer) => {
+                self.wire.answer(&answer);
+                true
+            }
+            None => false,
+        }
     }
 }
 
 impl<S> Drop for LoggedIn<S> {
     fn drop(&mut self) {
-        self.outbox.close();
+        self.wire.leave();
     }
 }
 
-/// How many bytes are read at a time.
-const CHUNK: usize = 1 << 17;
-
-/// How many bytes are read before the library may write, too.
-const TURN: usize = 1 << 20;
-
-/// The library takes a connection on which it reads nothing for dead, so it is given a heartbeat when
-/// nothing but messages came for so long: less than a heartbeat's shortest interval.
-const HUNGER: Duration = Duration::from_millis(250);
-
-const HEARTBEAT: [u8; 8] = [frames::HEARTBEAT, 0, 0, 0, 0, 0, 0, frames::FRAME_END];
-
-impl<S: Read> Read for LoggedIn<S> {
-    /// The library reads until there is nothing more, so nothing is ever left in `incoming` while
-    /// it waits for the socket.
+impl<S: Read + Write> Read for LoggedIn<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.is_replaying && self.incoming.is_empty() {
-            self.is_replaying = false;
-            self.readiness.set_readiness(Ready::empty())?;
-        }
-        let mut turn = 0;
-        while self.incoming.is_empty() {
-            if turn > TURN {
-                self.wake()?;
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let length = self.stream.read(self.chunk.room())?;
-            if length == 0 {
-                return Ok(0);
-            }
-            turn += length;
-            self.chunk.filled += length;
-            let read = self
-                .reader
-                .read(self.chunk.bytes(), &mut self.incoming.bytes);
-            if !self.reader.arrivals.is_empty() {
-                // Nobody needs them if nobody listens any more.
-                let _ = self.inbox.send(std::mem::take(&mut self.reader.arrivals));
-            }
-            self.chunk.remove(read?);
-            if self.incoming.is_empty() && self.fed.elapsed() > HUNGER {
-                self.incoming.bytes.extend(HEARTBEAT);
-            }
-        }
-        self.fed = Instant::now();
-        Ok(self.incoming.read(buffer))
+        self.wire.read_for_library(buffer)
     }
 }
 
-impl<S: Write> LoggedIn<S> {
-    /// Writes to the socket as much as it takes of what was posted; the frame that stood for it is
-    /// taken when all of it is written.
-    fn write_posted(&mut self, channel: u16) -> io::Result<()> {
-        let mut posted = match self.posted.take() {
-            Some(posted) => posted,
-            None => Queue::of(self.outbox.take(channel).unwrap_or_default()),
-        };
-        while !posted.is_empty() {
-            match write_some(&mut self.stream, posted.rest(), &self.written) {
-                Ok(length) => posted.advance(length),
-                Err(error) => {
-                    self.posted = Some(posted);
-                    return Err(error);
-                }
+impl<S: Write> Write for LoggedIn<S> {
+    /// What is written is all that the library has to say, in whole frames. It is always taken.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = &bytes[self.answers.drop_from(bytes)..];
+        let mut said = Vec::new();
+        while !rest.is_empty() {
+            let header = FrameHeader::read(rest).ok_or_else(frames::not_amqp)?;
+            let (frame, others) = rest
+                .split_at_checked(header.frame_size())
+                .ok_or_else(frames::not_amqp)?;
+            if !self.is_answered(header, frame) {
+                said.extend_from_slice(frame);
             }
+            rest = others;
         }
-        Ok(())
+        if !said.is_empty() {
+            self.wire.say(said);
+        }
+        Ok(bytes.len())
     }
 
-    /// Deals with what stands at the front of the library's buffer, and returns how much of it that
-    /// was.
-    fn write_next(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.passing == 0 {
-            let Some(header) = FrameHeader::read(bytes) else {
-                return Err(frames::not_amqp());
-            };
-            if let Some(channel) = stand_in(bytes) {
-                self.write_posted(channel)?;
-                return Ok(header.frame_size());
-            }
-            if header.channel == FIRST_CHANNEL && is_method(bytes, CHANNEL_OPEN) {
-                if let Some(answer) = self.first_channel.take() {
-                    self.incoming.bytes.extend(answer);
-                    self.wake()?;
-                    return Ok(header.frame_size());
-                }
-            }
-            self.passing = header.frame_size();
-        }
-        let length = self.passing.min(bytes.len());
-        let length = write_some(&mut self.stream, &bytes[..length], &self.written)?;
-        self.passing -= length;
-        Ok(length)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -194,105 +150,7 @@ fn is_method(frame: &[u8], (class, method): frames::Method) -> bool {
     frame[0] == frames::METHOD && frame[frames::FRAME_HEADER..].starts_with(&numbers)
 }
 
-fn write_some(stream: &mut impl Write, bytes: &[u8], written: &AtomicU64) -> io::Result<usize> {
-    match stream.write(bytes)? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        length => {
-            written.fetch_add(length as u64, Ordering::Relaxed);
-            Ok(length)
-        }
-    }
-}
-
-impl<S: Write> Write for LoggedIn<S> {
-    /// What is written is a part of the library's buffer, which begins with the first byte that was
-    /// not yet taken and ends with a whole frame.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut taken = self.answers.drop_from(bytes);
-        while taken < bytes.len() {
-            match self.write_next(&bytes[taken..]) {
-                Ok(length) => taken += length,
-                // Whatever it is, it comes again.
-                Err(_) if taken > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
-}
-
-/// What was read from the socket and is not yet dealt with: the beginning of a frame.
-struct Chunk {
-    bytes: Vec<u8>,
-    filled: usize,
-}
-
-impl Chunk {
-    fn new() -> Self {
-        Self {
-            bytes: vec![0; CHUNK],
-            filled: 0,
-        }
-    }
-
-    /// Where to read to. A frame that is longer than all there is gets more, while it comes.
-    fn room(&mut self) -> &mut [u8] {
-        if self.filled == self.bytes.len() {
-            self.bytes.resize(2 * self.filled, 0);
-        }
-        &mut self.bytes[self.filled..]
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.filled]
-    }
-
-    fn remove(&mut self, length: usize) {
-        self.bytes.copy_within(length..self.filled, 0);
-        self.filled -= length;
-    }
-}
-
-/// Bytes that leave at the front.
-struct Queue {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Queue {
-    fn of(bytes: Vec<u8>) -> Self {
-        Self { bytes, start: 0 }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.rest().is_empty()
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
-    fn advance(&mut self, length: usize) {
-        self.start += length;
-        if self.is_empty() {
-            self.bytes.clear();
-            self.start = 0;
-        }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> usize {
-        let length = self.rest().len().min(buffer.len());
-        buffer[..length].copy_from_slice(&self.rest()[..length]);
-        self.advance(length);
-        length
-    }
-}
-
-impl<S: Evented> Evented for LoggedIn<S> {
+impl<S> Evented for LoggedIn<S> {
     fn register(
         &self,
         poll: &Poll,
@@ -300,11 +158,11 @@ impl<S: Evented> Evented for LoggedIn<S> {
         interest: Ready,
         opts: PollOpt,
     ) -> io::Result<()> {
-        self.stream.register(poll, token, interest, opts)?;
-        self.registration.register(poll, token, interest, opts)?;
-        if self.is_replaying {
-            self.readiness.set_readiness(Ready::readable())?;
+        if let Some(watched) = &self.watched {
+            EventedFd(watched).register(poll, token, Ready::readable(), opts)?;
         }
+        self.registration.register(poll, token, interest, opts)?;
+        self.wire.begin();
         Ok(())
     }
 
@@ -315,17 +173,19 @@ impl<S: Evented> Evented for LoggedIn<S> {
         interest: Ready,
         opts: PollOpt,
     ) -> io::Result<()> {
-        self.stream.reregister(poll, token, interest, opts)?;
+        // The socket's part stays as it is.
         self.registration.reregister(poll, token, interest, opts)
     }
 
     fn deregister(&self, poll: &Poll) -> io::Result<()> {
-        self.stream.deregister(poll)?;
+        if let Some(watched) = &self.watched {
+            EventedFd(watched).deregister(poll)?;
+        }
         poll.deregister(&self.registration)
     }
 }
 
-impl<S: Read + Write + Evented + Send + 'static> IoStream for LoggedIn<S> {}
+impl<S: Read + Write + Send + 'static> IoStream for LoggedIn<S> {}
 
 /// What the library still has to say of its handshake: so many bytes now, then so many frames.
 struct Answers {
@@ -368,12 +228,14 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::arrivals::{Content, What};
+    use super::super::arrivals::{Arrival, Content};
+    use super::super::wire::{HEARTBEAT, HUNGER};
     use super::*;
     use crate::broker::frames::{method_frame, parts, put_body, put_publish};
     use crate::message::{Message, Properties};
-    use crossbeam_channel::{Receiver, unbounded};
+    use std::collections::VecDeque;
     use std::io::Cursor;
+    use std::thread;
 
     const DECLARE: frames::Method = (50, 10);
 
@@ -450,11 +312,7 @@ mod tests {
         }
     }
 
-    fn logged_in(
-        width: usize,
-        to_read: Vec<u8>,
-        replay: &[u8],
-    ) -> (LoggedIn<Narrow>, Outbox, Receiver<Vec<Arrival>>) {
+    fn logged_in(width: usize, to_read: Vec<u8>, replay: &[u8]) -> LoggedIn<Narrow> {
         let narrow = Narrow {
             width,
             blocks: false,
@@ -466,14 +324,27 @@ mod tests {
             channel_frame: b"channel.open-ok".to_vec(),
             frame_max: 4096,
         };
-        let outbox = Outbox::default();
-        let (sender, inbox) = unbounded();
-        let mut stream = LoggedIn::new(narrow, heard, outbox.clone(), sender, Arc::default());
+        let mut stream = LoggedIn::new(narrow, heard, None, Bell::new().unwrap());
         stream.answers = Answers {
             bytes: 0,
             frames: 0,
         };
-        (stream, outbox, inbox)
+        stream.wire.open(1);
+        stream
+    }
+
+    fn arrivals(stream: &LoggedIn<Narrow>) -> VecDeque<Arrival> {
+        let mut came = VecDeque::new();
+        stream.wire.take(&mut came);
+        came
+    }
+
+    /// All that was written, once the socket has taken it.
+    fn written(stream: &LoggedIn<Narrow>) -> Vec<u8> {
+        while stream.wire.awaits().1 {
+            stream.wire.write();
+        }
+        stream.wire.stream(|narrow| narrow.written.clone())
     }
 
     fn read_all(stream: &mut LoggedIn<Narrow>) -> io::Result<Vec<u8>> {
@@ -540,18 +411,17 @@ mod tests {
         ]
         .concat();
         for width in (1..64).chain([4095, 4096, 4097, came.len()]) {
-            let (mut stream, _, inbox) = logged_in(width, came.clone(), b"replay");
+            let mut stream = logged_in(width, came.clone(), b"replay");
             let seen = read_all(&mut stream).unwrap();
             assert_eq!(seen, [&b"replay"[..], &declare_ok, &close_ok].concat());
-            let arrivals: Vec<_> = inbox.try_iter().flatten().collect();
-            let told: Vec<_> = arrivals
+            let told: Vec<_> = arrivals(&stream)
                 .iter()
-                .map(|arrival| match &arrival.what {
-                    What::Delivered(content) => told("delivered", content),
-                    What::Returned(said, content) => told(said, content),
-                    What::Got(Some(content)) => told("got", content),
-                    What::Got(None) => "got nothing".to_owned(),
-                    What::Confirmed(confirm) => format!("{confirm:?}"),
+                .map(|arrival| match arrival {
+                    Arrival::Delivered(content) => told("delivered", content),
+                    Arrival::Returned(said, content) => told(said, content),
+                    Arrival::Got(Some(content)) => told("got", content),
+                    Arrival::Got(None) => "got nothing".to_owned(),
+                    Arrival::Confirmed(confirm) => format!("{confirm:?}"),
                 })
                 .collect();
             assert_eq!(
@@ -592,10 +462,10 @@ mod tests {
         let mut came = method_frame(1, frames::BASIC_DELIVER, arguments);
         came.extend(b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x80\0\xff\xce");
         came.extend(b"\x03\0\x01\0\0\0\x02hi\xce");
-        let (mut stream, _, inbox) = logged_in(usize::MAX, came, b"");
+        let mut stream = logged_in(usize::MAX, came, b"");
         read_all(&mut stream).unwrap();
-        let arrivals = inbox.recv().unwrap();
-        let What::Delivered(content) = &arrivals[0].what else {
+        let arrivals = arrivals(&stream);
+        let Arrival::Delivered(content) = &arrivals[0] else {
             panic!("{arrivals:?}");
         };
         assert_eq!(content.message.body, b"hi");
@@ -629,10 +499,10 @@ mod tests {
         for bad in bad {
             for width in 1..=bad.len() {
                 let came = [&good[..], &bad].concat();
-                let (mut stream, _, inbox) = logged_in(width, came, b"");
+                let mut stream = logged_in(width, came, b"");
                 let error = read_all(&mut stream).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bad:?}");
-                assert_eq!(inbox.try_iter().flatten().count(), 1);
+                assert_eq!(arrivals(&stream).len(), 1);
             }
         }
     }
@@ -641,38 +511,93 @@ mod tests {
     fn the_library_is_kept_alive_while_only_messages_come() {
         let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
         let came = content(frames::BASIC_DELIVER, deliver, b"hello");
-        let (mut stream, ..) = logged_in(usize::MAX, came, b"");
-        stream.fed = Instant::now().checked_sub(2 * HUNGER).unwrap();
+        let mut stream = logged_in(usize::MAX, came, b"");
+        thread::sleep(HUNGER + HUNGER / 2);
         assert_eq!(read_all(&mut stream).unwrap(), HEARTBEAT);
+        // While nobody reads, whoever waits keeps it alive.
+        let mut stream = logged_in(usize::MAX, Vec::new(), b"");
+        stream.wire.drive();
+        stream.wire.feed();
+        thread::sleep(HUNGER + HUNGER / 2);
+        stream.wire.feed();
+        stream.wire.feed();
+        let mut buffer = [0; 100];
+        assert_eq!(stream.read(&mut buffer).unwrap(), HEARTBEAT.len());
     }
 
-    /// What the library writes to ask for frames of the outbox.
-    const STAND_IN: [u8; 13] = [1, 0, 1, 0, 0, 0, 5, 0, 85, 0, 10, 1, 0xce];
+    #[test]
+    fn who_drives_reads_and_the_library_has_its_part() {
+        let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let declare_ok = method_frame(1, (50, 11), b"declared");
+        let came = [
+            content(frames::BASIC_DELIVER, deliver, b"hello"),
+            declare_ok.clone(),
+        ]
+        .concat();
+        let mut stream = logged_in(usize::MAX, came, b"");
+        let mut buffer = [0; 100];
+        stream.wire.drive();
+        // The first of two would block.
+        for _ in 0..2 {
+            let error = stream.read(&mut buffer).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+        assert!(arrivals(&stream).is_empty());
+        stream.wire.read();
+        stream.wire.read();
+        assert_eq!(arrivals(&stream).len(), 1);
+        let length = stream.read(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], declare_ok);
+        // It hears of the end, whoever sees that.
+        stream.wire.read();
+        stream.wire.read();
+        assert!(!stream.wire.awaits().0);
+        assert_eq!(stream.read(&mut buffer).unwrap(), 0);
+    }
 
     #[test]
-    fn what_is_posted_takes_the_place_of_its_stand_in() {
+    fn what_is_posted_and_what_the_library_says_goes_out_in_order() {
         let declare = method_frame(1, DECLARE, b"queue");
-        let confirms = method_frame(1, (85, 10), &[0]);
-        let library = [&declare[..], &STAND_IN, &confirms, &STAND_IN, &declare].concat();
         let posted = [vec![1; 50], vec![2; 20]];
-        let expected = [&declare[..], &posted[0], &confirms, &posted[1], &declare].concat();
+        let expected = [
+            &declare[..],
+            &posted[0],
+            &declare,
+            &declare,
+            &posted[1],
+            &declare,
+        ]
+        .concat();
         for width in 1..=expected.len() {
-            let (mut stream, outbox, _) = logged_in(width, Vec::new(), b"");
-            // What an earlier channel with another number left behind is not sent.
-            outbox.put(2, vec![9; 10]);
-            for frames in &posted {
-                outbox.put(1, frames.clone());
-            }
-            let mut buffer = &library[..];
-            while !buffer.is_empty() {
-                match stream.write(buffer) {
-                    Ok(length) => buffer = &buffer[length..],
-                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
-                }
-            }
-            assert_eq!(stream.stream.written, expected, "{width}");
-            let written = stream.written.load(Ordering::Relaxed);
-            assert_eq!(written, expected.len() as u64);
+            let mut stream = logged_in(width, Vec::new(), b"");
+            stream.write_all(&declare).unwrap();
+            stream.wire.post(1, posted[0].clone());
+            stream.write_all(&declare.repeat(2)).unwrap();
+            // There is no such channel.
+            assert!(!stream.wire.post(2, vec![9; 10]));
+            stream.wire.post(1, posted[1].clone());
+            stream.write_all(&declare).unwrap();
+            assert_eq!(written(&stream), expected, "{width}");
+            assert_eq!(stream.wire.written(), expected.len() as u64);
+        }
+    }
+
+    #[test]
+    fn nothing_is_posted_on_a_channel_that_the_broker_has_closed() {
+        let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let message = content(frames::BASIC_DELIVER, deliver, b"hello");
+        for (channel, method) in [(1, frames::CHANNEL_CLOSE), (0, frames::CONNECTION_CLOSE)] {
+            let came = [&message[..], &method_frame(channel, method, b""), &message].concat();
+            let mut stream = logged_in(usize::MAX, came, b"");
+            stream.wire.post(1, vec![1; 10]);
+            read_all(&mut stream).unwrap();
+            assert_eq!(arrivals(&stream).len(), 1);
+            stream.wire.post(1, vec![2; 10]);
+            assert_eq!(written(&stream), [1; 10]);
+            // It may be opened again.
+            stream.wire.open(1);
+            stream.wire.post(1, vec![3; 10]);
+            assert_eq!(written(&stream).len(), 20);
         }
     }
 
@@ -680,15 +605,12 @@ mod tests {
     fn the_first_channel_is_open_already() {
         let open = method_frame(1, CHANNEL_OPEN, &[0]);
         let other = method_frame(2, CHANNEL_OPEN, &[0]);
-        let (mut stream, ..) = logged_in(usize::MAX, Vec::new(), b"");
-        stream.stream.blocks = true;
-        let requests = [&open[..], &other].concat();
-        assert_eq!(stream.write(&requests).unwrap(), requests.len());
-        assert_eq!(stream.stream.written, other);
+        let mut stream = logged_in(usize::MAX, Vec::new(), b"");
+        stream.write_all(&[&open[..], &other].concat()).unwrap();
+        assert_eq!(written(&stream), other);
         assert_eq!(read_all(&mut stream).unwrap(), b"channel.open-ok");
         // When it is closed and opened again, the broker has to hear of it.
-        stream.stream.blocks = true;
-        assert_eq!(stream.write(&open).unwrap(), open.len());
-        assert_eq!(stream.stream.written, [other, open].concat());
+        stream.write_all(&open).unwrap();
+        assert_eq!(written(&stream), [other, open].concat());
     }
 }

@@ -1,15 +1,22 @@
 //! A consumer that the broker knows of.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
-use amiquip::{Channel, ConsumerMessage, ConsumerOptions};
-use crossbeam_channel::{Receiver, RecvError};
+use amiquip::{ConsumerMessage, ConsumerOptions};
+use crossbeam_channel::TryRecvError;
 
-use super::arrivals::{Arrival, Content, What};
+use super::arrivals::{Arrival, Content};
 use super::consumer::Options;
+use super::content::ContentChannel;
 use super::{Session, frames};
+use crate::bell::Listening;
 use crate::error::Error;
 use crate::values::QueueName;
+
+/// The most bytes of bodies that wait here. When there are so many, nothing is read until they are
+/// fewer, and so nothing is sent: the prefetch bounds messages, whatever their size.
+const WAITING_BYTES: usize = 16 << 20;
 
 /// A consumer that the broker knows of, and what it has sent.
 ///
@@ -17,11 +24,14 @@ use crate::values::QueueName;
 /// the broker's answer to a cancellation comes in. So a consumer is cancelled first, then listened to
 /// until it has ended, and only then dropped; or it is left to live as long as the connection.
 pub struct Subscription<'c> {
-    channel: &'c Channel,
+    channel: &'c ContentChannel,
     /// `None` once it is left.
     consumer: Option<amiquip::Consumer<'c>>,
-    inbox: Receiver<Vec<Arrival>>,
+    /// Empty but for a moment.
+    arrived: VecDeque<Arrival>,
     came: VecDeque<Content>,
+    /// Bytes of the bodies of what came.
+    bytes: usize,
     ended: Option<Ended>,
 }
 
@@ -53,8 +63,7 @@ impl<'c> Subscription<'c> {
     /// # Errors
     /// The library's, if the broker refuses.
     pub fn new(
-        session: &Session,
-        channel: &'c Channel,
+        channel: &'c ContentChannel,
         queue: &QueueName,
         options: &Options,
         no_ack: bool,
@@ -68,74 +77,76 @@ impl<'c> Subscription<'c> {
         };
         Ok(Self {
             channel,
-            consumer: Some(channel.basic_consume(queue.as_str(), options)?),
-            inbox: session.inbox.clone(),
+            consumer: Some(channel.library()?.basic_consume(queue.as_str(), options)?),
+            arrived: VecDeque::new(),
             came: VecDeque::new(),
+            bytes: 0,
             ended: None,
         })
     }
 
     /// A message that is here already.
     pub fn next(&mut self) -> Option<Content> {
-        self.came.pop_front()
+        if self.came.is_empty() {
+            self.collect();
+        }
+        let next = self.came.pop_front()?;
+        self.bytes -= next.message.body.len();
+        Some(next)
     }
 
-    /// Whether no message is here, and nothing waits where it is looked for next.
-    pub fn is_empty(&self) -> bool {
-        self.came.is_empty() && self.inbox.is_empty()
-    }
-
-    /// Why there will be no more than what is here.
-    pub fn ended(&mut self) -> Option<Ended> {
-        self.ended.take()
-    }
-
-    /// For `select!`: what comes. It belongs into [`Subscription::add`].
-    pub fn inbox(&self) -> Receiver<Vec<Arrival>> {
-        self.inbox.clone()
-    }
-
-    /// For `select!`: the consumer's end. It belongs into [`Subscription::end_with`].
-    pub fn end(&self) -> Receiver<ConsumerMessage> {
-        self.consumer
-            .as_ref()
-            .map_or_else(crossbeam_channel::never, |consumer| {
-                consumer.receiver().clone()
-            })
-    }
-
-    pub fn add(&mut self, arrivals: Result<Vec<Arrival>, RecvError>) {
-        let Ok(arrivals) = arrivals else {
-            self.ended = Some(Ended::Failed(amiquip::Error::EventLoopDropped));
-            return;
-        };
-        let channel = self.channel.channel_id();
-        let mine = arrivals
-            .into_iter()
-            .filter(|arrival| arrival.channel == channel);
-        self.came
-            .extend(mine.filter_map(|arrival| match arrival.what {
-                What::Delivered(content) => Some(content),
-                _ => None,
-            }));
-    }
-
-    pub fn end_with(&mut self, end: Result<ConsumerMessage, RecvError>) {
-        // What came before that counts.
+    /// Whether no message is here.
+    pub fn is_empty(&mut self) -> bool {
         self.collect();
-        self.ended = Some(match end {
-            Ok(ConsumerMessage::ServerCancelled) => Ended::Cancelled,
+        self.came.is_empty()
+    }
+
+    /// Why there will be no more, if nothing is here any more.
+    pub fn ended(&mut self) -> Option<Ended> {
+        if self.ended.is_none() {
+            self.ended = self.look_for_end();
+        }
+        // What came before that counts.
+        if self.ended.is_some() && self.is_empty() {
+            return self.ended.take();
+        }
+        None
+    }
+
+    fn look_for_end(&self) -> Option<Ended> {
+        match self.consumer.as_ref()?.receiver().try_recv() {
+            Ok(ConsumerMessage::ServerCancelled) => Some(Ended::Cancelled),
             Ok(
                 ConsumerMessage::ServerClosedChannel(error)
                 | ConsumerMessage::ServerClosedConnection(error),
-            ) => Ended::Failed(error),
-            Ok(_) | Err(_) => Ended::Failed(amiquip::Error::EventLoopDropped),
-        });
+            ) => Some(Ended::Failed(error)),
+            Ok(_) | Err(TryRecvError::Disconnected) => {
+                Some(Ended::Failed(amiquip::Error::EventLoopDropped))
+            }
+            Err(TryRecvError::Empty) => self.channel.check().err().map(Ended::Failed),
+        }
+    }
+
+    /// Waits as [`Session::pause`] does. More is read only if what waits here and elsewhere, `held`
+    /// bytes, is not too much.
+    pub fn pause(
+        &mut self,
+        session: &Session,
+        listening: &Listening,
+        held: usize,
+        until: Option<Instant>,
+    ) {
+        self.collect();
+        session.pause(listening, self.bytes + held < WAITING_BYTES, until);
     }
 
     fn collect(&mut self) {
-        while let Ok(arrivals) = self.inbox.try_recv() {
-            self.add(Ok(arrivals));
+        self.channel.take(&mut self.arrived);
+        for arrival in self.arrived.drain(..) {
+            if let Arrival::Delivered(content) = arrival {
+                self.bytes += content.message.body.len();
+                self.came.push_back(content);
+            }
         }
     }
 
@@ -148,6 +159,8 @@ impl<'c> Subscription<'c> {
 
     fn cancel_and_wait(&mut self) {
         if let Some(consumer) = self.consumer.take() {
+            // It is the library that cancels, and hears of the end.
+            let _ = self.channel.library();
             let _ = consumer.cancel();
             for _ in consumer.receiver() {}
         }
@@ -158,14 +171,15 @@ impl<'c> Subscription<'c> {
     ///
     /// # Errors
     /// The library's, if the connection is gone.
-    pub fn leave(mut self, session: &Session) -> Result<(), amiquip::Error> {
+    pub fn leave(mut self) -> Result<(), amiquip::Error> {
         let Some(consumer) = self.consumer.take() else {
             return Ok(());
         };
-        let cancel = frames::cancel(self.channel.channel_id(), consumer.consumer_tag());
+        let cancel = frames::cancel(self.channel.number(), consumer.consumer_tag());
         // The library, which knows nothing of it, still needs somebody who listens.
         std::mem::forget(consumer);
-        session.post(self.channel, cancel)
+        self.channel.ignore();
+        self.channel.post(cancel)
     }
 }
 

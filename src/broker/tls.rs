@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use mio::{Evented, Poll, PollOpt, Ready, Token};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -428,16 +427,27 @@ impl<S> Stream<S> {
 }
 
 impl<S: Read + Write> Read for Stream<S> {
+    /// Fills the buffer, unless there is no more at the moment: less than that means so.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.connection.reader().read(buffer) {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.connection.reader().read(&mut buffer[filled..]) {
+                Ok(length) if length > 0 => {
+                    filled += length;
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A peer that hangs up without TLS's farewell: AMQP has its own.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                result => return result,
+                // The end, or a peer that hangs up without TLS's farewell: AMQP has its own.
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
             }
-            if self.connection.read_tls(&mut self.socket)? == 0 {
-                return Ok(0);
+            match self.connection.read_tls(&mut self.socket) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // It comes again.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
             }
             let processed = self.connection.process_new_packets();
             // An alert, or an answer to a change of keys. If it has to wait, the next write takes it
@@ -450,6 +460,7 @@ impl<S: Read + Write> Read for Stream<S> {
             }
             processed.map_err(io::Error::other)?;
         }
+        Ok(filled)
     }
 }
 
@@ -470,31 +481,5 @@ impl<S: Read + Write> Write for Stream<S> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.socket.flush()
-    }
-}
-
-impl<S: Evented> Evented for Stream<S> {
-    fn register(
-        &self,
-        poll: &Poll,
-        token: Token,
-        interest: Ready,
-        opts: PollOpt,
-    ) -> io::Result<()> {
-        self.socket.register(poll, token, interest, opts)
-    }
-
-    fn reregister(
-        &self,
-        poll: &Poll,
-        token: Token,
-        interest: Ready,
-        opts: PollOpt,
-    ) -> io::Result<()> {
-        self.socket.reregister(poll, token, interest, opts)
-    }
-
-    fn deregister(&self, poll: &Poll) -> io::Result<()> {
-        self.socket.deregister(poll)
     }
 }

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::select;
 use nix::poll::PollFlags;
 
+use crate::bell::{Receiver, Sender, bounded};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::envelope::{self, Envelope};
@@ -248,7 +249,7 @@ fn invite(form: &Form, talk: &Talk) {
 }
 
 fn whole_stdin(interrupt: &Interrupt) -> Result<Vec<u8>, Error> {
-    let (sender, read) = bounded(1);
+    let (sender, read) = crossbeam_channel::bounded(1);
     spawn(move || {
         let _ = sender.send(read_whole(&Source::StandardInput));
     })?;
@@ -494,7 +495,7 @@ mod tests {
     fn read(request: Request) -> Result<Vec<(Vec<u8>, String)>, Error> {
         let input = open(request, &Interrupt::default(), &Talk::new(true))?;
         let mut items = Vec::new();
-        for batch in input.batches {
+        for batch in input.batches.inner() {
             items.extend(
                 batch?
                     .into_iter()
@@ -546,7 +547,7 @@ mod tests {
             ..request(&[], Form::Envelopes)
         };
         let input = open(input, &Interrupt::default(), &Talk::new(true)).unwrap();
-        let batches: Vec<_> = input.batches.iter().collect();
+        let batches: Vec<_> = input.batches.inner().iter().collect();
         assert_eq!(batches.len(), 2);
         assert_eq!(batches[0].as_ref().unwrap()[0].envelope.body, b"a");
         let error = batches[1].as_ref().unwrap_err().to_string();

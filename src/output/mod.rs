@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use nix::poll::PollFlags;
 
+use crate::bell::{self, Receiver};
 use crate::color::Paint;
 use crate::interrupt::Interrupt;
 use crate::message::{Message, envelope};
@@ -234,7 +235,7 @@ impl Writer {
     /// Those of the system, if it has no more threads.
     pub fn spawn(mut output: Box<dyn Output>) -> io::Result<Self> {
         let (work, todo) = unbounded();
-        let (reports, written) = unbounded();
+        let (reports, written) = bell::unbounded();
         let orders = Arc::new(AtomicUsize::new(0));
         let writer = Self {
             prompt: None,
@@ -358,6 +359,7 @@ mod tests {
     fn report(writer: &Writer) -> io::Result<()> {
         writer
             .written()
+            .inner()
             .recv_timeout(Duration::from_secs(5))
             .unwrap()
     }
@@ -411,6 +413,7 @@ mod tests {
         assert!(
             writer
                 .written()
+                .inner()
                 .recv_timeout(Duration::from_secs(5))
                 .is_err()
         );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use amiquip::{FieldTable, QueueDeclareOptions};
 use nix::sys::signal::Signal;
 
-use crate::support::{Observer, hello, queue, shell};
+use crate::support::{Files, Observer, hello, queue, shell};
 
 const WAITING: &str = " [*] Waiting for messages. To exit press CTRL+C\n";
 
@@ -205,6 +205,59 @@ fn without_acknowledgements_a_slow_reader_pauses_the_broker() {
     let (outcome, _) = receiver.stop(Signal::SIGINT);
     assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
     assert!(lines.next().is_none());
+}
+
+#[test]
+fn big_messages_wait_in_the_broker_for_a_slow_reader() {
+    const SIZE: usize = 1 << 20;
+    const COUNT: usize = 200;
+    let (queue, mut observer) = filled("big", 0);
+    let directory = Files::new();
+    let body = "x".repeat(SIZE);
+    let file = directory.write("body", &body);
+    hello(["send", "--quiet", "-q", &queue, "--count"])
+        .args([COUNT.to_string().as_str(), "-f", file.to_str().unwrap()])
+        .run()
+        .printed("");
+    // The prefetch allows all of them.
+    let mut receiver = hello(["receive", "-o", "body", "--heartbeat", "1s", &queue]).spawn();
+    let mut unread = BufReader::new(receiver.stop_reading());
+    // Longer than it takes to take a connection for dead on which nothing is read.
+    thread::sleep(Duration::from_secs(4));
+    let peak = receiver.peak_memory();
+    assert!(peak < 64 << 10, "{peak} KiB");
+    let mut line = String::new();
+    for _ in 0..COUNT {
+        line.clear();
+        unread.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end().len(), SIZE);
+    }
+    let peak = receiver.peak_memory();
+    assert!(peak < 64 << 10, "{peak} KiB");
+    observer.settles_at(&queue, 0);
+    let (outcome, _) = receiver.stop(Signal::SIGINT);
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_slow_reader_of_big_messages_does_not_keep_the_user_from_leaving() {
+    let (queue, mut observer) = filled("big", 0);
+    let directory = Files::new();
+    let file = directory.write("body", &"x".repeat(1 << 20));
+    hello(["send", "--quiet", "-q", &queue, "--count", "100", "-f"])
+        .args([file])
+        .run()
+        .printed("");
+    let mut receiver = hello(["receive", "-o", "body", &queue]).spawn();
+    let unread = receiver.stop_reading();
+    thread::sleep(Duration::from_secs(1));
+    let peak = receiver.peak_memory();
+    let (outcome, took) = receiver.stop(Signal::SIGINT);
+    drop(unread);
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(peak < 64 << 10, "{peak} KiB");
+    observer.settles_at(&queue, 100);
 }
 
 #[test]

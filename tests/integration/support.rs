@@ -181,6 +181,16 @@ impl Running {
         self.child.id()
     }
 
+    /// The most memory that it has used so far, in KiB. Linux only.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        peak.trim_end_matches("kB").trim().parse().unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(
             Pid::from_raw(i32::try_from(self.child.id()).unwrap()),

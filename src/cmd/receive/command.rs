@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::signal::Signal;
 
 use super::account::Account;
@@ -19,6 +18,7 @@ use super::job::{self, Done, Jobs, MERCY};
 use super::line::Line;
 use super::reply::{Address, Replies};
 use super::{End, LULL, Limits, has_come};
+use crate::bell::{Receiver, Sender, unbounded};
 use crate::broker::Connector;
 use crate::broker::handler::{Event, Handler, Outcome, Ticket};
 use crate::cli::{self, OnFailure};

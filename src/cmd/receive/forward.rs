@@ -4,9 +4,10 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use super::outlet::Outlet;
+use crate::bell::{self, Receiver};
 use crate::broker::Connector;
 use crate::broker::publisher::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
@@ -39,7 +40,7 @@ impl Forward {
         talk: Talk,
     ) -> io::Result<Self> {
         let (batches, boundaries) = unbounded();
-        let (reports, confirmed) = unbounded();
+        let (reports, confirmed) = bell::unbounded();
         let ledger = Confirmed {
             broker: connector.broker(),
             reports: reports.clone(),
@@ -93,9 +94,9 @@ impl Forward {
 /// Tells which batches are confirmed.
 struct Confirmed {
     broker: String,
-    reports: Sender<io::Result<()>>,
+    reports: bell::Sender<io::Result<()>>,
     /// The number of the last message of each batch.
-    boundaries: Receiver<u64>,
+    boundaries: crossbeam_channel::Receiver<u64>,
     /// Those of the batches that are not yet told.
     waiting: VecDeque<u64>,
     /// The messages that are being sent, by number.

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::environment::variables;
+use crate::bell;
 use crate::broker::handler::Ticket;
 use crate::error::Error;
 use crate::message::Message;
@@ -135,13 +136,13 @@ pub struct Jobs {
     hidden: Vec<OsString>,
     sender: Sender<Task>,
     waiting: Receiver<Task>,
-    done: Sender<Done>,
+    done: bell::Sender<Done>,
 }
 
 impl Jobs {
     /// At most so many jobs at a time, none of which is started yet. What becomes of each message is
     /// sent to `done`.
-    pub fn new(most: usize, command: Vec<OsString>, done: Sender<Done>) -> Self {
+    pub fn new(most: usize, command: Vec<OsString>, done: bell::Sender<Done>) -> Self {
         let (sender, waiting) = unbounded();
         Self {
             most,
@@ -210,7 +211,7 @@ impl Jobs {
 ///
 /// Where the next task is at hand, its command begins before word of the last one's end wakes those
 /// who have to act on it: they do so while it runs.
-fn work(waiting: &Receiver<Task>, done: &Sender<Done>) {
+fn work(waiting: &Receiver<Task>, done: &bell::Sender<Done>) {
     while let Ok(task) = waiting.recv() {
         let mut started = task.start();
         loop {

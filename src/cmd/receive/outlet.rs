@@ -3,8 +3,7 @@
 use std::io;
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Sender, unbounded};
-
+use crate::bell::{Sender, unbounded};
 use crate::broker::Connector;
 use crate::broker::publisher::Options;
 use crate::cmd::sending::{Ledger, Pace, Patience, Sending, Supply, Template};

@@ -63,7 +63,7 @@ pub fn run(
         let written = match sink.hand_over(batch) {
             Some(written) => Ok(written),
             None => select! {
-                recv(sink.done()) -> written => written,
+                recv(sink.done().inner()) -> written => written,
                 recv(context.interrupt.receiver()) -> _ => break End::Stopped,
                 recv(over) -> _ => break End::TimeIsUp,
             },

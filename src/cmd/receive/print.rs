@@ -7,6 +7,7 @@ use super::account::Account;
 use super::forward::Forward;
 use super::line::{Line, Source};
 use super::{End, LULL, Limits, has_come};
+use crate::bell::Receiver;
 use crate::broker::Session;
 use crate::broker::consumer::{self, Consumer, Event, Inflow};
 use crate::cmd::Context;
@@ -45,7 +46,7 @@ impl Sink {
     }
 
     /// A report for each batch that could not be done at once, in order.
-    pub fn done(&self) -> &crossbeam_channel::Receiver<io::Result<()>> {
+    pub fn done(&self) -> &Receiver<io::Result<()>> {
         match self {
             Self::Writer(writer) => writer.written(),
             Self::Forward(forward) => forward.confirmed(),

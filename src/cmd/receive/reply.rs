@@ -2,10 +2,9 @@
 
 use std::io;
 
-use crossbeam_channel::Sender;
-
 use super::job::Done;
 use super::outlet::Outlet;
+use crate::bell::Sender;
 use crate::broker::Connector;
 use crate::broker::handler::Ticket;
 use crate::broker::publisher::Fate;

@@ -4,8 +4,6 @@ mod supply;
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::never;
-
 use crate::broker::publisher::{Event, Fate, Options, Publisher};
 use crate::broker::{Backoff, Connector, Session, topology};
 use crate::error::{Error, listed};
@@ -170,7 +168,7 @@ impl<L: Ledger> Sending<L> {
                 return Ok(Pause::Refused);
             }
             let may_publish = has_room && stop.is_none();
-            let mut batches = never();
+            let mut batches = None;
             if may_publish && not_yet.is_none() {
                 match self.supply.next() {
                     Next::Message(message) => match self.obstacle(publisher, &message) {
@@ -186,7 +184,7 @@ impl<L: Ledger> Sending<L> {
                             continue;
                         }
                     },
-                    Next::Later => batches = self.supply.batches(),
+                    Next::Later => batches = Some(self.supply.batches()),
                     Next::Nothing => {
                         stop = Some(self.supply.failure().map_or(Ok(Pause::Done), Err));
                         continue;
@@ -197,7 +195,7 @@ impl<L: Ledger> Sending<L> {
                 Some(Ok(Pause::Done)) => self.ledger.replies_by(),
                 _ => not_yet.filter(|_| may_publish),
             };
-            match publisher.wait(&batches, at_most)? {
+            match publisher.wait(batches, at_most)? {
                 Event::Reply(message) => self.ledger.reply(&message),
                 Event::Input(batch) => self.supply.add(batch),
                 Event::Interrupted => {

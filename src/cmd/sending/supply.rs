@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crossbeam_channel::{Receiver, TryRecvError, never};
+use crossbeam_channel::TryRecvError;
 
+use crate::bell::Receiver;
 use crate::error::Error;
 use crate::input::{Input, Item, Place};
 use crate::message::envelope::Envelope;
@@ -152,14 +153,10 @@ impl Supply {
         }
     }
 
-    /// What is to come, for `select!`; what it gives belongs into [`Supply::add`].
+    /// What is to come; what it gives belongs into [`Supply::add`].
     #[must_use]
-    pub fn batches(&self) -> Receiver<Result<Vec<Item>, Error>> {
-        if self.is_over {
-            never()
-        } else {
-            self.batches.clone()
-        }
+    pub fn batches(&self) -> &Receiver<Result<Vec<Item>, Error>> {
+        &self.batches
     }
 
     /// Adds what came from [`Supply::batches`]; `None` is the end.
@@ -261,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_goes_first_and_in_order() {
-        let (sender, batches) = crossbeam_channel::unbounded();
+        let (sender, batches) = crate::bell::unbounded();
         let items = |range: std::ops::Range<u64>| {
             range
                 .map(|n| Item {

@@ -1,0 +1,501 @@
+//! The connection's socket: what is read from it and written to it, and by whom.
+//!
+//! Two threads have to do with it. The library's runs the connection and reads as long as nobody else
+//! does. A thread that waits for messages reads by itself, so that none has to be handed over from
+//! thread to thread: a hand-over costs more than all else that is done for a small message. It then
+//! *drives*, and gives the wheel back before it asks the library for anything ([`Wire::hand_back`]).
+//! Whoever reads sorts what came: methods for the library, and for us what has to do with messages.
+//!
+//! What is written goes to the socket at once if it takes it, whoever writes, and what it does not take
+//! at once goes when it does, in order.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::unix::EventedFd;
+use mio::{Poll, PollOpt, Ready, SetReadiness, Token};
+
+use super::arrivals::{Arrival, Reader};
+use super::frames;
+use crate::bell::Bell;
+
+/// A connection's socket.
+pub struct Wire<S> {
+    state: Mutex<State<S>>,
+    /// Has the library read what there is for it.
+    readiness: SetReadiness,
+    /// Rung for whoever drives.
+    bell: Bell,
+    /// How many bytes have been written.
+    written: AtomicU64,
+}
+
+struct State<S> {
+    stream: S,
+    /// Tells the library's poll of the socket, while it is the library's thread that reads.
+    watch: Option<Watch>,
+    chunk: Chunk,
+    reader: Reader,
+    /// What the library is to read next.
+    incoming: Queue,
+    /// When the library was last given something to read.
+    fed: Instant,
+    /// What the socket has not yet taken.
+    outgoing: VecDeque<Queue>,
+    /// Somebody who waits for messages reads.
+    is_driven: bool,
+    /// Nothing more comes: the peer has closed the connection, or it failed.
+    end: Option<io::Result<()>>,
+    /// The library's thread is gone.
+    is_left: bool,
+}
+
+/// How many bytes are read at a time.
+const CHUNK: usize = 1 << 17;
+
+/// How many bytes are read before something else may be done.
+const TURN: usize = 1 << 20;
+
+/// The library takes a connection on which it reads nothing for dead, so it is given a heartbeat when
+/// nothing but messages came for so long: less than a heartbeat's shortest interval.
+pub const HUNGER: Duration = Duration::from_millis(250);
+
+pub const HEARTBEAT: [u8; 8] = [frames::HEARTBEAT, 0, 0, 0, 0, 0, 0, frames::FRAME_END];
+
+impl<S> Wire<S> {
+    /// The wire to `stream`, of which `watch` tells the library's poll; no frame on it is longer than
+    /// `frame_max`. The library is to read `replay` first.
+    pub fn new(
+        stream: S,
+        watch: Option<Watch>,
+        readiness: SetReadiness,
+        bell: Bell,
+        frame_max: usize,
+        replay: Vec<u8>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                stream,
+                watch,
+                chunk: Chunk::new(),
+                reader: Reader::new(frame_max),
+                incoming: Queue::of(replay),
+                fed: Instant::now(),
+                outgoing: VecDeque::new(),
+                is_driven: false,
+                end: None,
+                is_left: false,
+            }),
+            readiness,
+            bell,
+            written: AtomicU64::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The library's poll can be told from here on.
+    pub fn begin(&self) {
+        self.state().watch();
+        self.wake_library();
+    }
+
+    /// What is rung for whoever drives, and by whatever else it waits for.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// From here on what comes with messages on this channel is kept, and nothing else: until the
+    /// channel or the connection is closed, which makes an end of [`Wire::post`], too.
+    pub fn open(&self, channel: u16) {
+        let mut state = self.state();
+        state.reader.arrivals.clear();
+        state.reader.channel = Some(channel);
+        state.reader.is_ignored = false;
+    }
+
+    /// From here on nothing that comes is kept.
+    pub fn ignore(&self) {
+        let mut state = self.state();
+        state.reader.is_ignored = true;
+        state.reader.arrivals.clear();
+    }
+
+    /// From here on nothing that comes is kept, and nothing more is posted.
+    pub fn close(&self) {
+        self.state().reader.channel = None;
+    }
+
+    /// Moves what came to the end of `came`.
+    pub fn take(&self, came: &mut VecDeque<Arrival>) {
+        came.extend(self.state().reader.arrivals.drain(..));
+    }
+
+    /// How many bytes have been written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether the library's thread is gone, and with it the connection.
+    pub fn is_left(&self) -> bool {
+        self.state().is_left
+    }
+
+    /// From here on whoever calls reads, and the library does not.
+    pub fn drive(&self) {
+        let mut state = self.state();
+        if !state.is_driven {
+            state.is_driven = true;
+            state.watch();
+        }
+    }
+
+    /// From here on the library reads.
+    pub fn hand_back(&self) {
+        let mut state = self.state();
+        if state.is_driven {
+            state.is_driven = false;
+            // What is there to be read from the socket, it is told by its poll.
+            state.watch();
+        }
+    }
+
+    /// What whoever drives has to wait for: whether there is anything to read, as far as is known, and
+    /// to write.
+    pub fn awaits(&self) -> (bool, bool) {
+        let state = self.state();
+        (state.end.is_none(), !state.outgoing.is_empty())
+    }
+
+    /// Keeps the library from taking the connection for dead while nobody reads.
+    pub fn feed(&self) {
+        let mut state = self.state();
+        state.feed();
+        if !state.incoming.is_empty() {
+            self.wake_library();
+        }
+    }
+
+    /// Says what the library is to read, too.
+    pub fn answer(&self, frames: &[u8]) {
+        self.state().incoming.bytes.extend(frames);
+        self.wake_library();
+    }
+
+    fn wake_library(&self) {
+        // Its poll is gone only with its thread.
+        let _ = self
+            .readiness
+            .set_readiness(Ready::readable() | Ready::writable());
+    }
+
+    /// The library has nothing to read: its poll need not say that it has. That it may write is always
+    /// so.
+    fn let_library_rest(&self) {
+        let _ = self.readiness.set_readiness(Ready::writable());
+    }
+
+    /// What it is made of.
+    #[cfg(test)]
+    pub fn stream<T>(&self, look: impl FnOnce(&S) -> T) -> T {
+        look(&self.state().stream)
+    }
+
+    /// The library's thread is gone.
+    pub fn leave(&self) {
+        self.state().is_left = true;
+        self.bell.ring();
+    }
+}
+
+impl<S: Read> Wire<S> {
+    /// Reads what has come, sorts it, and lets the library have its part.
+    pub fn read(&self) {
+        let mut state = self.state();
+        let mut turn = 0;
+        // Where more is there than there was room for, nobody may tell of it again.
+        while let Some(length) = state.read() {
+            turn += length;
+            if turn > TURN {
+                break;
+            }
+        }
+        if !state.incoming.is_empty() || state.end.is_some() {
+            self.wake_library();
+        }
+    }
+}
+
+impl<S: Write> Wire<S> {
+    /// Sends whole frames on the channel for messages, unless it is closed, and says whether it is not.
+    pub fn post(&self, channel: u16, frames: Vec<u8>) -> bool {
+        let mut state = self.state();
+        let is_open =
+            state.reader.channel == Some(channel) && state.end.is_none() && !state.is_left;
+        if is_open {
+            self.send(&mut state, frames);
+        }
+        is_open
+    }
+
+    /// Sends what the library has to say.
+    pub fn say(&self, frames: Vec<u8>) {
+        let mut state = self.state();
+        self.send(&mut state, frames);
+        if state.is_driven && !state.outgoing.is_empty() {
+            // Whoever drives may be waiting for something to read only.
+            self.bell.ring();
+        }
+    }
+
+    fn send(&self, state: &mut State<S>, frames: Vec<u8>) {
+        state.outgoing.push_back(Queue::of(frames));
+        if state.outgoing.len() == 1 {
+            state.write(&self.written);
+            state.watch();
+        }
+    }
+
+    /// Writes what the socket takes of what waits.
+    pub fn write(&self) {
+        let mut state = self.state();
+        state.write(&self.written);
+        state.watch();
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// What the library reads. If that is nothing, and it has read something since the last time, it has
+    /// now dealt with that.
+    pub fn read_for_library(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state();
+        let mut turn = 0;
+        while state.incoming.is_empty() && !state.is_driven && state.end.is_none() {
+            if !state.outgoing.is_empty() {
+                state.write(&self.written);
+                state.watch();
+            }
+            if turn > TURN {
+                self.wake_library();
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let more = state.read();
+            if !state.reader.arrivals.is_empty() {
+                self.bell.ring();
+            }
+            match more {
+                Some(length) => turn += length,
+                None => break,
+            }
+        }
+        if !state.incoming.is_empty() {
+            state.fed = Instant::now();
+            return Ok(state.incoming.read(buffer));
+        }
+        match &mut state.end {
+            // What it is told once is enough.
+            Some(end) => std::mem::replace(end, Ok(())).map(|()| 0),
+            None => {
+                self.let_library_rest();
+                self.bell.ring();
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+}
+
+impl<S> State<S> {
+    fn watch(&mut self) {
+        let wanted = match (self.is_driven || self.end.is_some(), &self.outgoing) {
+            (true, _) => Ready::empty(),
+            (false, outgoing) if outgoing.is_empty() => Ready::readable(),
+            (false, _) => Ready::readable() | Ready::writable(),
+        };
+        let watched = self.watch.as_mut().map_or(Ok(()), |it| it.set(wanted));
+        if let (Err(error), None) = (watched, &self.end) {
+            self.end = Some(Err(error));
+        }
+    }
+
+    fn feed(&mut self) {
+        if self.incoming.is_empty() && self.fed.elapsed() > HUNGER {
+            self.incoming.bytes.extend(HEARTBEAT);
+        }
+    }
+}
+
+impl<S: Read> State<S> {
+    /// Reads what has come, up to a chunk, and sorts it. Returns how much it was if there may be more.
+    fn read(&mut self) -> Option<usize> {
+        let room = self.chunk.room();
+        let most = room.len();
+        let length = match self.stream.read(room) {
+            Ok(0) => return self.end_with(Ok(())),
+            Ok(length) => length,
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => None,
+                    _ => self.end_with(Err(error)),
+                };
+            }
+        };
+        self.chunk.filled += length;
+        let read = self
+            .reader
+            .read(self.chunk.bytes(), &mut self.incoming.bytes);
+        match read {
+            Ok(read) => self.chunk.remove(read),
+            Err(error) => return self.end_with(Err(error)),
+        }
+        self.feed();
+        (length == most).then_some(length)
+    }
+
+    fn end_with(&mut self, end: io::Result<()>) -> Option<usize> {
+        self.end = Some(end);
+        self.watch();
+        None
+    }
+}
+
+impl<S: Write> State<S> {
+    /// Writes what the socket takes.
+    fn write(&mut self, written: &AtomicU64) {
+        while let Some(first) = self.outgoing.front_mut() {
+            match self.stream.write(first.rest()) {
+                Ok(length) if length > 0 => {
+                    written.fetch_add(length as u64, Ordering::Relaxed);
+                    first.advance(length);
+                    if first.is_empty() {
+                        self.outgoing.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Nothing can be written any more. Why shows where it is read: the broker's last words
+                // may be there.
+                Ok(_) | Err(_) => self.outgoing.clear(),
+            }
+        }
+    }
+}
+
+/// Tells a poll of a socket, and can be made to tell it nothing, by any thread: it is a poll of its own
+/// in the other.
+pub struct Watch {
+    poll: Poll,
+    socket: TcpStream,
+    watched: Ready,
+}
+
+impl Watch {
+    /// Tells nothing yet.
+    ///
+    /// # Errors
+    /// Those of the system, if it has no more file descriptors.
+    pub fn new(socket: TcpStream) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            socket,
+            watched: Ready::empty(),
+        })
+    }
+
+    /// The file that is to be registered with the poll.
+    pub fn file(&self) -> i32 {
+        self.poll.as_raw_fd()
+    }
+
+    fn set(&mut self, wanted: Ready) -> io::Result<()> {
+        if wanted == self.watched {
+            return Ok(());
+        }
+        let file = self.socket.as_raw_fd();
+        let socket = EventedFd(&file);
+        if wanted.is_empty() {
+            self.poll.deregister(&socket)?;
+        } else if self.watched.is_empty() {
+            self.poll
+                .register(&socket, Token(0), wanted, PollOpt::level())?;
+        } else {
+            self.poll
+                .reregister(&socket, Token(0), wanted, PollOpt::level())?;
+        }
+        self.watched = wanted;
+        Ok(())
+    }
+}
+
+/// What was read from the socket and is not yet dealt with: the beginning of a frame.
+struct Chunk {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self {
+            bytes: vec![0; CHUNK],
+            filled: 0,
+        }
+    }
+
+    /// Where to read to. A frame that is longer than all there is gets more, while it comes.
+    fn room(&mut self) -> &mut [u8] {
+        if self.filled == self.bytes.len() {
+            self.bytes.resize(2 * self.filled, 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
+    fn remove(&mut self, length: usize) {
+        self.bytes.copy_within(length..self.filled, 0);
+        self.filled -= length;
+    }
+}
+
+/// Bytes that leave at the front.
+struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Queue {
+    fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, start: 0 }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.start += length;
+        if self.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let length = self.rest().len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.rest()[..length]);
+        self.advance(length);
+        length
+    }
+}
