@@ -50,6 +50,8 @@ pub struct Reader {
     frame_max: usize,
     /// The channel for messages; `None` if there is none, or it is closed.
     pub channel: Option<u16>,
+    /// How many limits were set on it by us, of which the library knows nothing, and are not answered.
+    pub limits: usize,
     /// Nobody wants to know what comes on it.
     pub is_ignored: bool,
     /// What came on it and has to do with messages.
@@ -89,6 +91,7 @@ impl Reader {
         Self {
             frame_max,
             channel: None,
+            limits: 0,
             is_ignored: false,
             arrivals: Vec::new(),
             content: None,
@@ -162,6 +165,10 @@ impl Reader {
                 multiple: fields.byte()? & 1 != 0,
                 is_ack: method == frames::BASIC_ACK,
             }),
+            frames::BASIC_QOS_OK if self.limits > 0 && self.channel == Some(channel) => {
+                self.limits -= 1;
+                return Ok(true);
+            }
             frames::CHANNEL_CLOSE if self.channel == Some(channel) => {
                 self.channel = None;
                 return Ok(false);

@@ -223,10 +223,8 @@ impl Consumer<'_> {
             .wait(&format!("deliver from queue {}", self.queue));
         if !self.inflow.no_ack {
             let prefetch = self.inflow.options.prefetch(self.inflow.flow.left());
-            self.channel
-                .library()
-                .and_then(|channel| channel.qos(0, prefetch, false))
-                .map_err(|error| self.error(error))?;
+            let limited = self.channel.limit(prefetch);
+            limited.map_err(|error| self.error(error))?;
         }
         self.subscribe()
     }
@@ -354,7 +352,7 @@ impl Consumer<'_> {
             return Ok(());
         }
         let ack = frames::ack(self.channel.number(), receipt.tag, true);
-        self.channel.post(ack).map_err(|error| self.error(error))
+        self.channel.post(&ack).map_err(|error| self.error(error))
     }
 
     /// Takes no more messages. Those that are not yet handed over go back to the queue; where the

@@ -7,6 +7,7 @@ use amiquip::{Channel, Confirm};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::arrivals::Arrival;
+use super::frames;
 use super::stream::Link;
 use super::wire::Wire;
 
@@ -61,11 +62,21 @@ impl ContentChannel {
     ///
     /// # Errors
     /// If the channel is gone, with the reason.
-    pub fn post(&self, frames: Vec<u8>) -> Result<(), amiquip::Error> {
+    pub fn post(&self, frames: &[u8]) -> Result<(), amiquip::Error> {
         if self.wire.post(self.number, frames) {
             return Ok(());
         }
         Err(self.why())
+    }
+
+    /// Lets the broker send consumers that come from now on so many messages ahead of their
+    /// acknowledgement. Nobody waits for the answer: if it is a refusal, the channel is gone.
+    ///
+    /// # Errors
+    /// As [`ContentChannel::post`].
+    pub fn limit(&self, prefetch: u16) -> Result<(), amiquip::Error> {
+        self.wire.expect_limit();
+        self.post(&frames::limit(self.number, prefetch))
     }
 
     /// Moves what came to the end of `came`.

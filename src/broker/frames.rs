@@ -28,6 +28,8 @@ pub type Method = (u16, u16);
 
 pub const CONNECTION_CLOSE: Method = (10, 50);
 pub const CHANNEL_CLOSE: Method = (20, 40);
+pub const BASIC_QOS: Method = (60, 10);
+pub const BASIC_QOS_OK: Method = (60, 11);
 pub const BASIC_CANCEL: Method = (60, 30);
 pub const BASIC_PUBLISH: Method = (60, 40);
 pub const BASIC_RETURN: Method = (60, 50);
@@ -170,6 +172,19 @@ fn settlement(channel: u16, method: Method, tag: u64, flag: bool) -> Vec<u8> {
     put_method(&mut out, channel, method, |out| {
         out.extend(tag.to_be_bytes());
         out.push(u8::from(flag));
+    });
+    out
+}
+
+/// Limits how many messages are sent ahead of their acknowledgement to each consumer that comes.
+pub fn limit(channel: u16, prefetch: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_method(&mut out, channel, BASIC_QOS, |out| {
+        // In bytes, which RabbitMQ knows nothing of: no limit.
+        out.extend([0; 4]);
+        out.extend(prefetch.to_be_bytes());
+        // For each consumer, not for all of the channel's.
+        out.push(0);
     });
     out
 }

@@ -226,14 +226,15 @@ impl Handler<'_> {
             done.rejected += u64::from(outcome == Outcome::Reject);
         }
         let channel = self.channel.number();
-        self.post(match outcome {
+        let frame = match outcome {
             Outcome::Acknowledge => frames::ack(channel, tag, false),
             Outcome::Reject => frames::reject(channel, tag, false),
             Outcome::Requeue => frames::reject(channel, tag, true),
-        })
+        };
+        self.post(&frame)
     }
 
-    fn post(&mut self, frames: Vec<u8>) -> Result<(), Error> {
+    fn post(&mut self, frames: &[u8]) -> Result<(), Error> {
         self.channel.post(frames).map_err(|error| self.error(error))
     }
 
@@ -253,23 +254,24 @@ impl Handler<'_> {
         }
         // What is not ready any more may be on its way to us. The broker answers on the consumer's own
         // channel only after that.
-        self.limit()?;
+        let prefetch = self.prefetch();
+        self.channel
+            .library()
+            .and_then(|channel| channel.qos(0, prefetch, false))
+            .map_err(|error| self.error(error))?;
         Ok(match &mut self.subscription {
             Some(subscription) => subscription.is_empty(),
             None => true,
         })
     }
 
-    fn limit(&mut self) -> Result<(), Error> {
-        let prefetch = self.tally.options.prefetch(self.tally.hands.left());
-        self.channel
-            .library()
-            .and_then(|channel| channel.qos(0, prefetch, false))
-            .map_err(|error| self.error(error))
+    fn prefetch(&self) -> u16 {
+        self.tally.options.prefetch(self.tally.hands.left())
     }
 
     fn subscribe(&mut self) -> Result<(), Error> {
-        self.limit()?;
+        let limited = self.channel.limit(self.prefetch());
+        limited.map_err(|error| self.error(error))?;
         let options = &self.tally.options;
         let (channel, queue) = (self.channel, self.queue);
         let subscription = Subscription::new(channel, queue, options, false, None);
@@ -281,7 +283,7 @@ impl Handler<'_> {
     fn unsubscribe(&mut self) -> Result<(), Error> {
         let unwanted = self.subscription.take().map(Subscription::cancel);
         for content in unwanted.into_iter().flatten() {
-            self.post(frames::reject(self.channel.number(), content.tag, true))?;
+            self.post(&frames::reject(self.channel.number(), content.tag, true))?;
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ impl<'s, 'q> Peek<'s, 'q> {
 
     fn get(&self) -> Result<Option<Content>, amiquip::Error> {
         let get = frames::get(self.channel.number(), self.queue.as_str());
-        self.channel.post(get)?;
+        self.channel.post(&get)?;
         let mut came = VecDeque::new();
         let listening = self.session.wire.bell().listen();
         let got = loop {

@@ -170,8 +170,9 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut self.batch);
-        self.channel.post(batch).map_err(|error| self.error(error))
+        let posted = self.channel.post(&self.batch);
+        self.batch.clear();
+        posted.map_err(|error| self.error(error))
     }
 
     /// Takes the oldest message out if its fate is known.

@@ -135,7 +135,7 @@ impl<S: Write> Write for LoggedIn<S> {
             rest = others;
         }
         if !said.is_empty() {
-            self.wire.say(said);
+            self.wire.say(&said);
         }
         Ok(bytes.len())
     }
@@ -571,11 +571,11 @@ mod tests {
         for width in 1..=expected.len() {
             let mut stream = logged_in(width, Vec::new(), b"");
             stream.write_all(&declare).unwrap();
-            stream.wire.post(1, posted[0].clone());
+            stream.wire.post(1, &posted[0]);
             stream.write_all(&declare.repeat(2)).unwrap();
             // There is no such channel.
-            assert!(!stream.wire.post(2, vec![9; 10]));
-            stream.wire.post(1, posted[1].clone());
+            assert!(!stream.wire.post(2, &[9; 10]));
+            stream.wire.post(1, &posted[1]);
             stream.write_all(&declare).unwrap();
             assert_eq!(written(&stream), expected, "{width}");
             assert_eq!(stream.wire.written(), expected.len() as u64);
@@ -588,15 +588,17 @@ mod tests {
         let message = content(frames::BASIC_DELIVER, deliver, b"hello");
         for (channel, method) in [(1, frames::CHANNEL_CLOSE), (0, frames::CONNECTION_CLOSE)] {
             let came = [&message[..], &method_frame(channel, method, b""), &message].concat();
-            let mut stream = logged_in(usize::MAX, came, b"");
-            stream.wire.post(1, vec![1; 10]);
-            read_all(&mut stream).unwrap();
+            let stream = logged_in(usize::MAX, came, b"");
+            stream.wire.post(1, &[1; 10]);
+            // The first of two would block.
+            stream.wire.read();
+            stream.wire.read();
             assert_eq!(arrivals(&stream).len(), 1);
-            stream.wire.post(1, vec![2; 10]);
+            stream.wire.post(1, &[2; 10]);
             assert_eq!(written(&stream), [1; 10]);
             // It may be opened again.
             stream.wire.open(1);
-            stream.wire.post(1, vec![3; 10]);
+            stream.wire.post(1, &[3; 10]);
             assert_eq!(written(&stream).len(), 20);
         }
     }

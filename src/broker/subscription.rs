@@ -179,7 +179,7 @@ impl<'c> Subscription<'c> {
         // The library, which knows nothing of it, still needs somebody who listens.
         std::mem::forget(consumer);
         self.channel.ignore();
-        self.channel.post(cancel)
+        self.channel.post(&cancel)
     }
 }
 

@@ -46,7 +46,7 @@ struct State<S> {
     /// When the library was last given something to read.
     fed: Instant,
     /// What the socket has not yet taken.
-    outgoing: VecDeque<Queue>,
+    outgoing: Queue,
     /// Somebody who waits for messages reads.
     is_driven: bool,
     /// Nothing more comes: the peer has closed the connection, or it failed.
@@ -86,7 +86,7 @@ impl<S> Wire<S> {
                 reader: Reader::new(frame_max),
                 incoming: Queue::of(replay),
                 fed: Instant::now(),
-                outgoing: VecDeque::new(),
+                outgoing: Queue::of(Vec::new()),
                 is_driven: false,
                 end: None,
                 is_left: false,
@@ -119,6 +119,12 @@ impl<S> Wire<S> {
         state.reader.arrivals.clear();
         state.reader.channel = Some(channel);
         state.reader.is_ignored = false;
+        state.reader.limits = 0;
+    }
+
+    /// The broker is to be asked to set a limit, and its answer is not the library's.
+    pub fn expect_limit(&self) {
+        self.state().reader.limits += 1;
     }
 
     /// From here on nothing that comes is kept.
@@ -235,7 +241,7 @@ impl<S: Read> Wire<S> {
 
 impl<S: Write> Wire<S> {
     /// Sends whole frames on the channel for messages, unless it is closed, and says whether it is not.
-    pub fn post(&self, channel: u16, frames: Vec<u8>) -> bool {
+    pub fn post(&self, channel: u16, frames: &[u8]) -> bool {
         let mut state = self.state();
         let is_open =
             state.reader.channel == Some(channel) && state.end.is_none() && !state.is_left;
@@ -246,7 +252,7 @@ impl<S: Write> Wire<S> {
     }
 
     /// Sends what the library has to say.
-    pub fn say(&self, frames: Vec<u8>) {
+    pub fn say(&self, frames: &[u8]) {
         let mut state = self.state();
         self.send(&mut state, frames);
         if state.is_driven && !state.outgoing.is_empty() {
@@ -255,19 +261,21 @@ impl<S: Write> Wire<S> {
         }
     }
 
-    fn send(&self, state: &mut State<S>, frames: Vec<u8>) {
-        state.outgoing.push_back(Queue::of(frames));
-        if state.outgoing.len() == 1 {
-            state.write(&self.written);
+    fn send(&self, state: &mut State<S>, frames: &[u8]) {
+        let sent = if state.outgoing.is_empty() {
+            state.write(frames, &self.written)
+        } else {
+            0
+        };
+        if sent < frames.len() {
+            state.outgoing.bytes.extend_from_slice(&frames[sent..]);
             state.watch();
         }
     }
 
     /// Writes what the socket takes of what waits.
     pub fn write(&self) {
-        let mut state = self.state();
-        state.write(&self.written);
-        state.watch();
+        self.state().write_outgoing(&self.written);
     }
 }
 
@@ -279,8 +287,7 @@ impl<S: Read + Write> Wire<S> {
         let mut turn = 0;
         while state.incoming.is_empty() && !state.is_driven && state.end.is_none() {
             if !state.outgoing.is_empty() {
-                state.write(&self.written);
-                state.watch();
+                state.write_outgoing(&self.written);
             }
             if turn > TURN {
                 self.wake_library();
@@ -313,10 +320,12 @@ impl<S: Read + Write> Wire<S> {
 
 impl<S> State<S> {
     fn watch(&mut self) {
-        let wanted = match (self.is_driven || self.end.is_some(), &self.outgoing) {
-            (true, _) => Ready::empty(),
-            (false, outgoing) if outgoing.is_empty() => Ready::readable(),
-            (false, _) => Ready::readable() | Ready::writable(),
+        let wanted = if self.is_driven || self.end.is_some() {
+            Ready::empty()
+        } else if self.outgoing.is_empty() {
+            Ready::readable()
+        } else {
+            Ready::readable() | Ready::writable()
         };
         let watched = self.watch.as_mut().map_or(Ok(()), |it| it.set(wanted));
         if let (Err(error), None) = (watched, &self.end) {
@@ -366,24 +375,32 @@ impl<S: Read> State<S> {
 }
 
 impl<S: Write> State<S> {
-    /// Writes what the socket takes.
-    fn write(&mut self, written: &AtomicU64) {
-        while let Some(first) = self.outgoing.front_mut() {
-            match self.stream.write(first.rest()) {
+    /// Writes what waits, as far as the socket takes it.
+    fn write_outgoing(&mut self, written: &AtomicU64) {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        let sent = self.write(outgoing.rest(), written);
+        self.outgoing = outgoing;
+        self.outgoing.advance(sent);
+        self.watch();
+    }
+
+    /// Writes as much as the socket takes, and returns how much that is.
+    fn write(&mut self, bytes: &[u8], written: &AtomicU64) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
                 Ok(length) if length > 0 => {
                     written.fetch_add(length as u64, Ordering::Relaxed);
-                    first.advance(length);
-                    if first.is_empty() {
-                        self.outgoing.pop_front();
-                    }
+                    sent += length;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Nothing can be written any more. Why shows where it is read: the broker's last words
                 // may be there.
-                Ok(_) | Err(_) => self.outgoing.clear(),
+                Ok(_) | Err(_) => return bytes.len(),
             }
         }
+        sent
     }
 }
 
@@ -466,6 +483,7 @@ impl Chunk {
 }
 
 /// Bytes that leave at the front.
+#[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
     start: usize,

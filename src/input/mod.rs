@@ -164,17 +164,35 @@ pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Inpu
             .all(|source| matches!(source, Source::Known { .. }));
     let plan = is_planned.then(|| sources.iter().map(Source::place).collect());
     let (sender, batches) = bounded(AHEAD);
-    spawn(move || {
+    let fits = fits(&sources, count);
+    let read = move || {
         let mut out = Out::new(sender);
         if let Err(End::Failed(error)) = read_all(&sources, &form, count, &mut out) {
             out.fail(error);
         }
-    })?;
+    };
+    if fits {
+        read();
+    } else {
+        spawn(read)?;
+    }
     Ok(Input {
         batches,
         plan,
         count,
     })
+}
+
+/// Whether all that there is to send goes on together, and so needs no thread.
+fn fits(sources: &[Source], count: u64) -> bool {
+    let mut bytes = 0;
+    for source in sources {
+        match source {
+            Source::Known { body, .. } => bytes += body.len(),
+            Source::StandardInput | Source::File(_) => return false,
+        }
+    }
+    count == 1 && (sources.len() == 1 || sources.len() < BATCH && bytes < CHUNK)
 }
 
 fn sources(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<Source> {

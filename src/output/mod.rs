@@ -219,77 +219,72 @@ enum Work {
 
 /// What writes, in a thread, so that a reader that stalls does not keep the connection, or the user
 /// who wants to leave, waiting; but what nobody can keep waiting is written at once.
-#[derive(Debug)]
 pub struct Writer {
     prompt: Option<Prompt>,
+    /// Whether something comes before the first message.
+    greets: bool,
     work: Sender<Work>,
+    /// The thread's part, until it is started: when something can't be written at once.
+    idle: Option<Thread>,
+    written: Receiver<io::Result<()>>,
     /// How many orders the thread has not carried out.
     orders: Arc<AtomicUsize>,
-    written: Receiver<io::Result<()>>,
 }
 
 impl Writer {
-    /// Starts the thread, which ends with its `Writer`.
-    ///
-    /// # Errors
-    /// Those of the system, if it has no more threads.
-    pub fn spawn(mut output: Box<dyn Output>) -> io::Result<Self> {
+    /// What writes to `output`.
+    #[must_use]
+    pub fn new(output: Box<dyn Output>) -> Self {
         let (work, todo) = unbounded();
         let (reports, written) = bell::unbounded();
         let orders = Arc::new(AtomicUsize::new(0));
-        let writer = Self {
+        Self {
             prompt: None,
+            greets: true,
             work,
-            orders: Arc::clone(&orders),
+            idle: Some(Thread {
+                output,
+                todo,
+                reports,
+                orders: Arc::clone(&orders),
+            }),
             written,
-        };
-        thread::Builder::new()
-            .name("write".to_owned())
-            .spawn(move || {
-                for order in todo {
-                    let (done, is_batch) = match order {
-                        Work::Start => (output.start(), false),
-                        Work::Batch(batch) => {
-                            let mut batch = batch.iter();
-                            (batch.try_for_each(|message| output.write(message)), true)
-                        }
-                    };
-                    let report = done.and_then(|()| output.flush());
-                    let failed = report.is_err();
-                    if !failed {
-                        orders.fetch_sub(1, Ordering::Release);
-                    }
-                    let reported = !(is_batch || failed) || reports.send(report).is_ok();
-                    if !reported || failed {
-                        // After a failure nothing more is written, or a gap would look like an order.
-                        return;
-                    }
-                }
-            })?;
-        Ok(writer)
+            orders,
+        }
     }
 
-    /// As [`Writer::spawn`], for messages one after the other on standard output. With `quiet`,
+    /// As [`Writer::new`], for messages one after the other on standard output. With `quiet`,
     /// nothing but messages.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Those of the system, if it has no more file descriptors.
     pub fn stream(form: Form, quiet: bool) -> io::Result<Self> {
         let prompt = Prompt::new(form.clone(), Stdout::open()?);
+        let greets = matches!(form, Form::Text(_)) && !quiet;
         let stream = Stream::new(form, Stdout::open()?, quiet);
-        let mut writer = Self::spawn(Box::new(stream))?;
-        writer.prompt = prompt;
-        Ok(writer)
+        Ok(Self {
+            prompt,
+            greets,
+            ..Self::new(Box::new(stream))
+        })
     }
 
-    fn order(&self, work: Work) {
+    fn order(&mut self, work: Work) {
         self.orders.fetch_add(1, Ordering::Relaxed);
         let _ = self.work.send(work);
+        if let Some(thread) = self.idle.take() {
+            // If it can't be started, nobody is there to report, and that is seen.
+            let _ = thread::Builder::new()
+                .name("write".to_owned())
+                .spawn(move || thread.run());
+        }
     }
 
     /// Writes what comes before the first message. Only a failure is reported.
-    pub fn start(&self) {
-        self.order(Work::Start);
+    pub fn start(&mut self) {
+        if self.greets {
+            self.order(Work::Start);
+        }
     }
 
     /// Writes and flushes a batch. If that could not be done at once, it is reported later, once, in
@@ -303,7 +298,7 @@ impl Writer {
                 Ok(true) => return Some(Ok(())),
                 Err(error) => {
                     // Nothing more is written, as after a failure in the thread.
-                    (self.prompt, self.work) = (None, unbounded().0);
+                    (self.prompt, self.idle, self.work) = (None, None, unbounded().0);
                     return Some(Err(error));
                 }
             }
@@ -316,6 +311,39 @@ impl Writer {
     #[must_use]
     pub fn written(&self) -> &Receiver<io::Result<()>> {
         &self.written
+    }
+}
+
+/// The thread of a [`Writer`], with which it ends.
+struct Thread {
+    output: Box<dyn Output>,
+    todo: crossbeam_channel::Receiver<Work>,
+    reports: bell::Sender<io::Result<()>>,
+    orders: Arc<AtomicUsize>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        for order in &self.todo {
+            let (done, is_batch) = match order {
+                Work::Start => (self.output.start(), false),
+                Work::Batch(batch) => {
+                    let mut batch = batch.iter();
+                    let written = batch.try_for_each(|message| self.output.write(message));
+                    (written, true)
+                }
+            };
+            let report = done.and_then(|()| self.output.flush());
+            let failed = report.is_err();
+            if !failed {
+                self.orders.fetch_sub(1, Ordering::Release);
+            }
+            let reported = !(is_batch || failed) || self.reports.send(report).is_ok();
+            if !reported || failed {
+                // After a failure nothing more is written, or a gap would look like an order.
+                return;
+            }
+        }
     }
 }
 
@@ -380,12 +408,11 @@ mod tests {
     fn a_batch_is_reported_when_it_is_flushed() {
         let file = tempfile::tempfile().unwrap();
         let mut copy = file.try_clone().unwrap();
-        let mut writer = Writer::spawn(Box::new(Stream::new(
+        let mut writer = Writer::new(Box::new(Stream::new(
             Form::Text(Paint::default()),
             file,
             true,
-        )))
-        .unwrap();
+        )));
         writer.start();
         assert!(writer.hand_over(vec![message("a"), message("b")]).is_none());
         report(&writer).unwrap();
@@ -398,12 +425,11 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_ends_the_writing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut writer = Writer::spawn(Box::new(Stream::new(
+        let mut writer = Writer::new(Box::new(Stream::new(
             Form::Text(Paint::default()),
             full,
             true,
-        )))
-        .unwrap();
+        )));
         assert!(writer.hand_over(vec![message("a")]).is_none());
         assert_eq!(
             report(&writer).unwrap_err().kind(),
@@ -424,7 +450,7 @@ mod tests {
         let form = Form::Body(b"\n".to_vec());
         let copy = file.try_clone().unwrap();
         let stream = Stream::new(form.clone(), Stdout(copy), true);
-        let mut writer = Writer::spawn(Box::new(stream)).unwrap();
+        let mut writer = Writer::new(Box::new(stream));
         writer.prompt = Prompt::new(form, Stdout(file));
         writer
     }

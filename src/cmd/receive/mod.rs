@@ -326,7 +326,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
         path: path.clone(),
         source,
     })?;
-    Writer::spawn(Box::new(directory)).map_err(bug)
+    Ok(Writer::new(Box::new(directory)))
 }
 
 /// What publishes messages again.

@@ -27,7 +27,7 @@ pub enum Sink {
 
 impl Sink {
     /// Writes what comes before the first message.
-    fn start(&self) {
+    fn start(&mut self) {
         if let Self::Writer(writer) = self {
             writer.start();
         }
