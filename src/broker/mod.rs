@@ -158,31 +158,25 @@ impl Session {
     /// at all with `may_read` unset, so that what comes is not held here.
     fn pause(&self, listening: &Listening, may_read: bool, until: Option<Instant>) {
         self.wire.drive();
-        let (has_more, has_to_write) = self.wire.awaits();
-        let may_read = may_read && has_more;
+        let wanted = self.wire.attend(may_read);
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, may_read);
-        flags.set(PollFlags::POLLOUT, has_to_write);
-        let mut files = vec![PollFd::new(listening.file(), PollFlags::POLLIN)];
-        if !flags.is_empty() {
-            files.push(PollFd::new(self.socket.as_fd(), flags));
-        }
+        flags.set(PollFlags::POLLIN, wanted.read);
+        flags.set(PollFlags::POLLOUT, wanted.write);
+        let mut files = [
+            PollFd::new(listening.file(), PollFlags::POLLIN),
+            PollFd::new(self.socket.as_fd(), flags),
+        ];
+        // A socket that has failed would be ready whatever is asked for.
+        let files = &mut files[..if flags.is_empty() { 1 } else { 2 }];
         let tick = (!may_read).then(|| Instant::now() + wire::HUNGER);
         let until = [until, tick].into_iter().flatten().min();
-        ready::wait_for_any(&mut files, until);
-        let is_ready = |file: Option<&PollFd>| file.is_some_and(|file| file.any() != Some(false));
-        let (has_rung, is_socket) = (is_ready(files.first()), is_ready(files.get(1)));
+        ready::wait_for_any(files, until);
+        let came = |file: Option<&PollFd>| file.is_some_and(|file| file.any() != Some(false));
+        let (has_rung, came) = (came(files.first()), came(files.get(1)));
         if has_rung {
             listening.again();
         }
-        if is_socket && has_to_write {
-            self.wire.write();
-        }
-        if is_socket && may_read {
-            self.wire.read();
-        } else if has_more && !may_read {
-            self.wire.feed();
-        }
+        self.wire.turn(wanted, came);
     }
 
     /// A message that came. What of it can't be read is said, and left out.

@@ -49,10 +49,21 @@ struct State<S> {
     outgoing: Queue,
     /// Somebody who waits for messages reads.
     is_driven: bool,
+    /// Whoever drives waits for something to read.
+    is_attended: bool,
     /// Nothing more comes: the peer has closed the connection, or it failed.
     end: Option<io::Result<()>>,
     /// The library's thread is gone.
     is_left: bool,
+}
+
+/// What of a socket is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// That there is something to read.
+    pub read: bool,
+    /// That it takes more.
+    pub write: bool,
 }
 
 /// How many bytes are read at a time.
@@ -88,6 +99,7 @@ impl<S> Wire<S> {
                 fed: Instant::now(),
                 outgoing: Queue::of(Vec::new()),
                 is_driven: false,
+                is_attended: false,
                 end: None,
                 is_left: false,
             }),
@@ -173,19 +185,14 @@ impl<S> Wire<S> {
         }
     }
 
-    /// What whoever drives has to wait for: whether there is anything to read, as far as is known, and
-    /// to write.
-    pub fn awaits(&self) -> (bool, bool) {
-        let state = self.state();
-        (state.end.is_none(), !state.outgoing.is_empty())
-    }
-
-    /// Keeps the library from taking the connection for dead while nobody reads.
-    pub fn feed(&self) {
+    /// Whoever drives waits for the socket, until [`Wire::turn`]: what for is returned. With `may_read`
+    /// unset that is nothing to read.
+    pub fn attend(&self, may_read: bool) -> Wanted {
         let mut state = self.state();
-        state.feed();
-        if !state.incoming.is_empty() {
-            self.wake_library();
+        state.is_attended = may_read;
+        Wanted {
+            read: may_read && state.end.is_none(),
+            write: !state.outgoing.is_empty(),
         }
     }
 
@@ -221,24 +228,6 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: Read> Wire<S> {
-    /// Reads what has come, sorts it, and lets the library have its part.
-    pub fn read(&self) {
-        let mut state = self.state();
-        let mut turn = 0;
-        // Where more is there than there was room for, nobody may tell of it again.
-        while let Some(length) = state.read() {
-            turn += length;
-            if turn > TURN {
-                break;
-            }
-        }
-        if !state.incoming.is_empty() || state.end.is_some() {
-            self.wake_library();
-        }
-    }
-}
-
 impl<S: Write> Wire<S> {
     /// Sends whole frames on the channel for messages, unless it is closed, and says whether it is not.
     pub fn post(&self, channel: u16, frames: &[u8]) -> bool {
@@ -259,6 +248,18 @@ impl<S: Write> Wire<S> {
             // Whoever drives may be waiting for something to read only.
             self.bell.ring();
         }
+        if state.is_driven && !state.is_attended {
+            // Whoever drives is busy, or kept waiting by others, and the peer not to blame.
+            self.feed(&mut state);
+        }
+    }
+
+    /// Keeps the library from taking the connection for dead.
+    fn feed(&self, state: &mut State<S>) {
+        if state.end.is_none() {
+            state.feed();
+            self.wake_library();
+        }
     }
 
     fn send(&self, state: &mut State<S>, frames: &[u8]) {
@@ -272,14 +273,34 @@ impl<S: Write> Wire<S> {
             state.watch();
         }
     }
-
-    /// Writes what the socket takes of what waits.
-    pub fn write(&self) {
-        self.state().write_outgoing(&self.written);
-    }
 }
 
 impl<S: Read + Write> Wire<S> {
+    /// Whoever drives has waited, and reads and writes what there is, if that is what it waited for and
+    /// it `came`. What was read is sorted, and the library has its part.
+    pub fn turn(&self, wanted: Wanted, came: bool) {
+        let mut state = self.state();
+        let may_read = std::mem::take(&mut state.is_attended);
+        if came && wanted.write {
+            state.write_outgoing(&self.written);
+        }
+        if came && wanted.read {
+            let mut turn = 0;
+            // Where more is there than there was room for, nobody may tell of it again.
+            while let Some(length) = state.read() {
+                turn += length;
+                if turn > TURN {
+                    break;
+                }
+            }
+            if !state.incoming.is_empty() || state.end.is_some() {
+                self.wake_library();
+            }
+        } else if !may_read {
+            self.feed(&mut state);
+        }
+    }
+
     /// What the library reads. If that is nothing, and it has read something since the last time, it has
     /// now dealt with that.
     pub fn read_for_library(&self, buffer: &mut [u8]) -> io::Result<usize> {
