@@ -64,14 +64,14 @@ impl Interrupt {
 /// Signals that follow each other so closely are one.
 const SAME: Duration = Duration::from_millis(250);
 
-/// Catches the signals that ask a process to stop. The first interrupt is the first of them: stop
-/// in good order. The second is the second: stop at once.
+/// Catches the signals that ask a process to stop. The first of them is the interrupt: stop in good
+/// order. At the second, which wants it at once, `at_once` is called.
 ///
 /// SIGHUP stays ignored where it was ignored before (nohup).
 ///
 /// # Errors
 /// [`Error::Bug`] if the system refuses the handler.
-pub fn install() -> Result<(Interrupt, Interrupt), Error> {
+pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Error> {
     if hangup_is_ignored() {
         // The handler is set for all three signals, but one that is blocked never arrives. Threads
         // started from here on inherit the mask.
@@ -79,8 +79,9 @@ pub fn install() -> Result<(Interrupt, Interrupt), Error> {
         mask.add(Signal::SIGHUP);
         let _ = mask.thread_block();
     }
-    let (first, second) = (Interrupt::default(), Interrupt::default());
-    let mut next = vec![second.clone(), first.clone()];
+    let interrupt = Interrupt::default();
+    let first = interrupt.clone();
+    let (mut is_first, mut at_once) = (true, Some(at_once));
     let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
         // GNU timeout signals the process and then its group: one wish, told twice.
@@ -88,12 +89,15 @@ pub fn install() -> Result<(Interrupt, Interrupt), Error> {
             return;
         }
         last = Some(Instant::now());
-        if let Some(interrupt) = next.pop() {
-            interrupt.trigger();
+        // The interrupt may have other causes, too.
+        if std::mem::take(&mut is_first) {
+            first.trigger();
+        } else if let Some(at_once) = at_once.take() {
+            at_once();
         }
     })
     .map_err(|error| Error::Bug(format!("cannot catch signals: {error}")))?;
-    Ok((first, second))
+    Ok(interrupt)
 }
 
 /// Whether this process was started with SIGHUP ignored. Only Linux tells (proc(5), `SigIgn`).

@@ -1,9 +1,8 @@
 //! The process: parse, run, end.
 
-use std::process::ExitCode;
-use std::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{ExitCode, exit};
 
-use crossbeam_channel::{bounded, select};
 use hello_mq::error::Status;
 use hello_mq::{abort, answer, cli, completion, interrupt, run};
 
@@ -18,19 +17,17 @@ fn main() -> ExitCode {
     ExitCode::from(status.code())
 }
 
-/// Runs the command in a thread of its own, so that a second Ctrl+C ends the process whatever the
-/// command is waiting for.
+/// Runs the command. A second Ctrl+C ends the process whatever the command is waiting for.
 fn supervise(cli: cli::Cli) -> Status {
-    let Ok((first, second)) = interrupt::install() else {
+    let at_once = || {
+        abort();
+        // The command is in nobody's hands.
+        #[allow(clippy::exit)]
+        exit(Status::Interrupted.code().into());
+    };
+    let Ok(interrupt) = interrupt::install(at_once) else {
         return Status::Bug;
     };
-    let (sender, done) = bounded(1);
-    thread::spawn(move || sender.send(run(cli, first)));
-    select! {
-        recv(done) -> status => status.unwrap_or(Status::Bug),
-        recv(second.receiver()) -> _ => {
-            abort();
-            Status::Interrupted
-        }
-    }
+    // What has panicked has said so.
+    catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug)
 }
