@@ -170,13 +170,18 @@ impl Session {
         let files = &mut files[..if flags.is_empty() { 1 } else { 2 }];
         let tick = (!may_read).then(|| Instant::now() + wire::HUNGER);
         let until = [until, tick].into_iter().flatten().min();
+        let until = if wanted.nothing {
+            Some(Instant::now())
+        } else {
+            until
+        };
         ready::wait_for_any(files, until);
         let came = |file: Option<&PollFd>| file.is_some_and(|file| file.any() != Some(false));
         let (has_rung, came) = (came(files.first()), came(files.get(1)));
         if has_rung {
             listening.again();
         }
-        self.wire.turn(wanted, came);
+        self.wire.turn(wanted, came || wanted.nothing);
     }
 
     /// A message that came. What of it can't be read is said, and left out.

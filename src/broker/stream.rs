@@ -277,6 +277,10 @@ mod tests {
     /// A stream that takes and gives only so many bytes at a time, and then would block.
     struct Narrow {
         width: usize,
+        /// It takes nothing any more.
+        is_broken: bool,
+        /// It ends behind what there is to read, and does not block.
+        ends: bool,
         blocks: bool,
         to_read: Cursor<Vec<u8>>,
         written: Vec<u8>,
@@ -296,12 +300,18 @@ mod tests {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.turn()?;
             let length = buffer.len().min(self.width);
-            self.to_read.read(&mut buffer[..length])
+            match self.to_read.read(&mut buffer[..length])? {
+                0 if !self.ends => Err(io::ErrorKind::WouldBlock.into()),
+                length => Ok(length),
+            }
         }
     }
 
     impl Write for Narrow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.is_broken {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             self.turn()?;
             self.written.extend(&bytes[..bytes.len().min(self.width)]);
             Ok(bytes.len().min(self.width))
@@ -315,6 +325,8 @@ mod tests {
     fn logged_in(width: usize, to_read: Vec<u8>, replay: &[u8]) -> LoggedIn<Narrow> {
         let narrow = Narrow {
             width,
+            is_broken: false,
+            ends: true,
             blocks: false,
             to_read: Cursor::new(to_read),
             written: Vec::new(),
@@ -367,7 +379,7 @@ mod tests {
         loop {
             match stream.read(&mut buffer) {
                 Ok(0) => return Ok(seen),
-                Ok(length) => seen.extend(&buffer[..length]),
+                Ok(length) => seen.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -634,6 +646,43 @@ mod tests {
             stream.wire.open(1);
             stream.wire.post(1, &[3; 10]);
             assert_eq!(written(&stream).len(), 20);
+        }
+    }
+
+    #[test]
+    fn the_brokers_last_words_are_read_when_nothing_can_be_written() {
+        let close = method_frame(0, frames::CONNECTION_CLOSE, b"why");
+        for is_driven in [false, true] {
+            let mut stream = logged_in(usize::MAX, close.clone(), b"");
+            if is_driven {
+                stream.wire.drive();
+            }
+            stream.wire.stream(|narrow| {
+                narrow.is_broken = true;
+                // Reading does not block before the last words are read, and does then.
+                narrow.blocks = true;
+                narrow.ends = false;
+            });
+            assert!(stream.wire.post(1, &[1; 10]));
+            assert!(!stream.wire.post(1, &[1; 10]));
+            for _ in 0..4 {
+                let wanted = stream.wire.attend(true);
+                assert!(!wanted.write && (wanted.nothing || !wanted.read));
+                if is_driven {
+                    stream.wire.turn(wanted, true);
+                }
+            }
+            let mut buffer = [0; 100];
+            let mut seen = Vec::new();
+            let error = loop {
+                match stream.read(&mut buffer) {
+                    Ok(length) => seen.extend_from_slice(&buffer[..length]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(seen, close);
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }
 

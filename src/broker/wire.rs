@@ -51,6 +51,11 @@ struct State<S> {
     is_driven: bool,
     /// Whoever drives waits for something to read.
     is_attended: bool,
+    /// There may be more to read than the socket tells of.
+    has_more: bool,
+    /// Why nothing can be written any more. What can still be read comes first: it may be the broker's
+    /// last words.
+    unwritable: Option<io::Error>,
     /// Nothing more comes: the peer has closed the connection, or it failed.
     end: Option<io::Result<()>>,
     /// The library's thread is gone.
@@ -64,6 +69,8 @@ pub struct Wanted {
     pub read: bool,
     /// That it takes more.
     pub write: bool,
+    /// Nothing: there is something to read already.
+    pub nothing: bool,
 }
 
 /// How many bytes are read at a time.
@@ -100,6 +107,8 @@ impl<S> Wire<S> {
                 outgoing: Queue::of(Vec::new()),
                 is_driven: false,
                 is_attended: false,
+                has_more: false,
+                unwritable: None,
                 end: None,
                 is_left: false,
             }),
@@ -180,8 +189,11 @@ impl<S> Wire<S> {
         let mut state = self.state();
         if state.is_driven {
             state.is_driven = false;
-            // What is there to be read from the socket, it is told by its poll.
             state.watch();
+            // What is there to be read from the socket, it is told by its poll.
+            if state.has_more || state.unwritable.is_some() {
+                self.wake_library();
+            }
         }
     }
 
@@ -190,9 +202,11 @@ impl<S> Wire<S> {
     pub fn attend(&self, may_read: bool) -> Wanted {
         let mut state = self.state();
         state.is_attended = may_read;
+        let read = may_read && state.end.is_none();
         Wanted {
-            read: may_read && state.end.is_none(),
+            read,
             write: !state.outgoing.is_empty(),
+            nothing: read && (state.has_more || state.unwritable.is_some()),
         }
     }
 
@@ -217,8 +231,8 @@ impl<S> Wire<S> {
 
     /// What it is made of.
     #[cfg(test)]
-    pub fn stream<T>(&self, look: impl FnOnce(&S) -> T) -> T {
-        look(&self.state().stream)
+    pub fn stream<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
+        look(&mut self.state().stream)
     }
 
     /// The library's thread is gone.
@@ -232,8 +246,10 @@ impl<S: Write> Wire<S> {
     /// Sends whole frames on the channel for messages, unless it is closed, and says whether it is not.
     pub fn post(&self, channel: u16, frames: &[u8]) -> bool {
         let mut state = self.state();
-        let is_open =
-            state.reader.channel == Some(channel) && state.end.is_none() && !state.is_left;
+        let is_open = state.reader.channel == Some(channel)
+            && state.unwritable.is_none()
+            && state.end.is_none()
+            && !state.is_left;
         if is_open {
             self.send(&mut state, frames);
         }
@@ -244,7 +260,7 @@ impl<S: Write> Wire<S> {
     pub fn say(&self, frames: &[u8]) {
         let mut state = self.state();
         self.send(&mut state, frames);
-        if state.is_driven && !state.outgoing.is_empty() {
+        if state.is_driven && (!state.outgoing.is_empty() || state.unwritable.is_some()) {
             // Whoever drives may be waiting for something to read only.
             self.bell.ring();
         }
@@ -268,7 +284,9 @@ impl<S: Write> Wire<S> {
         } else {
             0
         };
-        if sent < frames.len() {
+        if state.unwritable.is_some() {
+            self.wake_library();
+        } else if sent < frames.len() {
             state.outgoing.bytes.extend_from_slice(&frames[sent..]);
             state.watch();
         }
@@ -370,12 +388,18 @@ impl<S: Read> State<S> {
             Ok(0) => return self.end_with(Ok(())),
             Ok(length) => length,
             Err(error) => {
+                self.has_more = false;
                 return match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => None,
+                    io::ErrorKind::Interrupted => None,
+                    io::ErrorKind::WouldBlock => {
+                        let unwritable = self.unwritable.take()?;
+                        self.end_with(Err(unwritable))
+                    }
                     _ => self.end_with(Err(error)),
                 };
             }
         };
+        self.has_more = length == most;
         self.chunk.filled += length;
         let read = self
             .reader
@@ -385,10 +409,11 @@ impl<S: Read> State<S> {
             Err(error) => return self.end_with(Err(error)),
         }
         self.feed();
-        (length == most).then_some(length)
+        self.has_more.then_some(length)
     }
 
     fn end_with(&mut self, end: io::Result<()>) -> Option<usize> {
+        self.has_more = false;
         self.end = Some(end);
         self.watch();
         None
@@ -400,15 +425,17 @@ impl<S: Write> State<S> {
     fn write_outgoing(&mut self, written: &AtomicU64) {
         let outgoing = std::mem::take(&mut self.outgoing);
         let sent = self.write(outgoing.rest(), written);
-        self.outgoing = outgoing;
-        self.outgoing.advance(sent);
+        if self.unwritable.is_none() {
+            self.outgoing = outgoing;
+            self.outgoing.advance(sent);
+        }
         self.watch();
     }
 
     /// Writes as much as the socket takes, and returns how much that is.
     fn write(&mut self, bytes: &[u8], written: &AtomicU64) -> usize {
         let mut sent = 0;
-        while sent < bytes.len() {
+        while sent < bytes.len() && self.unwritable.is_none() {
             match self.stream.write(&bytes[sent..]) {
                 Ok(length) if length > 0 => {
                     written.fetch_add(length as u64, Ordering::Relaxed);
@@ -416,9 +443,8 @@ impl<S: Write> State<S> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Nothing can be written any more. Why shows where it is read: the broker's last words
-                // may be there.
-                Ok(_) | Err(_) => return bytes.len(),
+                Ok(_) => self.unwritable = Some(io::ErrorKind::WriteZero.into()),
+                Err(error) => self.unwritable = Some(error),
             }
         }
         sent
