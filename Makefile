@@ -75,9 +75,11 @@ test-rabbitmq4:
 		$(CARGO) test --locked --test rabbitmq4
 
 # One after the other: each has nodes of its own, and measures. FAULTS_4 names those to run on
-# RabbitMQ 4, all if it is empty.
+# RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or stopped, at each
+# end of a test, 10 and 5 times if it is empty.
 FAULTS_4 ?=
-LONG := $(CARGO) test --release --locked --test long -- --test-threads 1 --nocapture
+FAULT_TIMES ?=
+LONG := HELLO_MQ_TEST_TIMES=$(FAULT_TIMES) $(CARGO) test --release --locked --test long -- --test-threads 1 --nocapture
 
 test-faults:
 	@scripts/setup rabbitmq rabbitmq4

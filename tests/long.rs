@@ -120,6 +120,15 @@ fn again_and_again(
 
 const MESSAGES: u32 = 100_000;
 
+/// How often a fault happens whose every time takes long: `all` times, unless `make test-faults` is told
+/// fewer.
+fn times(all: usize) -> usize {
+    match std::env::var("HELLO_MQ_TEST_TIMES").as_deref() {
+        Err(_) | Ok("") => all,
+        Ok(times) => times.parse().expect("HELLO_MQ_TEST_TIMES is a number"),
+    }
+}
+
 /// One kind of fault, at its worst moment, while sending and while receiving.
 fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
     let mut node = Node::start();
@@ -203,8 +212,8 @@ fn outcome_is_disturbed(all_happened: bool, outcome: &Outcome) {
 }
 
 #[test]
-fn a_broker_that_is_killed_ten_times() {
-    survives("kill -9 of the broker", 10, |node| {
+fn a_broker_that_is_killed_again_and_again() {
+    survives("kill -9 of the broker", times(10), |node| {
         node.tool("broker-kill");
         node.tool("broker-start");
     });
@@ -212,7 +221,7 @@ fn a_broker_that_is_killed_ten_times() {
 
 #[test]
 fn a_broker_that_is_restarted_in_good_order() {
-    survives("stop and start of the broker", 5, |node| {
+    survives("stop and start of the broker", times(5), |node| {
         node.tool("broker-stop");
         node.tool("broker-start");
     });
