@@ -89,19 +89,13 @@ impl ContentChannel {
         self.wire.ignore();
     }
 
-    /// Fails if the channel is gone, with the reason.
-    ///
-    /// # Errors
-    /// The library's.
-    pub fn check(&self) -> Result<(), amiquip::Error> {
-        if self.gone.try_recv() != Err(TryRecvError::Disconnected) && !self.wire.is_left() {
-            return Ok(());
-        }
-        Err(self.why())
+    /// Whether the channel is gone. What came before that can be taken then.
+    pub fn is_gone(&self) -> bool {
+        self.gone.try_recv() == Err(TryRecvError::Disconnected) || self.wire.is_left()
     }
 
-    /// Why the channel is gone, which the library perhaps is about to learn.
-    fn why(&self) -> amiquip::Error {
+    /// Why the channel is gone, which the library perhaps is about to learn. It tells only once.
+    pub fn why(&self) -> amiquip::Error {
         let refused = self.library().and_then(|it| it.qos(0, 0, false)).err();
         refused.unwrap_or(amiquip::Error::EventLoopDropped)
     }

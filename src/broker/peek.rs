@@ -51,7 +51,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         let mut came = VecDeque::new();
         let listening = self.session.wire.bell().listen();
         let got = loop {
-            let ended = self.channel.check();
+            let is_gone = self.channel.is_gone();
             self.channel.take(&mut came);
             let got = came.drain(..).find_map(|arrival| match arrival {
                 Arrival::Got(content) => Some(content),
@@ -59,7 +59,8 @@ impl<'s, 'q> Peek<'s, 'q> {
             });
             match got {
                 Some(content) => break content,
-                None => ended?,
+                None if is_gone => return Err(self.channel.why()),
+                None => {}
             }
             self.session.pause(&listening, true, None);
         };

@@ -199,12 +199,14 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let listening = wire.bell().listen();
         loop {
             // What came before that counts.
-            let ended = self.channel.check();
+            let is_gone = self.channel.is_gone();
             self.channel.take(&mut self.came);
             if let Some(event) = self.next_event() {
                 return Ok(event);
             }
-            ended.map_err(|error| self.error(error))?;
+            if is_gone {
+                return Err(self.error(self.channel.why()));
+            }
             match input.map(Receiver::try_recv) {
                 Some(Ok(input)) => return Ok(Event::Input(Some(input))),
                 Some(Err(TryRecvError::Disconnected)) => return Ok(Event::Input(None)),

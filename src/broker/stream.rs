@@ -277,6 +277,8 @@ mod tests {
     /// A stream that takes and gives only so many bytes at a time, and then would block.
     struct Narrow {
         width: usize,
+        /// It never blocks.
+        is_prompt: bool,
         /// It takes nothing any more.
         is_broken: bool,
         /// It ends behind what there is to read, and does not block.
@@ -289,7 +291,7 @@ mod tests {
     impl Narrow {
         fn turn(&mut self) -> io::Result<()> {
             self.blocks = !self.blocks;
-            if self.blocks {
+            if self.blocks && !self.is_prompt {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(())
@@ -325,6 +327,7 @@ mod tests {
     fn logged_in(width: usize, to_read: Vec<u8>, replay: &[u8]) -> LoggedIn<Narrow> {
         let narrow = Narrow {
             width,
+            is_prompt: false,
             is_broken: false,
             ends: true,
             blocks: false,
@@ -646,6 +649,18 @@ mod tests {
             stream.wire.open(1);
             stream.wire.post(1, &[3; 10]);
             assert_eq!(written(&stream).len(), 20);
+        }
+    }
+
+    #[test]
+    fn the_library_hears_of_an_end_that_comes_with_messages() {
+        let deliver = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
+        let message = content(frames::BASIC_DELIVER, deliver, b"hello");
+        for cut in [message.len(), message.len() - 3] {
+            let mut stream = logged_in(usize::MAX, message[..cut].to_vec(), b"");
+            stream.wire.stream(|narrow| narrow.is_prompt = true);
+            // Its poll would not tell of the end again.
+            assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0);
         }
     }
 

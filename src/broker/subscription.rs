@@ -123,7 +123,10 @@ impl<'c> Subscription<'c> {
             Ok(_) | Err(TryRecvError::Disconnected) => {
                 Some(Ended::Failed(amiquip::Error::EventLoopDropped))
             }
-            Err(TryRecvError::Empty) => self.channel.check().err().map(Ended::Failed),
+            Err(TryRecvError::Empty) if self.channel.is_gone() => {
+                Some(Ended::Failed(self.channel.why()))
+            }
+            Err(TryRecvError::Empty) => None,
         }
     }
 

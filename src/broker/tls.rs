@@ -413,6 +413,8 @@ pub struct Stream<S> {
     connection: Box<ClientConnection>,
     /// How many bytes were taken whose ciphertext is not yet all on its way.
     taken: usize,
+    /// Why nothing more can be understood.
+    failed: Option<io::Error>,
 }
 
 impl<S> Stream<S> {
@@ -422,32 +424,25 @@ impl<S> Stream<S> {
             socket,
             connection,
             taken: 0,
+            failed: None,
         }
     }
 }
 
 impl<S: Read + Write> Read for Stream<S> {
-    /// Fills the buffer, unless there is no more at the moment: less than that means so.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.connection.reader().read(&mut buffer[filled..]) {
-                Ok(length) if length > 0 => {
-                    filled += length;
-                    continue;
-                }
+        loop {
+            match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The end, or a peer that hangs up without TLS's farewell: AMQP has its own.
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
+                // A peer that hangs up without TLS's farewell: AMQP has its own.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                result => return result,
             }
-            match self.connection.read_tls(&mut self.socket) {
-                Ok(0) => break,
-                Ok(_) => {}
-                // It comes again.
-                Err(_) if filled > 0 => break,
-                Err(error) => return Err(error),
+            if let Some(failed) = self.failed.take() {
+                return Err(failed);
+            }
+            if self.connection.read_tls(&mut self.socket)? == 0 {
+                return Ok(0);
             }
             let processed = self.connection.process_new_packets();
             // An alert, or an answer to a change of keys. If it has to wait, the next write takes it
@@ -458,9 +453,9 @@ impl<S: Read + Write> Read for Stream<S> {
                     Ok(_) => {}
                 }
             }
-            processed.map_err(io::Error::other)?;
+            // What came before that counts.
+            self.failed = processed.err().map(io::Error::other);
         }
-        Ok(filled)
     }
 }
 

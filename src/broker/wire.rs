@@ -304,7 +304,6 @@ impl<S: Read + Write> Wire<S> {
         }
         if came && wanted.read {
             let mut turn = 0;
-            // Where more is there than there was room for, nobody may tell of it again.
             while let Some(length) = state.read() {
                 turn += length;
                 if turn > TURN {
@@ -380,17 +379,16 @@ impl<S> State<S> {
 }
 
 impl<S: Read> State<S> {
-    /// Reads what has come, up to a chunk, and sorts it. Returns how much it was if there may be more.
+    /// Reads what has come, up to a chunk, and sorts it. Returns how much it was; `None` if there is
+    /// nothing at the moment, or nothing any more.
     fn read(&mut self) -> Option<usize> {
-        let room = self.chunk.room();
-        let most = room.len();
-        let length = match self.stream.read(room) {
+        let length = match self.stream.read(self.chunk.room()) {
             Ok(0) => return self.end_with(Ok(())),
             Ok(length) => length,
             Err(error) => {
                 self.has_more = false;
                 return match error.kind() {
-                    io::ErrorKind::Interrupted => None,
+                    io::ErrorKind::Interrupted => Some(0),
                     io::ErrorKind::WouldBlock => {
                         let unwritable = self.unwritable.take()?;
                         self.end_with(Err(unwritable))
@@ -399,7 +397,8 @@ impl<S: Read> State<S> {
                 };
             }
         };
-        self.has_more = length == most;
+        // The socket need not tell of what TLS has read ahead.
+        self.has_more = true;
         self.chunk.filled += length;
         let read = self
             .reader
@@ -409,7 +408,7 @@ impl<S: Read> State<S> {
             Err(error) => return self.end_with(Err(error)),
         }
         self.feed();
-        self.has_more.then_some(length)
+        Some(length)
     }
 
     fn end_with(&mut self, end: io::Result<()>) -> Option<usize> {
@@ -551,8 +550,9 @@ impl Queue {
 
     fn advance(&mut self, length: usize) {
         self.start += length;
-        if self.is_empty() {
-            self.bytes.clear();
+        // Not each time, or much would be moved for little.
+        if self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
             self.start = 0;
         }
     }
@@ -562,5 +562,21 @@ impl Queue {
         buffer[..length].copy_from_slice(&self.rest()[..length]);
         self.advance(length);
         length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_never_empty_does_not_grow() {
+        let mut queue = Queue::of(vec![0; 50]);
+        for _ in 0..10_000 {
+            queue.bytes.extend([0; 100]);
+            assert_eq!(queue.read(&mut [0; 100]), 100);
+            assert_eq!(queue.rest().len(), 50);
+        }
+        assert!(queue.bytes.capacity() < 1000);
     }
 }
