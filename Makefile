@@ -74,16 +74,17 @@ test-rabbitmq4:
 		--conf 'deprecated_features.permit.transient_nonexcl_queues = false' \
 		$(CARGO) test --locked --test rabbitmq4
 
-# One after the other: each has nodes of its own, and measures. FAULTS_4 names those to run on
-# RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or stopped, at each
+# One after the other: each has nodes of its own, and measures. FAULTS names those to run, and FAULTS_4
+# those to run on RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or stopped, at each
 # end of a test, 10 and 5 times if it is empty.
+FAULTS ?=
 FAULTS_4 ?=
 FAULT_TIMES ?=
 LONG := HELLO_MQ_TEST_TIMES=$(FAULT_TIMES) $(CARGO) test --release --locked --test long -- --test-threads 1 --nocapture
 
 test-faults:
 	@scripts/setup rabbitmq rabbitmq4
-	$(LONG)
+	$(LONG) $(FAULTS)
 	HELLO_MQ_TEST_SERIES=4 $(LONG) $(FAULTS_4)
 
 # The tools that scripts/setup builds come last, so that those of the machine are taken first.
