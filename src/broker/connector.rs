@@ -274,7 +274,14 @@ impl Established {
                     Some(tls) => Link::Tls(tls::Stream::new(socket.try_clone()?, tls)),
                 };
                 let watch = Watch::new(socket.try_clone()?)?;
-                Ok(LoggedIn::new(link, heard, Some(watch), Bell::new()?))
+                let reads_ahead = matches!(link, Link::Tls(_));
+                Ok(LoggedIn::new(
+                    link,
+                    reads_ahead,
+                    heard,
+                    Some(watch),
+                    Bell::new()?,
+                ))
             })
             .map_err(|error| lost(&error))?;
         let wire = Arc::clone(stream.wire());

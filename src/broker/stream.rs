@@ -71,13 +71,28 @@ pub struct LoggedIn<S> {
 }
 
 impl<S> LoggedIn<S> {
-    /// Wraps `stream`, on which the broker has said what was `heard`. The `bell` is that of whoever
-    /// waits for messages.
-    pub fn new(stream: S, heard: Heard, watch: Option<Watch>, bell: Bell) -> Self {
+    /// Wraps `stream`, on which the broker has said what was `heard`, and which `reads_ahead` if it may
+    /// hold more than its socket tells of. The `bell` is that of whoever waits for messages.
+    pub fn new(
+        stream: S,
+        reads_ahead: bool,
+        heard: Heard,
+        watch: Option<Watch>,
+        bell: Bell,
+    ) -> Self {
         let (registration, readiness) = Registration::new2();
         let watched = watch.as_ref().map(Watch::file);
         let frame_max = heard.frame_max as usize;
-        let wire = Wire::new(stream, watch, readiness, bell, frame_max, heard.frames);
+        let replay = heard.frames;
+        let wire = Wire::new(
+            stream,
+            reads_ahead,
+            watch,
+            readiness,
+            bell,
+            frame_max,
+            replay,
+        );
         Self {
             wire: Arc::new(wire),
             watched,
@@ -339,7 +354,7 @@ mod tests {
             channel_frame: b"channel.open-ok".to_vec(),
             frame_max: 4096,
         };
-        let mut stream = LoggedIn::new(narrow, heard, None, Bell::new().unwrap());
+        let mut stream = LoggedIn::new(narrow, false, heard, None, Bell::new().unwrap());
         stream.answers = Answers {
             bytes: 0,
             frames: 0,

@@ -37,6 +37,8 @@ pub struct Wire<S> {
 
 struct State<S> {
     stream: S,
+    /// The stream may hold more than its socket tells of.
+    reads_ahead: bool,
     /// Tells the library's poll of the socket, while it is the library's thread that reads.
     watch: Option<Watch>,
     chunk: Chunk,
@@ -87,9 +89,11 @@ pub const HEARTBEAT: [u8; 8] = [frames::HEARTBEAT, 0, 0, 0, 0, 0, 0, frames::FRA
 
 impl<S> Wire<S> {
     /// The wire to `stream`, of which `watch` tells the library's poll; no frame on it is longer than
-    /// `frame_max`. The library is to read `replay` first.
+    /// `frame_max`. The stream `reads_ahead` if it may hold more than its socket tells of. The library is
+    /// to read `replay` first.
     pub fn new(
         stream: S,
+        reads_ahead: bool,
         watch: Option<Watch>,
         readiness: SetReadiness,
         bell: Bell,
@@ -99,6 +103,7 @@ impl<S> Wire<S> {
         Self {
             state: Mutex::new(State {
                 stream,
+                reads_ahead,
                 watch,
                 chunk: Chunk::new(),
                 reader: Reader::new(frame_max),
@@ -304,9 +309,10 @@ impl<S: Read + Write> Wire<S> {
         }
         if came && wanted.read {
             let mut turn = 0;
+            // If there is more, the socket tells of it. What is read so far goes on first.
             while let Some(length) = state.read() {
                 turn += length;
-                if turn > TURN {
+                if turn > TURN || !state.has_more {
                     break;
                 }
             }
@@ -382,7 +388,9 @@ impl<S: Read> State<S> {
     /// Reads what has come, up to a chunk, and sorts it. Returns how much it was; `None` if there is
     /// nothing at the moment, or nothing any more.
     fn read(&mut self) -> Option<usize> {
-        let length = match self.stream.read(self.chunk.room()) {
+        let room = self.chunk.room();
+        let most = room.len();
+        let length = match self.stream.read(room) {
             Ok(0) => return self.end_with(Ok(())),
             Ok(length) => length,
             Err(error) => {
@@ -397,8 +405,7 @@ impl<S: Read> State<S> {
                 };
             }
         };
-        // The socket need not tell of what TLS has read ahead.
-        self.has_more = true;
+        self.has_more = self.reads_ahead || length == most;
         self.chunk.filled += length;
         let read = self
             .reader
