@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, exit};
+use std::sync::{Arc, Mutex};
 
 use hello_mq::error::Status;
 use hello_mq::{abort, answer, cli, completion, interrupt, run};
@@ -19,7 +20,11 @@ fn main() -> ExitCode {
 
 /// Runs the command. A second Ctrl+C ends the process whatever the command is waiting for.
 fn supervise(cli: cli::Cli) -> Status {
-    let at_once = || {
+    // The first who comes decides the status: what is aborted makes the command end, too.
+    let ending = Arc::new(Mutex::new(()));
+    let ours = Arc::clone(&ending);
+    let at_once = move || {
+        let _first = ours.lock();
         abort();
         // The command is in nobody's hands.
         #[allow(clippy::exit)]
@@ -29,5 +34,7 @@ fn supervise(cli: cli::Cli) -> Status {
         return Status::Bug;
     };
     // What has panicked has said so.
-    catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug)
+    let status = catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug);
+    let _first = ending.lock();
+    status
 }
