@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,9 @@ pub struct Wire<S> {
     bell: Bell,
     /// How many bytes have been written.
     written: AtomicU64,
+    /// How many wait for the state. The library, which reads as fast as the broker sends, would let them
+    /// wait for long, and what it reads pile up.
+    waiting: AtomicUsize,
 }
 
 struct State<S> {
@@ -120,11 +123,15 @@ impl<S> Wire<S> {
             readiness,
             bell,
             written: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state
     }
 
     /// The library's poll can be told from here on.
@@ -327,9 +334,23 @@ impl<S: Read + Write> Wire<S> {
     /// What the library reads. If that is nothing, and it has read something since the last time, it has
     /// now dealt with that.
     pub fn read_for_library(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let others_wait = || {
+            let others = self.waiting.load(Ordering::Relaxed) > 0;
+            if others {
+                // It is asked again at once.
+                self.wake_library();
+            }
+            others
+        };
+        if others_wait() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut state = self.state();
         let mut turn = 0;
         while state.incoming.is_empty() && !state.is_driven && state.end.is_none() {
+            if others_wait() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             if !state.outgoing.is_empty() {
                 state.write_outgoing(&self.written);
             }
