@@ -75,8 +75,8 @@ test-rabbitmq4:
 		$(CARGO) test --locked --test rabbitmq4
 
 # One after the other: each has nodes of its own, and measures. FAULTS names those to run, and FAULTS_4
-# those to run on RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or stopped, at each
-# end of a test, 10 and 5 times if it is empty.
+# those to run on RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or
+# stopped, at each end of a test, 10 and 5 times if it is empty.
 FAULTS ?=
 FAULTS_4 ?=
 FAULT_TIMES ?=
