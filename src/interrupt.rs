@@ -1,15 +1,16 @@
 //! Ctrl+C, SIGTERM and SIGHUP as something that can be waited for.
 
 use std::convert::Infallible;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::bell::{Bell, Listeners};
 use crate::error::Error;
+use crate::waker::{Waker, Wakers};
 
 /// A request to stop. It never goes away: whoever waits for it later gets it at once, and any
 /// number of threads may wait.
@@ -18,7 +19,7 @@ pub struct Interrupt {
     // Nothing is ever sent: the request is that the sender is gone.
     happened: Receiver<Infallible>,
     sender: Arc<Mutex<Option<Sender<Infallible>>>>,
-    listeners: Listeners,
+    wakers: Wakers,
 }
 
 impl Default for Interrupt {
@@ -27,7 +28,7 @@ impl Default for Interrupt {
         Self {
             happened,
             sender: Arc::new(Mutex::new(Some(sender))),
-            listeners: Listeners::default(),
+            wakers: Wakers::default(),
         }
     }
 }
@@ -40,12 +41,12 @@ impl Interrupt {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        self.listeners.ring();
+        self.wakers.wake();
     }
 
-    /// It rings this bell when it happens.
-    pub fn rings(&self, bell: &Bell) {
-        self.listeners.add(bell);
+    /// Lets it wake this waker, too, when it happens.
+    pub fn wakes(&self, waker: &Waker) {
+        self.wakers.add(waker);
     }
 
     /// Whether it has happened.
@@ -102,10 +103,11 @@ pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Err
 
 /// Whether this process was started with SIGHUP ignored. Only Linux tells (proc(5), `SigIgn`).
 fn hangup_is_ignored() -> bool {
-    let Ok(status) = fs::read_to_string("/proc/self/status") else {
-        return false;
-    };
-    status
+    // Of a file without a size the standard library reads little at a time, and all of it.
+    let mut status = [0; 4096];
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
+    let length = read.unwrap_or_default();
+    String::from_utf8_lossy(&status[..length])
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())

@@ -3,7 +3,6 @@
 //! The library is the program without its process: [`run`] does what was typed and returns the
 //! exit status. It is not meant as an interface for other programs.
 
-pub mod bell;
 pub mod broker;
 pub mod cli;
 pub mod cmd;
@@ -23,6 +22,7 @@ pub mod talk;
 pub mod text;
 pub mod topology;
 pub mod values;
+pub mod waker;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -52,11 +52,22 @@ pub fn answer(instead: &Instead) -> Status {
     }
 }
 
+/// Says what failed before anything was done, and returns the status to end with.
+#[must_use]
+pub fn report(cli: &Cli, error: &Error) -> Status {
+    talk(cli).error(error);
+    error.status()
+}
+
+fn talk(cli: &Cli) -> Talk {
+    Talk::new(cli.common.quiet).painted(paint(cli.common.color, &io::stderr()))
+}
+
 /// Does what was typed, says what went wrong, and returns the status to end with.
 #[must_use]
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
-    let talk = Talk::new(cli.common.quiet).painted(paint(cli.common.color, &io::stderr()));
+    let talk = talk(&cli);
     let result = match cli.command {
         Command::Verb(verb) => execute(&cli.common, verb, interrupt, talk.clone()),
         Command::Completions(arguments) => cmd::completions::run(&arguments),

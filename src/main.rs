@@ -6,7 +6,7 @@ use std::process::{ExitCode, exit};
 use std::sync::{Arc, Mutex};
 
 use hello_mq::error::Status;
-use hello_mq::{abort, answer, cli, completion, interrupt, run};
+use hello_mq::{abort, answer, cli, completion, interrupt, report, run};
 
 fn main() -> ExitCode {
     keep_pages();
@@ -42,8 +42,9 @@ fn supervise(cli: cli::Cli) -> Status {
         #[allow(clippy::exit)]
         exit(Status::Interrupted.code().into());
     };
-    let Ok(interrupt) = interrupt::install(at_once) else {
-        return Status::Bug;
+    let interrupt = match interrupt::install(at_once) {
+        Ok(interrupt) => interrupt,
+        Err(error) => return report(&cli, &error),
     };
     // What has panicked has said so.
     let status = catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug);

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use crate::message::{Message, Properties};
+use crate::message::{Message, Properties, Table};
 
 pub const METHOD: u8 = 1;
 pub const HEADER: u8 = 2;
@@ -20,17 +20,48 @@ pub const FRAME_HEADER: usize = 7;
 /// What a frame has besides its payload.
 const AROUND: usize = FRAME_HEADER + 1;
 
+/// A frame that says nothing but that its sender is alive.
+pub const HEARTBEAT_FRAME: [u8; 8] = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
+
+/// What a client says first: the protocol and its version.
+pub const PROTOCOL_HEADER: [u8; 8] = *b"AMQP\x00\x00\x09\x01";
+
+/// The largest frame that every peer has to take (specification, section 4.2.3).
+pub const FRAME_MIN_SIZE: u32 = 4096;
+
 /// Class, weight and body size: what stands before the properties in a content header.
 const BEFORE_PROPERTIES: usize = 12;
+
+/// The channel for messages.
+pub const MESSAGES: u16 = 1;
+
+/// The client library's channel, on which it declares and deletes.
+pub const LIBRARY: u16 = 2;
 
 /// The numbers of a class and of one of its methods.
 pub type Method = (u16, u16);
 
+pub const CONNECTION_START: Method = (10, 10);
+pub const CONNECTION_START_OK: Method = (10, 11);
+pub const CONNECTION_SECURE: Method = (10, 20);
+pub const CONNECTION_TUNE: Method = (10, 30);
+pub const CONNECTION_TUNE_OK: Method = (10, 31);
+pub const CONNECTION_OPEN: Method = (10, 40);
+pub const CONNECTION_OPEN_OK: Method = (10, 41);
 pub const CONNECTION_CLOSE: Method = (10, 50);
+pub const CONNECTION_CLOSE_OK: Method = (10, 51);
+pub const CONNECTION_BLOCKED: Method = (10, 60);
+pub const CONNECTION_UNBLOCKED: Method = (10, 61);
+pub const CHANNEL_OPEN: Method = (20, 10);
+pub const CHANNEL_OPEN_OK: Method = (20, 11);
 pub const CHANNEL_CLOSE: Method = (20, 40);
+pub const CHANNEL_CLOSE_OK: Method = (20, 41);
 pub const BASIC_QOS: Method = (60, 10);
 pub const BASIC_QOS_OK: Method = (60, 11);
+pub const BASIC_CONSUME: Method = (60, 20);
+pub const BASIC_CONSUME_OK: Method = (60, 21);
 pub const BASIC_CANCEL: Method = (60, 30);
+pub const BASIC_CANCEL_OK: Method = (60, 31);
 pub const BASIC_PUBLISH: Method = (60, 40);
 pub const BASIC_RETURN: Method = (60, 50);
 pub const BASIC_DELIVER: Method = (60, 60);
@@ -189,12 +220,46 @@ pub fn limit(channel: u16, prefetch: u16) -> Vec<u8> {
     out
 }
 
-/// Cancels a consumer, and wants no answer.
-pub fn cancel(channel: u16, consumer_tag: &str) -> Vec<u8> {
+/// Starts a consumer that the channel knows by this tag.
+pub fn consume(
+    channel: u16,
+    queue: &str,
+    consumer_tag: &str,
+    no_ack: bool,
+    exclusive: bool,
+    arguments: &Table,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_method(&mut out, channel, BASIC_CONSUME, |out| {
+        out.extend([0; 2]);
+        put_short_string(out, queue.as_bytes());
+        put_short_string(out, consumer_tag.as_bytes());
+        // no-local, which RabbitMQ ignores, no-ack, exclusive, no-wait.
+        out.push(u8::from(no_ack) << 1 | u8::from(exclusive) << 2);
+        arguments.encode(out);
+    });
+    out
+}
+
+/// Cancels a consumer. With `no_wait` there is no answer.
+pub fn cancel(channel: u16, consumer_tag: &str, no_wait: bool) -> Vec<u8> {
     let mut out = Vec::new();
     put_method(&mut out, channel, BASIC_CANCEL, |out| {
         put_short_string(out, consumer_tag.as_bytes());
-        out.push(1);
+        out.push(u8::from(no_wait));
+    });
+    out
+}
+
+/// Closes a connection or a channel in good order.
+pub fn close(channel: u16, method: Method) -> Vec<u8> {
+    const SUCCESS: u16 = 200;
+    let mut out = Vec::new();
+    put_method(&mut out, channel, method, |out| {
+        out.extend(SUCCESS.to_be_bytes());
+        put_short_string(out, b"");
+        // The method that is to blame: none.
+        out.extend([0; 4]);
     });
     out
 }
@@ -208,6 +273,15 @@ pub fn get(channel: u16, queue: &str) -> Vec<u8> {
         out.push(0);
     });
     out
+}
+
+/// The arguments of a method, of whose frame everything is here.
+pub fn arguments(frame: &[u8]) -> Fields<'_> {
+    const METHOD_NUMBERS: usize = 4;
+    let arguments = frame
+        .get(FRAME_HEADER + METHOD_NUMBERS..frame.len().saturating_sub(1))
+        .unwrap_or_default();
+    Fields(arguments)
 }
 
 /// What a content header says: the body's size and the properties, still encoded.
@@ -249,6 +323,18 @@ impl<'a> Fields<'a> {
         let (field, rest) = self.0.split_first_chunk().ok_or(CutShort)?;
         self.0 = rest;
         Ok(*field)
+    }
+
+    /// The numbers of a method, with which its frame begins.
+    pub fn method(&mut self) -> Result<Method, CutShort> {
+        Ok((self.u16()?, self.u16()?))
+    }
+
+    /// The broker's reply code and its words, with which it closes something or returns a message.
+    pub fn reply(&mut self) -> Result<(u16, String), CutShort> {
+        let code = self.u16()?;
+        let said = String::from_utf8_lossy(self.short_string()?).into_owned();
+        Ok((code, said))
     }
 
     pub fn byte(&mut self) -> Result<u8, CutShort> {

@@ -18,18 +18,18 @@ pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
         return queue(arguments, context);
     };
     let entity = Entity::Exchange(exchange);
-    let connector = context.connector("delete", None);
+    let connector = context.connector("delete", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up_exchange(&mut session, exchange) {
         Err(Error::Refused { code: 404, .. }) => {
-            session.close()?;
+            session.close();
             let broker = connector.broker();
             return removal::missing(context, arguments.output, entity, &broker, "delete");
         }
         found => found?,
     }
     topology::delete_exchange(&mut session, exchange, arguments.if_unused)?;
-    session.close()?;
+    session.close();
     removal::tell(context, arguments.output, entity, State::Deleted, None)
 }
 
@@ -70,11 +70,11 @@ fn exchange(arguments: &cli::Delete) -> Result<Option<&str>, Error> {
 fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     let queue = named(context, "delete")?;
     let entity = Entity::Queue(queue);
-    let connector = context.connector("delete", None);
+    let connector = context.connector("delete", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
         Err(Error::Refused { code: 404, .. }) => {
-            session.close()?;
+            session.close();
             let broker = connector.broker();
             return removal::missing(context, arguments.output, entity, &broker, "delete");
         }
@@ -92,7 +92,7 @@ fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
         found => drop(found?),
     }
     let messages = topology::delete(&mut session, queue, arguments.if_empty, arguments.if_unused)?;
-    session.close()?;
+    session.close();
     removal::tell(
         context,
         arguments.output,

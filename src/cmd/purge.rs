@@ -14,11 +14,11 @@ use crate::error::Error;
 pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
     let queue = named(context, "purge")?;
     let entity = Entity::Queue(queue);
-    let connector = context.connector("purge", None);
+    let connector = context.connector("purge", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
         Err(Error::Refused { code: 404, .. }) => {
-            session.close()?;
+            session.close();
             let broker = connector.broker();
             return removal::missing(context, arguments.output, entity, &broker, "purge");
         }
@@ -36,7 +36,7 @@ pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
         found => drop(found?),
     }
     let messages = topology::purge(&mut session, queue)?;
-    session.close()?;
+    session.close();
     removal::tell(
         context,
         arguments.output,

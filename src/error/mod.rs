@@ -162,6 +162,8 @@ pub enum Error {
         operation: String,
         /// The reason, in the broker's words if it gave one.
         reason: String,
+        /// AMQP's reply code, if the broker closed it.
+        code: Option<u16>,
     },
 
     /// A lost connection did not come back.
@@ -519,6 +521,41 @@ impl Error {
             // A broker that starts or stops refuses for reasons of its own.
             Self::LoginRefused { code, .. } => !matches!(code, 403 | 530),
             _ => false,
+        }
+    }
+
+    /// What the broker says of the request with which it closed the connection, where that may be all
+    /// that a new connection brings, too. When a node stops, or an operator closes the connection, the
+    /// broker speaks of itself.
+    #[must_use]
+    pub fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::Lost {
+                reason,
+                code: Some(541),
+                ..
+            } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The refusal that a lost connection is when the broker closed it so many times with the same
+    /// [`Error::complaint`].
+    #[must_use]
+    pub fn into_refusal(self, times: u32) -> Self {
+        match self {
+            Self::Lost {
+                broker,
+                operation,
+                reason,
+                code: Some(code),
+            } => Self::Refused {
+                broker,
+                operation,
+                code,
+                said: format!("{reason} (it closed the connection {times} times in a row)"),
+            },
+            other => other,
         }
     }
 

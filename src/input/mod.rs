@@ -16,13 +16,13 @@ use std::thread;
 use crossbeam_channel::select;
 use nix::poll::PollFlags;
 
-use crate::bell::{Receiver, Sender, bounded};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::envelope::{self, Envelope};
 use crate::ready;
 use crate::talk::Talk;
 use crate::text;
+use crate::waker::{Receiver, Sender, bounded};
 pub use place::{Place, ranges};
 use split::Splitter;
 

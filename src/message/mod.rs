@@ -24,6 +24,10 @@ pub struct Message {
     pub received: Option<SystemTime>,
 }
 
+/// Messages that are handed over together. Each is in a box, as it is moved often and is big.
+#[allow(clippy::vec_box)]
+pub type Batch = Vec<Box<Message>>;
+
 impl Message {
     /// Its number in the stream that it came from, if it came from one
     /// (<https://www.rabbitmq.com/docs/streams#consuming>).

@@ -325,7 +325,16 @@ fn put_long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
 }
 
 impl Table {
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Reads the entries of a table, without the length that stands in front of them.
+    ///
+    /// # Errors
+    /// Says what is not as AMQP has it, and where.
+    pub(crate) fn decode(entries: &[u8]) -> Result<Self, String> {
+        Bytes(entries).entries(0)
+    }
+
+    /// Adds the table to `out`, with its length in front.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_long(out, |out| {
             for (name, value) in &self.0 {
                 put_short(name, out);
@@ -418,11 +427,14 @@ impl<'b> Bytes<'b> {
     }
 
     fn table(&mut self, depth: usize) -> Result<Table, String> {
-        let mut rest = Bytes(self.long()?);
+        Bytes(self.long()?).entries(depth)
+    }
+
+    fn entries(&mut self, depth: usize) -> Result<Table, String> {
         let mut entries = Vec::new();
-        while !rest.0.is_empty() {
-            let name = rest.short()?;
-            let value = rest
+        while !self.0.is_empty() {
+            let name = self.short()?;
+            let value = self
                 .value(depth)
                 .map_err(|problem| format!("header {name}: {problem}"))?;
             entries.push((name, value));

@@ -14,12 +14,12 @@ use std::thread;
 use crossbeam_channel::{Sender, unbounded};
 use nix::poll::PollFlags;
 
-use crate::bell::{self, Receiver};
 use crate::color::Paint;
 use crate::interrupt::Interrupt;
-use crate::message::{Message, envelope};
+use crate::message::{Batch, Message, envelope};
 use crate::ready::{is_ready, wait_for};
 use crate::text;
+use crate::waker::{self, Receiver};
 pub use directory::Directory;
 pub use template::Template;
 
@@ -194,7 +194,7 @@ impl Prompt {
     }
 
     /// Writes a batch if that can be done at once, and says whether it was.
-    fn write(&mut self, batch: &[Message]) -> io::Result<bool> {
+    fn write(&mut self, batch: &[Box<Message>]) -> io::Result<bool> {
         let bodies = batch.iter().map(|message| message.body.len());
         if bodies.sum::<usize>() > self.most {
             return Ok(false);
@@ -214,7 +214,7 @@ impl Prompt {
 
 enum Work {
     Start,
-    Batch(Vec<Message>),
+    Batch(Batch),
 }
 
 /// What writes, in a thread, so that a reader that stalls does not keep the connection, or the user
@@ -236,7 +236,7 @@ impl Writer {
     #[must_use]
     pub fn new(output: Box<dyn Output>) -> Self {
         let (work, todo) = unbounded();
-        let (reports, written) = bell::unbounded();
+        let (reports, written) = waker::unbounded();
         let orders = Arc::new(AtomicUsize::new(0));
         Self {
             prompt: None,
@@ -289,7 +289,7 @@ impl Writer {
 
     /// Writes and flushes a batch. If that could not be done at once, it is reported later, once, in
     /// [`Writer::written`].
-    pub fn hand_over(&mut self, batch: Vec<Message>) -> Option<io::Result<()>> {
+    pub fn hand_over(&mut self, batch: Batch) -> Option<io::Result<()>> {
         // What comes later must not overtake what the thread still has.
         let is_idle = self.orders.load(Ordering::Acquire) == 0;
         if let Some(prompt) = self.prompt.as_mut().filter(|_| is_idle) {
@@ -318,7 +318,7 @@ impl Writer {
 struct Thread {
     output: Box<dyn Output>,
     todo: crossbeam_channel::Receiver<Work>,
-    reports: bell::Sender<io::Result<()>>,
+    reports: waker::Sender<io::Result<()>>,
     orders: Arc<AtomicUsize>,
 }
 
@@ -377,11 +377,11 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    fn message(body: &str) -> Message {
-        Message {
+    fn message(body: &str) -> Box<Message> {
+        Box::new(Message {
             body: body.into(),
             ..Message::default()
-        }
+        })
     }
 
     fn report(writer: &Writer) -> io::Result<()> {

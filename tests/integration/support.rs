@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use amiquip::{Channel, Connection};
 use hello_mq::broker::Connector;
-use hello_mq::broker::difference::{self, Comparison};
+use hello_mq::broker::topology::difference::{self, Comparison};
 use hello_mq::interrupt::Interrupt;
 use hello_mq::talk::Talk;
 use hello_mq::topology::{ExchangeOptions, QueueOptions};
@@ -148,6 +148,18 @@ impl Hello {
     }
 }
 
+/// What each thread of a process is doing, as far as this machine has a debugger.
+fn stacks(pid: u32) -> String {
+    let debugger = Command::new("gdb")
+        .args(["-batch", "-ex", "thread apply all backtrace", "-p"])
+        .arg(pid.to_string())
+        .output();
+    match debugger {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => format!("unknown: gdb: {error}"),
+    }
+}
+
 fn collect(mut from: impl Read) -> Vec<u8> {
     let mut all = Vec::new();
     from.read_to_end(&mut all).unwrap();
@@ -232,6 +244,18 @@ impl Running {
         self.said.lock().unwrap().clone()
     }
 
+    /// The first line that it says from a moment on, and when; none if it says nothing for so long.
+    pub fn says_within(&self, time: Duration, since: Instant) -> Option<(Instant, String)> {
+        loop {
+            let is_over = since.elapsed() > time;
+            let line = self.said().into_iter().find(|(at, _)| *at >= since);
+            if line.is_some() || is_over {
+                return line;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Waits until it has said so many lines that contain `text`, or has ended; says which.
     pub fn has_said(&mut self, text: &str, times: usize) -> bool {
         let start = Instant::now();
@@ -251,6 +275,18 @@ impl Running {
             assert!(start.elapsed() < LIMIT, "it does not say {text:?}");
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Whether it ends within this time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            if start.elapsed() > limit {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
     }
 
     /// Leaves what is still to be printed unread.
@@ -277,8 +313,9 @@ impl Running {
                 break status;
             }
             if start.elapsed() > LIMIT {
+                let stacks = stacks(self.pid());
                 let _ = self.child.kill();
-                panic!("it hangs");
+                panic!("it hangs; its threads:\n{stacks}");
             }
             thread::sleep(Duration::from_millis(2));
         };
@@ -578,7 +615,8 @@ pub struct Proxy {
 #[derive(Default)]
 struct Network {
     frozen: AtomicBool,
-    freeze_after_login: AtomicBool,
+    /// The method of the broker after which it freezes.
+    freeze_after: Mutex<Option<[u8; 4]>>,
     /// How many more bytes the broker's side may say before the connection is cut.
     allowance: AtomicI64,
     connections: Mutex<Vec<TcpStream>>,
@@ -630,7 +668,17 @@ impl Proxy {
 
     /// Freezes once the broker has said its last word of the login: `channel.open-ok`.
     pub fn freeze_after_login(&self) {
-        self.state.freeze_after_login.store(true, Ordering::SeqCst);
+        self.freeze_after([0, 20, 0, 11]);
+    }
+
+    /// Freezes once the broker has said its last word of the login of a command that declares nothing:
+    /// `connection.open-ok`.
+    pub fn freeze_after_open(&self) {
+        self.freeze_after([0, 10, 0, 41]);
+    }
+
+    fn freeze_after(&self, method: [u8; 4]) {
+        *self.state.freeze_after.lock().unwrap() = Some(method);
     }
 
     /// What passes from now on passes again; what was said while it was frozen is gone.
@@ -679,13 +727,9 @@ impl Network {
             if to.write_all(&buffer[..passed]).is_err() {
                 break;
             }
-            // connection.open-ok: a frame of class 10, method 41.
-            if counted
-                && buffer[..length]
-                    .windows(4)
-                    .any(|window| window == [0, 20, 0, 11])
-                && self.freeze_after_login.load(Ordering::SeqCst)
-            {
+            let last = *self.freeze_after.lock().unwrap();
+            let is_last = |window: &[u8]| last.is_some_and(|method| window == method);
+            if counted && buffer[..length].windows(4).any(is_last) {
                 self.frozen.store(true, Ordering::SeqCst);
             }
             if passed < length {

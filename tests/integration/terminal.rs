@@ -221,7 +221,10 @@ fn help_is_coloured_on_a_terminal() {
 /// Receives 20 messages that take two seconds to come, from the queue `$Q`.
 fn slow(line: &str) -> Outcome {
     let name = queue("progress");
+    // Not before somebody listens, which may take its time on a loaded machine.
+    let is_heard = "$H declare --check -o json $Q 2>/dev/null | grep -q '\"consumers\":1'";
     let send = "$H send --quiet -q $Q -c 20 --rate 10 x";
+    let send = format!("{{ until {is_heard}; do sleep 0.1; done; {send}; }}");
     let line = format!("Q={name}; {send} & {line}; status=$?; wait; exit $status");
     on_terminal(&line).run()
 }

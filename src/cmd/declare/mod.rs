@@ -5,7 +5,7 @@ mod plan;
 mod report;
 
 use super::Context;
-use crate::broker::difference::{self, Comparison, Differences};
+use crate::broker::topology::difference::{self, Comparison, Differences};
 use crate::broker::{Session, topology};
 use crate::cli;
 use crate::error::{Error, Mismatch, Status};
@@ -22,7 +22,7 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
     let (check, all) = (arguments.check, arguments.all);
     let report = Report::new(context, arguments.output, all);
     let plan = plan::of(arguments, context)?;
-    let session = context.connector("declare", None).open()?;
+    let session = context.connector("declare", None).declaring(true).open()?;
     let mut work = Work {
         broker: context.settings.broker.to_string(),
         session,
@@ -49,7 +49,7 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
             }
         }
     }
-    work.session.close()?;
+    work.session.close();
     match failed.iter().max() {
         None => Ok(()),
         Some(&status) => Err(Error::Topology {

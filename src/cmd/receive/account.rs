@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::consumer::Total;
+use crate::broker::consume::Total;
 use crate::cli;
 use crate::cmd::progress::{Figures, Progress, of};
 use crate::cmd::{Context, counted};

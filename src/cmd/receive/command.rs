@@ -6,11 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{at, never, select};
 use nix::sys::signal::Signal;
 
 use super::account::Account;
@@ -18,9 +16,8 @@ use super::job::{self, Done, Jobs, MERCY};
 use super::line::Line;
 use super::reply::{Address, Replies};
 use super::{End, LULL, Limits, has_come};
-use crate::bell::{Receiver, Sender, unbounded};
 use crate::broker::Connector;
-use crate::broker::handler::{Event, Handler, Outcome, Ticket};
+use crate::broker::consume::single::{Outcome, SingleConsumer, SingleEvent, Ticket};
 use crate::cli::{self, OnFailure};
 use crate::cmd::Context;
 use crate::error::Error;
@@ -28,6 +25,7 @@ use crate::interrupt::Interrupt;
 use crate::message::{Message, Value};
 use crate::text;
 use crate::values::Span;
+use crate::waker::{Receiver, Sender, unbounded};
 
 /// How often a message is delivered again, where nothing else is said, before it is rejected.
 const MAX_REDELIVERIES: u32 = 10;
@@ -66,8 +64,8 @@ pub struct Commands<'c> {
     replies: Option<Replies>,
     /// The messages whose replies are on their way.
     replying: HashSet<Ticket>,
-    /// Whether commands are running, for whoever has to wait for them.
-    busy: Arc<AtomicBool>,
+    /// Ends the sending of replies. It outlives the user's interrupt as long as commands are running.
+    leave: Interrupt,
     limits: Limits,
     last_message: Instant,
 }
@@ -108,41 +106,45 @@ impl<'c> Commands<'c> {
             sender,
             replies: None,
             replying: HashSet::new(),
-            busy: Arc::default(),
+            leave: Interrupt::default(),
             limits,
             last_message: Instant::now(),
         }
     }
 
-    /// An interrupt for the connection, which has to outlive the user's as long as commands are
-    /// running: their messages are still to be acknowledged.
-    pub fn leave(&self) -> Interrupt {
-        let leave = Interrupt::default();
-        let (user, ours) = (self.context.interrupt.clone(), leave.clone());
-        let busy = Arc::clone(&self.busy);
-        thread::spawn(move || {
-            let _ = user.receiver().recv();
-            while busy.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(10));
-            }
-            ours.trigger();
-        });
-        leave
-    }
-
-    /// From here on replies are sent.
+    /// Starts what sends replies.
     ///
     /// # Errors
     /// Those of the system, if it has no more threads.
-    pub fn reply(&mut self, connector: Connector) -> io::Result<()> {
-        let talk = self.context.talk.clone();
-        let replies = Replies::spawn(&self.context.settings, connector, talk, self.sender.clone())?;
+    pub fn reply(&mut self) -> io::Result<()> {
+        let (settings, talk) = (&self.context.settings, &self.context.talk);
+        let connector =
+            Connector::new(&settings.broker, "receive --reply", &self.leave, None, talk);
+        let replies = Replies::spawn(settings, connector, talk.clone(), self.sender.clone())?;
         self.replies = Some(replies);
         Ok(())
     }
 
-    /// Ends what is going on in the background.
-    pub fn close(self) {
+    /// Waits for the commands that are still running although the connection is lost, and ends the
+    /// sending of replies.
+    pub fn close(mut self) {
+        while !self.running.is_empty() {
+            self.end_what_is_late();
+            let next = self.next_moment().map_or_else(never, at);
+            select! {
+                recv(self.done.inner()) -> done => match done {
+                    Ok(Done::Ended(ticket, ..) | Done::NotStarted(ticket, _)) => {
+                        self.running.remove(&ticket);
+                    }
+                    Ok(_) => {}
+                    Err(_) => break,
+                },
+                recv(next) -> _ => {}
+            }
+        }
+        if self.context.interrupt.happened() {
+            self.leave.trigger();
+        }
         if let Some(replies) = self.replies {
             replies.close();
         }
@@ -157,12 +159,12 @@ impl<'c> Commands<'c> {
     pub fn work(
         &mut self,
         line: &mut Line,
-        handler: &mut Handler,
+        consumer: &mut SingleConsumer,
         account: &mut Account,
     ) -> Result<End, Error> {
-        self.delayed.retain(|(_, ticket)| handler.holds(*ticket));
-        self.replying.retain(|ticket| handler.holds(*ticket));
-        let end = self.work_on(line, handler, account);
+        self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
+        self.replying.retain(|ticket| consumer.holds(*ticket));
+        let end = self.work_on(line, consumer, account);
         self.withdraw();
         end
     }
@@ -170,30 +172,33 @@ impl<'c> Commands<'c> {
     fn work_on(
         &mut self,
         line: &mut Line,
-        handler: &mut Handler,
+        consumer: &mut SingleConsumer,
         account: &mut Account,
     ) -> Result<End, Error> {
         self.last_message = Instant::now();
         let mut end = None;
         let mut look_at = self.limits.drain.then(Instant::now);
         loop {
-            self.give_back_what_is_due(handler)?;
+            self.give_back_what_is_due(consumer);
             self.end_what_is_late();
-            account.update(handler.done());
+            account.update(consumer.done());
             if end.is_some() {
                 self.withdraw();
+                // What is still to be replied has its time from here on.
+                if self.running.is_empty() && self.context.interrupt.happened() {
+                    self.leave.trigger();
+                }
             }
-            self.busy.store(self.is_busy(), Ordering::Relaxed);
             if !self.is_busy() {
                 match end {
                     Some(end) => return end,
-                    None if handler.is_complete() && self.delayed.is_empty() => {
+                    None if consumer.is_complete() && self.delayed.is_empty() => {
                         return Ok(End::Count);
                     }
                     None => {}
                 }
             }
-            let is_waiting = handler.is_idle() && !self.is_busy() && end.is_none();
+            let is_waiting = consumer.is_idle() && !self.is_busy() && end.is_none();
             let idle_at = self
                 .limits
                 .idle_timeout
@@ -204,27 +209,27 @@ impl<'c> Commands<'c> {
             let at_most = [until, idle_at, look, self.next_moment()];
             let at_most = at_most.into_iter().flatten().min();
             let may_take = end.is_none() && self.running.len() < self.most;
-            let interrupt = Some(&self.context.interrupt).filter(|_| end.is_none());
-            match handler.wait(may_take, &self.done, interrupt, at_most)? {
-                Event::Taken(ticket, message) => {
+            let is_interruptible = end.is_none();
+            match consumer.wait(may_take, &self.done, is_interruptible, at_most)? {
+                SingleEvent::Taken(ticket, message) => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
                     account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
                     self.start(ticket, *message)?;
                 }
-                Event::Other(Done::Ended(ticket, status, printed)) => {
+                SingleEvent::Other(Done::Ended(ticket, status, printed)) => {
                     self.last_message = Instant::now();
-                    if let Err(error) = self.finish(handler, ticket, status, printed)? {
+                    if let Err(error) = self.finish(consumer, ticket, status, printed) {
                         end = Some(Err(error));
                     }
                 }
-                Event::Other(Done::NotStarted(ticket, source)) => {
+                SingleEvent::Other(Done::NotStarted(ticket, source)) => {
                     self.running.remove(&ticket);
                     let command = self.program.clone();
                     end = Some(Err(Error::Spawn { command, source }));
                 }
-                Event::Other(Done::Replied(ticket, returned)) => {
+                SingleEvent::Other(Done::Replied(ticket, returned)) => {
                     self.last_message = Instant::now();
                     self.replying.remove(&ticket);
                     if let Some(said) = returned {
@@ -232,22 +237,22 @@ impl<'c> Commands<'c> {
                             .talk
                             .note(&format!("nobody took a reply ({said}): who asked is gone"));
                     }
-                    handler.settle(ticket, Outcome::Acknowledge)?;
+                    consumer.settle(ticket, Outcome::Acknowledge);
                 }
-                Event::Other(Done::NoReplies(error)) => {
+                SingleEvent::Other(Done::NoReplies(error)) => {
                     self.replying.clear();
                     end = Some(Err(error));
                 }
-                Event::Interrupted => end = Some(Ok(End::Stopped)),
-                Event::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
-                Event::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
-                Event::Late if has_come(look) => {
-                    if handler.is_queue_empty()? {
+                SingleEvent::Interrupted => end = Some(Ok(End::Stopped)),
+                SingleEvent::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
+                SingleEvent::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
+                SingleEvent::Late if has_come(look) => {
+                    if consumer.stop_if_empty()? {
                         end = Some(Ok(End::Empty));
                     }
                     look_at = Some(Instant::now() + LULL);
                 }
-                Event::Late => {}
+                SingleEvent::Late => {}
             }
         }
     }
@@ -287,25 +292,27 @@ impl<'c> Commands<'c> {
         }
     }
 
-    /// Settles the message of a command that has ended. The inner error is that of a command whose
-    /// failure is the end.
+    /// Settles the message of a command that has ended.
+    ///
+    /// # Errors
+    /// [`Error::CommandFailed`] if its failure is the end.
     fn finish(
         &mut self,
-        handler: &mut Handler,
+        consumer: &mut SingleConsumer,
         ticket: Ticket,
         status: io::Result<ExitStatus>,
         printed: Vec<u8>,
-    ) -> Result<Result<(), Error>, Error> {
+    ) -> Result<(), Error> {
         let Some(running) = self.running.remove(&ticket) else {
-            return Ok(Ok(()));
+            return Ok(());
         };
         let Running { name, key, .. } = &running;
         let key = *key;
-        if !handler.holds(ticket) {
+        if !consumer.holds(ticket) {
             self.context.talk.note(&format!(
                 "{name}: the connection was lost before the command had ended; it is delivered again"
             ));
-            return Ok(Ok(()));
+            return Ok(());
         }
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         let failure = format!(
@@ -334,7 +341,7 @@ impl<'c> Commands<'c> {
                         "{failure}; it goes back to the queue in {delay_text}"
                     ));
                     self.delayed.insert((Instant::now() + delay, ticket));
-                    return Ok(Ok(()));
+                    return Ok(());
                 }
                 None => {
                     let most = self.attempts.max;
@@ -351,8 +358,8 @@ impl<'c> Commands<'c> {
                 Outcome::Reject
             }
             (_, OnFailure::Stop) => {
-                handler.settle(ticket, Outcome::Requeue)?;
-                return Ok(Err(Error::CommandFailed(failure)));
+                consumer.settle(ticket, Outcome::Requeue);
+                return Err(Error::CommandFailed(failure));
             }
         };
         self.attempts.forget(key);
@@ -361,21 +368,20 @@ impl<'c> Commands<'c> {
         {
             replies.send(ticket, address, printed);
             self.replying.insert(ticket);
-            return Ok(Ok(()));
+            return Ok(());
         }
-        handler.settle(ticket, outcome)?;
-        Ok(Ok(()))
+        consumer.settle(ticket, outcome);
+        Ok(())
     }
 
-    fn give_back_what_is_due(&mut self, handler: &mut Handler) -> Result<(), Error> {
+    fn give_back_what_is_due(&mut self, consumer: &mut SingleConsumer) {
         while let Some((moment, ticket)) = self.delayed.first().copied() {
             if moment > Instant::now() {
                 break;
             }
             self.delayed.pop_first();
-            handler.settle(ticket, Outcome::Requeue)?;
+            consumer.settle(ticket, Outcome::Requeue);
         }
-        Ok(())
     }
 
     fn end_what_is_late(&mut self) {

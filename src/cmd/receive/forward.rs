@@ -7,16 +7,16 @@ use std::io;
 use crossbeam_channel::{Sender, unbounded};
 
 use super::outlet::Outlet;
-use crate::bell::{self, Receiver};
 use crate::broker::Connector;
-use crate::broker::publisher::Fate;
+use crate::broker::publish::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Place, ranges};
-use crate::message::Message;
+use crate::message::{Batch, Message};
 use crate::settings::Settings;
 use crate::talk::Talk;
 use crate::values::Target;
+use crate::waker::{self, Receiver};
 
 /// Messages on their way to another queue.
 pub struct Forward {
@@ -40,7 +40,7 @@ impl Forward {
         talk: Talk,
     ) -> io::Result<Self> {
         let (batches, boundaries) = unbounded();
-        let (reports, confirmed) = bell::unbounded();
+        let (reports, confirmed) = waker::unbounded();
         let ledger = Confirmed {
             broker: connector.broker(),
             reports: reports.clone(),
@@ -64,7 +64,7 @@ impl Forward {
     }
 
     /// Publishes a batch; when all of it is confirmed it is told once in [`Forward::confirmed`].
-    pub fn hand_over(&mut self, batch: Vec<Message>) {
+    pub fn hand_over(&mut self, batch: Batch) {
         let numbers = self.messages + 1..;
         self.messages += batch.len() as u64;
         let _ = self.batches.send(self.messages);
@@ -73,7 +73,7 @@ impl Forward {
                 let message = Message {
                     exchange: self.target.exchange.clone(),
                     routing_key: self.target.routing_key.clone(),
-                    ..message
+                    ..*message
                 };
                 (number, message)
             }));
@@ -94,7 +94,7 @@ impl Forward {
 /// Tells which batches are confirmed.
 struct Confirmed {
     broker: String,
-    reports: bell::Sender<io::Result<()>>,
+    reports: waker::Sender<io::Result<()>>,
     /// The number of the last message of each batch.
     boundaries: crossbeam_channel::Receiver<u64>,
     /// Those of the batches that are not yet told.

@@ -18,10 +18,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::environment::variables;
-use crate::bell;
-use crate::broker::handler::Ticket;
+use crate::broker::consume::single::Ticket;
 use crate::error::Error;
 use crate::message::Message;
+use crate::waker;
 
 /// How long processes that are asked to end have for it.
 pub const MERCY: Duration = Duration::from_secs(2);
@@ -136,13 +136,13 @@ pub struct Jobs {
     hidden: Vec<OsString>,
     sender: Sender<Task>,
     waiting: Receiver<Task>,
-    done: bell::Sender<Done>,
+    done: waker::Sender<Done>,
 }
 
 impl Jobs {
     /// At most so many jobs at a time, none of which is started yet. What becomes of each message is
     /// sent to `done`.
-    pub fn new(most: usize, command: Vec<OsString>, done: bell::Sender<Done>) -> Self {
+    pub fn new(most: usize, command: Vec<OsString>, done: waker::Sender<Done>) -> Self {
         let (sender, waiting) = unbounded();
         Self {
             most,
@@ -211,7 +211,7 @@ impl Jobs {
 ///
 /// Where the next task is at hand, its command begins before word of the last one's end wakes those
 /// who have to act on it: they do so while it runs.
-fn work(waiting: &Receiver<Task>, done: &bell::Sender<Done>) {
+fn work(waiting: &Receiver<Task>, done: &waker::Sender<Done>) {
     while let Ok(task) = waiting.recv() {
         let mut started = task.start();
         loop {

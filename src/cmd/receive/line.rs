@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::End;
-use crate::broker::{Backoff, Connector, Session, topology};
+use crate::broker::{Connector, Retry, Session, topology};
 use crate::cli;
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::settings::Origin;
-use crate::values::{Name, QueueName};
+use crate::values::{Name, QueueName, Span};
 
 /// A connection that lasted so long is not one that fails again and again.
 const STABLE: Duration = Duration::from_secs(30);
@@ -78,9 +78,11 @@ impl<'c> Line<'c> {
         source: Source,
         until: Option<Instant>,
     ) -> Self {
+        let is_declaring =
+            matches!(source, Source::Exchange(..)) || !context.settings.no_declare.value;
         Self {
             context,
-            connector,
+            connector: connector.declaring(is_declaring),
             source,
             until,
             is_queue_there: false,
@@ -96,7 +98,8 @@ impl<'c> Line<'c> {
         &mut self,
         mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<End, Error>,
     ) -> Result<End, Error> {
-        let mut backoff = Backoff::default();
+        let no_reconnect = self.context.settings.no_reconnect.value;
+        let mut retry = Retry::new(no_reconnect.then_some(Span::seconds(0)));
         let mut session = self.connector.open()?;
         loop {
             let opened = Instant::now();
@@ -106,13 +109,12 @@ impl<'c> Line<'c> {
                 .and_then(|queue| consume(self, &mut session, &queue));
             let error = match ended {
                 Ok(end) => {
-                    // The channel is closed, and with it all is said that counts.
-                    let _ = session.close();
+                    session.close();
                     return Ok(end);
                 }
                 Err(error) => error,
             };
-            if self.context.settings.no_reconnect.value {
+            if no_reconnect {
                 return Err(error);
             }
             let error = match error {
@@ -124,13 +126,11 @@ impl<'c> Line<'c> {
                 }
                 error => error,
             };
-            if !error.is_transient() {
-                return Err(error);
-            }
             if self.alive_since > opened || opened.elapsed() > STABLE {
-                backoff = Backoff::default();
+                retry.progress();
             }
-            session = self.connector.reopen(error, self.until, &mut backoff)?;
+            drop(session);
+            session = self.connector.reopen(error, self.until, &mut retry)?;
         }
     }
 

@@ -16,9 +16,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{Context, counted};
-use crate::broker::Connector;
-use crate::broker::consumer::{Inflow, Options};
-use crate::broker::handler::{self, Tally};
+use crate::broker::consume::ConsumeOptions;
+use crate::broker::consume::batches::BatchProgress;
+use crate::broker::consume::single::{self, SingleProgress};
 use crate::cli::{self, OutputForm};
 use crate::color::Paint;
 use crate::error::Error;
@@ -187,9 +187,9 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
 /// Why it ended, once it had begun.
 type Ended = Result<End, Error>;
 
-fn options(arguments: &cli::Receive, context: &Context) -> Options {
+fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
     let prefetch = &context.settings.prefetch;
-    Options {
+    ConsumeOptions {
         count: arguments.count,
         prefetch: match prefetch.origin {
             // What waits for a command is kept from other consumers.
@@ -217,14 +217,14 @@ fn print(
         Some(target) => Sink::Forward(forward(target, context)?),
         None => Sink::Writer(writer(arguments, context)?),
     };
-    let mut inflow = Inflow::new(options(arguments, context));
+    let mut progress = BatchProgress::new(options(arguments, context));
     let connector = context.connector("receive", limits.until);
     account.open();
     let mut printer = Printer::new(context, &mut sink, limits, account);
     let end = Line::new(context, connector, source, limits.until)
-        .keep(|line, session, queue| printer.consume(line, session, queue, &mut inflow));
+        .keep(|line, session, queue| printer.consume(line, session, queue, &mut progress));
     sink.close();
-    account.update(inflow.done());
+    account.update(progress.done());
     Ok(end)
 }
 
@@ -254,28 +254,25 @@ fn command(
     limits: Limits,
     account: &mut Account,
 ) -> Result<Ended, Error> {
-    let settings = &context.settings;
-    let mut tally = Tally::new(options(arguments, context));
+    let mut progress = SingleProgress::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
-    let leave = commands.leave();
-    let connector = |verb| Connector::new(&settings.broker, verb, &leave, None, &context.talk);
     if arguments.reply {
         commands
-            .reply(connector("receive --reply"))
+            .reply()
             .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
     }
-    let connector = connector("receive -- COMMAND");
+    let connector = context.connector("receive -- COMMAND", None);
     account.open();
     let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
         let mut end = End::Count;
-        handler::handle(session, queue, &mut tally, |handler| {
-            end = commands.work(line, handler, account)?;
+        single::consume(session, queue, &mut progress, |consumer| {
+            end = commands.work(line, consumer, account)?;
             Ok(())
         })?;
         Ok(end)
     });
     commands.close();
-    account.update(tally.done());
+    account.update(progress.done());
     Ok(end)
 }
 

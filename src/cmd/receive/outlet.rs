@@ -3,10 +3,9 @@
 use std::io;
 use std::thread::{self, JoinHandle};
 
-use crate::bell::{Sender, unbounded};
-use crate::broker::Connector;
-use crate::broker::publisher::Options;
-use crate::cmd::sending::{Ledger, Pace, Patience, Sending, Supply, Template};
+use crate::broker::publish::PublishOptions;
+use crate::broker::{Connector, Retry};
+use crate::cmd::sending::{Ledger, Pace, SendRetry, Sending, Supply, Template};
 use crate::error::Error;
 use crate::input::{Input, Item, Place};
 use crate::message::envelope::Envelope;
@@ -14,6 +13,7 @@ use crate::message::{Message, Properties};
 use crate::settings::Settings;
 use crate::talk::Talk;
 use crate::values::Span;
+use crate::waker::{Sender, unbounded};
 
 /// The way out for messages.
 pub struct Outlet {
@@ -40,12 +40,19 @@ impl Outlet {
             plan: None,
             count: 1,
         };
+        // Without bounds it goes on as long as there are messages to receive: a queue that takes nothing for
+        // an hour is like a connection that is lost for an hour.
+        let is_bounded = settings.no_reconnect.value;
         let mut sending = Sending {
             connector,
-            options: Options {
+            options: PublishOptions {
                 allow_unroutable: false,
                 replies: false,
-                confirm_timeout: settings.confirm_timeout.value,
+                confirm_timeout: if is_bounded {
+                    settings.confirm_timeout.value
+                } else {
+                    Span::seconds(0)
+                },
                 no_confirm: false,
             },
             // Where it goes is somebody's, who knows its properties.
@@ -55,8 +62,7 @@ impl Outlet {
             supply: Supply::new(input, as_it_is()),
             ledger,
             pace: Pace::new(None),
-            // As long as there are messages to receive.
-            patience: Patience::new(settings.no_reconnect.value.then_some(Span::seconds(0))),
+            retry: SendRetry::new(Retry::new(is_bounded.then_some(Span::seconds(0)))),
             talk,
         };
         let thread = thread::Builder::new()

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::{at, never, select};
-
-use crate::broker::consumer::Total;
-use crate::broker::peek::Peek;
+use crate::broker::consume::peek::Peek;
+use crate::broker::consume::{Total, Waited};
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
@@ -35,14 +33,15 @@ pub fn run(
 ) -> Result<End, Error> {
     let settings = &context.settings;
     let queue = &settings.queue.value;
+    let is_declaring = !settings.no_declare.value;
+    let connector = connector.clone().declaring(is_declaring);
     let mut session = connector.open()?;
     if !settings.no_declare.value {
         topology::ensure(&mut session, &settings.definition)?;
     }
     let wanted = count.unwrap_or(u64::MAX);
-    let over = until.map_or_else(never, at);
     let mut shown = Total::default();
-    let mut peek = Peek::open(&mut session, queue)?;
+    let mut peek = Peek::open(&mut session, queue);
     let end = loop {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut end = None;
@@ -62,10 +61,10 @@ pub fn run(
         let messages = batch.len() as u64;
         let written = match sink.hand_over(batch) {
             Some(written) => Ok(written),
-            None => select! {
-                recv(sink.done().inner()) -> written => written,
-                recv(context.interrupt.receiver()) -> _ => break End::Stopped,
-                recv(over) -> _ => break End::TimeIsUp,
+            None => match peek.wait(sink.done(), until)? {
+                Waited::Came(written) => written,
+                Waited::Interrupted => break End::Stopped,
+                Waited::Late => break End::TimeIsUp,
             },
         };
         match written {
@@ -92,7 +91,6 @@ pub fn run(
             break end;
         }
     };
-    peek.close()?;
-    session.close()?;
+    session.close();
     Ok(end)
 }

@@ -7,14 +7,14 @@ use super::account::Account;
 use super::forward::Forward;
 use super::line::{Line, Source};
 use super::{End, LULL, Limits, has_come};
-use crate::bell::Receiver;
 use crate::broker::Session;
-use crate::broker::consumer::{self, Consumer, Event, Inflow};
+use crate::broker::consume::batches::{self, BatchConsumer, BatchEvent, BatchProgress};
 use crate::cmd::Context;
 use crate::error::Error;
-use crate::message::Message;
+use crate::message::Batch;
 use crate::output::Writer;
 use crate::values::QueueName;
+use crate::waker::Receiver;
 
 /// How long to wait, once it is time to leave, for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -35,7 +35,7 @@ impl Sink {
 
     /// Deals with a batch, and reports it once: now if it could be done at once, or later in
     /// [`Sink::done`].
-    pub fn hand_over(&mut self, batch: Vec<Message>) -> Option<io::Result<()>> {
+    pub fn hand_over(&mut self, batch: Batch) -> Option<io::Result<()>> {
         match self {
             Self::Writer(writer) => writer.hand_over(batch),
             Self::Forward(forward) => {
@@ -100,12 +100,12 @@ impl<'c> Printer<'c> {
         line: &mut Line,
         session: &mut Session,
         queue: &QueueName,
-        inflow: &mut Inflow,
+        progress: &mut BatchProgress,
     ) -> Result<End, Error> {
         let mut end = End::Count;
         // While there was no connection no message could come.
         self.last_message = Instant::now();
-        consumer::consume(session, queue, inflow, |consumer| {
+        batches::consume(session, queue, progress, |consumer| {
             if !self.started {
                 self.sink.start();
                 self.started = true;
@@ -116,14 +116,16 @@ impl<'c> Printer<'c> {
         Ok(end)
     }
 
-    fn print(&mut self, line: &mut Line, consumer: &mut Consumer) -> Result<End, Error> {
+    fn print(&mut self, line: &mut Line, consumer: &mut BatchConsumer) -> Result<End, Error> {
         let mut end = End::Count;
         let mut leave_by = None;
         let mut look_at = self.limits.drain.then(Instant::now);
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
                 if let Some(written) = self.sink.hand_over(batch) {
-                    self.written(line, consumer, written)?;
+                    written.map_err(|source| self.unwritten(&line.source, source))?;
+                    consumer.written();
+                    self.written(consumer);
                 }
                 continue;
             }
@@ -142,16 +144,17 @@ impl<'c> Printer<'c> {
                     .min(),
             };
             match consumer.wait(self.sink.done(), at_most)? {
-                Event::Taken => {
+                BatchEvent::Taken => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
                     self.account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
                 }
-                Event::Written(written) => self.written(line, consumer, written)?,
-                Event::Acknowledged => self.account.update(consumer.done()),
-                Event::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by),
-                Event::Late if leave_by.is_some() => {
+                BatchEvent::Written => self.written(consumer),
+                BatchEvent::Failed(source) => return Err(self.unwritten(&line.source, source)),
+                BatchEvent::Acknowledged => self.account.update(consumer.done()),
+                BatchEvent::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,
+                BatchEvent::Late if leave_by.is_some() => {
                     let lost = consumer.at_stake();
                     if lost > 0 {
                         self.context.talk.note(&format!(
@@ -161,13 +164,13 @@ impl<'c> Printer<'c> {
                     }
                     break;
                 }
-                Event::Late if has_come(self.limits.until) => {
-                    end = leave(consumer, End::TimeIsUp, &mut leave_by);
+                BatchEvent::Late if has_come(self.limits.until) => {
+                    end = leave(consumer, End::TimeIsUp, &mut leave_by)?;
                 }
-                Event::Late if has_come(idle_at) => {
-                    end = leave(consumer, End::Idle, &mut leave_by);
+                BatchEvent::Late if has_come(idle_at) => {
+                    end = leave(consumer, End::Idle, &mut leave_by)?;
                 }
-                Event::Late => {
+                BatchEvent::Late => {
                     if consumer.stop_if_empty()? {
                         end = End::Empty;
                     }
@@ -178,18 +181,10 @@ impl<'c> Printer<'c> {
         Ok(end)
     }
 
-    /// The oldest batch is written, or can't be.
-    fn written(
-        &mut self,
-        line: &Line,
-        consumer: &mut Consumer,
-        written: io::Result<()>,
-    ) -> Result<(), Error> {
-        written.map_err(|source| self.unwritten(&line.source, source))?;
+    /// The oldest batch is written.
+    fn written(&mut self, consumer: &BatchConsumer) {
         self.last_message = Instant::now();
-        consumer.written()?;
         self.account.update(consumer.done());
-        Ok(())
     }
 
     fn unwritten(&self, from: &Source, source: io::Error) -> Error {
@@ -217,8 +212,12 @@ impl<'c> Printer<'c> {
 }
 
 /// Takes no more messages; the reader has a moment for those that it is being given.
-fn leave(consumer: &mut Consumer, end: End, leave_by: &mut Option<Instant>) -> End {
-    consumer.stop();
+fn leave(
+    consumer: &mut BatchConsumer,
+    end: End,
+    leave_by: &mut Option<Instant>,
+) -> Result<End, Error> {
+    consumer.stop()?;
     *leave_by = Some(Instant::now() + PATIENCE);
-    end
+    Ok(end)
 }

@@ -4,15 +4,15 @@ use std::io;
 
 use super::job::Done;
 use super::outlet::Outlet;
-use crate::bell::Sender;
 use crate::broker::Connector;
-use crate::broker::handler::Ticket;
-use crate::broker::publisher::Fate;
+use crate::broker::consume::single::Ticket;
+use crate::broker::publish::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::input::Place;
 use crate::message::{Message, Properties, ShortString};
 use crate::settings::Settings;
 use crate::talk::Talk;
+use crate::waker::Sender;
 
 /// Where a reply goes to, and what it belongs to.
 #[derive(Clone, Debug)]

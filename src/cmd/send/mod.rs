@@ -4,9 +4,9 @@ mod replies;
 mod report;
 
 use super::Context;
-use super::sending::{Pace, Patience, Sending, Supply, Template};
-use crate::broker::Connector;
-use crate::broker::publisher::{Options, REPLY_TO};
+use super::sending::{Pace, SendRetry, Sending, Supply, Template};
+use crate::broker::Retry;
+use crate::broker::publish::{PublishOptions, REPLY_TO};
 use crate::cli::{self, OutputForm};
 use crate::error::Error;
 use crate::input::{self, Form, Request};
@@ -37,27 +37,23 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let input = input::open(request, &context.interrupt, &context.talk)?;
     let settings = &context.settings;
     let report = Report::new(context, &input, replies);
+    // An envelope may send all messages elsewhere.
+    let is_queue_needed = template.is_to_queue() && form != Form::Envelopes;
+    let is_declaring = is_queue_needed && !settings.no_declare.value;
     let mut sending = Sending {
-        connector: Connector::new(
-            &settings.broker,
-            "send",
-            &context.interrupt,
-            None,
-            &context.talk,
-        ),
-        options: Options {
+        connector: context.connector("send", None).declaring(is_declaring),
+        options: PublishOptions {
             allow_unroutable: arguments.allow_unroutable,
             replies: arguments.reply_timeout.is_some(),
             confirm_timeout: settings.confirm_timeout.value,
             no_confirm: arguments.no_confirm,
         },
         queue: (!settings.no_declare.value).then(|| settings.definition.clone()),
-        // An envelope may send all messages elsewhere.
-        is_queue_needed: template.is_to_queue() && form != Form::Envelopes,
+        is_queue_needed,
         is_queue_there: false,
         supply: Supply::new(input, template),
         pace,
-        patience: Patience::new(Some(settings.retry_for.value)),
+        retry: SendRetry::new(Retry::new(Some(settings.retry_for.value))),
         talk: context.talk.clone(),
         ledger: report,
     };

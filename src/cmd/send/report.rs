@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::replies::Replies;
-use crate::broker::publisher::Fate;
+use crate::broker::publish::Fate;
 use crate::cmd::progress::{Figures, Progress, of};
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};

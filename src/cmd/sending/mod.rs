@@ -4,13 +4,13 @@ mod supply;
 
 use std::time::{Duration, Instant};
 
-use crate::broker::publisher::{Event, Fate, Options, Publisher};
-use crate::broker::{Backoff, Connector, Session, topology};
+use crate::broker::publish::{Fate, PublishEvent, PublishOptions, Publisher};
+use crate::broker::{Connector, Retry, Session, topology};
 use crate::error::{Error, listed};
 use crate::message::Message;
 use crate::talk::Talk;
 use crate::topology::Queue;
-use crate::values::{Rate, Span};
+use crate::values::Rate;
 use supply::Next;
 pub use supply::{Outgoing, Supply, Template};
 
@@ -54,7 +54,7 @@ pub struct Sending<L> {
     /// The way to the broker.
     pub connector: Connector,
     /// How to publish.
-    pub options: Options,
+    pub options: PublishOptions,
     /// The queue that has to be there for messages that go to it; `None` if it is not to be declared.
     pub queue: Option<Queue>,
     /// Whether messages go to it, as far as is known.
@@ -68,7 +68,7 @@ pub struct Sending<L> {
     /// How fast to send.
     pub pace: Pace,
     /// How long to try.
-    pub patience: Patience,
+    pub retry: SendRetry,
     /// How to tell the user.
     pub talk: Talk,
 }
@@ -84,15 +84,15 @@ impl<L: Ledger> Sending<L> {
         let mut session = self.connector.open()?;
         loop {
             match self.publish(&mut session) {
-                Err(error) if error.is_transient() && self.patience.is_any() => {
-                    self.patience.renew(self.ledger.known());
-                    session = self.connector.reopen(
-                        error,
-                        self.patience.until,
-                        &mut self.patience.backoff,
-                    )?;
+                Ok(()) => {
+                    session.close();
+                    return Ok(());
                 }
-                result => return result.and_then(|()| session.close()),
+                Err(error) => {
+                    drop(session);
+                    let retry = self.retry.after(self.ledger.known());
+                    session = self.connector.reopen(error, None, retry)?;
+                }
             }
         }
     }
@@ -109,9 +109,13 @@ impl<L: Ledger> Sending<L> {
             match result {
                 Ok(Pause::QueueNeeded) => {
                     self.is_queue_needed = true;
+                    publisher.close()?;
                     continue;
                 }
-                Ok(Pause::Refused) => continue,
+                Ok(Pause::Refused) => {
+                    publisher.close()?;
+                    continue;
+                }
                 Ok(Pause::Done) | Err(_) => {}
             }
             let (known, unknown) = publisher.end();
@@ -156,7 +160,7 @@ impl<L: Ledger> Sending<L> {
                 }
             }
             // What was refused is tried again one by one until the first is taken.
-            let has_room = if self.patience.is_refused {
+            let has_room = if self.retry.is_refused {
                 publisher.is_idle()
             } else {
                 publisher.has_room() && refused.is_empty()
@@ -180,7 +184,7 @@ impl<L: Ledger> Sending<L> {
                         None => {
                             self.ledger.take(&message);
                             self.pace.published();
-                            publisher.publish(message)?;
+                            publisher.publish(message);
                             continue;
                         }
                     },
@@ -196,14 +200,14 @@ impl<L: Ledger> Sending<L> {
                 _ => not_yet.filter(|_| may_publish),
             };
             match publisher.wait(batches, at_most)? {
-                Event::Reply(message) => self.ledger.reply(&message),
-                Event::Input(batch) => self.supply.add(batch),
-                Event::Interrupted => {
+                PublishEvent::Reply(message) => self.ledger.reply(&message),
+                PublishEvent::Input(batch) => self.supply.add(batch),
+                PublishEvent::Interrupted => {
                     publisher.stop();
                     let interrupted = Error::Interrupted("while sending".to_owned());
                     stop = Some(Err(interrupted));
                 }
-                Event::Settled | Event::Late => {}
+                PublishEvent::Settled | PublishEvent::Late => {}
             }
         }
     }
@@ -225,70 +229,59 @@ impl<L: Ledger> Sending<L> {
     /// The broker has refused messages: they can be sent again from the moment that is returned.
     fn refused(&mut self) -> Result<Instant, Error> {
         let broker = self.connector.broker();
-        self.patience.renew(self.ledger.known());
-        if self.patience.is_over() {
+        let retry = self.retry.after(self.ledger.known());
+        retry.begin();
+        if retry.is_over() {
             return Err(Error::Nack { broker });
         }
-        if !self.patience.is_refused {
-            self.patience.is_refused = true;
+        if !self.retry.is_refused {
+            self.retry.is_refused = true;
             self.talk.note(&format!(
                 "{broker} refused (nack) {}; trying again",
                 listed(&self.ledger.refused())
             ));
         }
-        Ok(Instant::now() + self.patience.backoff.next_delay())
+        Ok(Instant::now() + self.retry.policy.next_pause())
     }
 
     /// The broker took or returned a message: it refuses no longer.
     fn trust(&mut self) {
-        if self.patience.is_refused {
-            self.patience.is_refused = false;
+        if self.retry.is_refused {
+            self.retry.is_refused = false;
             let broker = self.connector.broker();
             self.talk.note(&format!("{broker} takes messages again"));
         }
     }
 }
 
-/// How long to try again: the time starts anew with each message whose fate becomes known.
-pub struct Patience {
-    /// `None` is for ever.
-    retry_for: Option<Span>,
+/// The policy of sending again what is not yet confirmed. The retry policy starts anew with each message whose
+/// fate becomes known.
+pub struct SendRetry {
+    policy: Retry,
+    /// How many messages' fate was known at the last failure.
     known: u64,
-    until: Option<Instant>,
-    backoff: Backoff,
     /// Whether the broker refused what was sent last.
     is_refused: bool,
 }
 
-impl Patience {
-    /// For so long; 0s is not at all, and `None` for ever.
+impl SendRetry {
+    /// Tries as `policy` allows them.
     #[must_use]
-    pub fn new(retry_for: Option<Span>) -> Self {
+    pub fn new(policy: Retry) -> Self {
         Self {
-            retry_for,
+            policy,
             known: 0,
-            until: None,
-            backoff: Backoff::default(),
             is_refused: false,
         }
     }
 
-    fn is_any(&self) -> bool {
-        self.retry_for != Some(Span::seconds(0))
-    }
-
-    fn renew(&mut self, known: u64) {
-        if known > self.known || self.until.is_none() {
+    /// The policy after a failure with so many messages `known`.
+    fn after(&mut self, known: u64) -> &mut Retry {
+        if known > self.known {
             self.known = known;
-            self.until = self
-                .retry_for
-                .and_then(|time| Instant::now().checked_add(time.get()));
-            self.backoff = Backoff::default();
+            self.policy.progress();
         }
-    }
-
-    fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+        &mut self.policy
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crossbeam_channel::TryRecvError;
 
-use crate::bell::Receiver;
 use crate::error::Error;
 use crate::input::{Input, Item, Place};
 use crate::message::envelope::Envelope;
 use crate::message::{Message, Properties, ShortString};
+use crate::waker::Receiver;
 
 /// A message to send.
 #[derive(Debug)]
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_comes_back_goes_first_and_in_order() {
-        let (sender, batches) = crate::bell::unbounded();
+        let (sender, batches) = crate::waker::unbounded();
         let items = |range: std::ops::Range<u64>| {
             range
                 .map(|n| Item {

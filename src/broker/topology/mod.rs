@@ -1,16 +1,18 @@
 //! Queues, exchanges and bindings: declared, looked up, deleted. Queues also only made sure of.
 
+mod arguments;
+pub mod difference;
+
 use amiquip::{
-    Channel, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions,
-    QueueDeleteOptions,
+    ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions, QueueDeleteOptions,
 };
 
-use super::Session;
-use super::arguments::field_table;
+use super::session::Session;
 use crate::error::{self, Error};
 use crate::text;
 use crate::topology::{Binding, Destination, Exchange, Queue};
 use crate::values::QueueName;
+use arguments::field_table;
 
 /// What the broker says of a queue that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,20 +21,6 @@ pub struct QueueState {
     pub messages: u32,
     /// How many consumers there are.
     pub consumers: u32,
-}
-
-/// Runs operations on a channel of their own, which a refusal closes, and which is as good as new
-/// otherwise.
-fn on_channel<T>(
-    session: &mut Session,
-    operation: &str,
-    run: impl FnOnce(&Channel) -> amiquip::Result<T>,
-) -> Result<T, Error> {
-    let channel = session.channel()?;
-    let _wait = session.wait(operation);
-    let result = run(&channel).map_err(|error| session.error(operation, error))?;
-    session.spare = Some(channel);
-    Ok(result)
 }
 
 /// Declares a queue: it is made if it does not exist, and confirmed if it exists with exactly these
@@ -47,9 +35,9 @@ pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, Queue
         exclusive: false,
         arguments: field_table(&queue.arguments),
     };
-    let name = queue.name.as_ref().map_or("", QueueName::as_str);
+    let name = queue.name.as_ref().map_or("", QueueName::as_str).to_owned();
     let operation = format!("declare queue {queue}");
-    let (name, state) = on_channel(session, &operation, |channel| {
+    let (name, state) = session.call(&operation, move |channel| {
         let queue = channel.queue_declare(name, options)?;
         Ok((queue.name().to_owned(), state(&queue)))
     })?;
@@ -99,7 +87,7 @@ fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     match look_up(session, name) {
         Ok(_) => return Ok(()),
         Err(error @ Error::Refused { code: 404, .. }) if !error.is_transient() => {
-            session.connector.talk.note(&format!(
+            session.note(&format!(
                 "queue {name} is gone, and with it what was in it; it is declared again \
                  (a durable one survives a restart of the broker)"
             ));
@@ -119,9 +107,9 @@ fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Res
     let made = declared.is_ok();
     exists_anyway(session, name, declared)?;
     if made {
-        session.connector.talk.note(&format!(
+        session.note(&format!(
             "{} does not permit a queue that is not durable; queue {name} is declared durable",
-            session.name
+            session.name()
         ));
     }
     Ok(())
@@ -138,15 +126,21 @@ pub fn listen(
     routing_keys: &[String],
 ) -> Result<QueueName, Error> {
     let operation = format!("listen to exchange '{}'", text::escape(exchange));
-    let name = on_channel(session, &operation, |channel| {
+    let (exchange, routing_keys) = (exchange.to_owned(), routing_keys.to_vec());
+    let name = session.call(&operation, move |channel| {
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
         let name = channel.queue_declare("", options)?.name().to_owned();
-        for key in routing_keys {
-            channel.queue_bind(name.as_str(), exchange, key.as_str(), FieldTable::new())?;
+        for key in &routing_keys {
+            channel.queue_bind(
+                name.as_str(),
+                exchange.as_str(),
+                key.as_str(),
+                FieldTable::new(),
+            )?;
         }
         Ok(name)
     })?;
@@ -195,9 +189,10 @@ fn exists_anyway(
 /// # Errors
 /// [`Error::Refused`] with code 404 if it does not exist.
 pub fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, Error> {
-    on_channel(session, &format!("look up queue {queue}"), |channel| {
+    let name = queue.as_str().to_owned();
+    session.call(&format!("look up queue {queue}"), move |channel| {
         channel
-            .queue_declare_passive(queue.as_str())
+            .queue_declare_passive(name)
             .map(|queue| state(&queue))
     })
 }
@@ -217,8 +212,9 @@ pub fn delete(
         if_unused,
         if_empty,
     };
-    on_channel(session, &format!("delete queue {queue}"), |channel| {
-        channel.queue_delete(queue.as_str(), options)
+    let name = queue.as_str().to_owned();
+    session.call(&format!("delete queue {queue}"), move |channel| {
+        channel.queue_delete(name, options)
     })
 }
 
@@ -227,8 +223,9 @@ pub fn delete(
 /// # Errors
 /// [`Error::Refused`] with code 404 if it does not exist.
 pub fn purge(session: &mut Session, queue: &QueueName) -> Result<u32, Error> {
-    on_channel(session, &format!("purge queue {queue}"), |channel| {
-        channel.queue_purge(queue.as_str())
+    let name = queue.as_str().to_owned();
+    session.call(&format!("purge queue {queue}"), move |channel| {
+        channel.queue_purge(name)
     })
 }
 
@@ -245,15 +242,10 @@ pub fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<()
         arguments: field_table(&exchange.arguments),
     };
     let kind = ExchangeType::Custom(exchange.kind.as_str().to_owned());
-    on_channel(
-        session,
-        &format!("declare exchange {exchange}"),
-        |channel| {
-            channel
-                .exchange_declare(kind, exchange.name.as_str(), options)
-                .map(drop)
-        },
-    )
+    let name = exchange.name.as_str().to_owned();
+    session.call(&format!("declare exchange {exchange}"), move |channel| {
+        channel.exchange_declare(kind, name, options).map(drop)
+    })
 }
 
 /// Asks after an exchange without changing anything.
@@ -262,8 +254,9 @@ pub fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<()
 /// [`Error::Refused`] with code 404 if it does not exist.
 pub fn look_up_exchange(session: &mut Session, exchange: &str) -> Result<(), Error> {
     let operation = format!("look up exchange '{}'", text::escape(exchange));
-    on_channel(session, &operation, |channel| {
-        channel.exchange_declare_passive(exchange).map(drop)
+    let name = exchange.to_owned();
+    session.call(&operation, move |channel| {
+        channel.exchange_declare_passive(name).map(drop)
     })
 }
 
@@ -277,8 +270,9 @@ pub fn delete_exchange(
     if_unused: bool,
 ) -> Result<(), Error> {
     let operation = format!("delete exchange '{}'", text::escape(exchange));
-    on_channel(session, &operation, |channel| {
-        channel.exchange_delete(exchange, if_unused)
+    let name = exchange.to_owned();
+    session.call(&operation, move |channel| {
+        channel.exchange_delete(name, if_unused)
     })
 }
 
@@ -294,8 +288,10 @@ pub fn bind(session: &mut Session, binding: &Binding) -> Result<(), Error> {
         text::escape(&binding.routing_key)
     );
     let (source, key) = (binding.exchange.as_str(), binding.routing_key.as_str());
+    let (source, key) = (source.to_owned(), key.to_owned());
     let arguments = field_table(&binding.arguments);
-    on_channel(session, &operation, |channel| match &binding.destination {
+    let destination = binding.destination.clone();
+    session.call(&operation, move |channel| match &destination {
         Destination::Queue(name) => {
             let name = name.as_ref().map_or("", QueueName::as_str);
             channel.queue_bind(name, source, key, arguments)

@@ -1,23 +1,19 @@
 //! Publishing with confirms: a bounded window of messages on their way, and what became of each.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+pub mod window;
+
 use std::time::Instant;
 
-use amiquip::{Channel, ConsumerOptions};
-use crossbeam_channel::TryRecvError;
-
-use super::Session;
-use super::arrivals::{Arrival, Confirm};
-use super::content::ContentChannel;
-use super::frames;
-use super::guard::GRACE;
-pub use super::window::Fate;
-use super::window::Window;
-use crate::bell::Receiver;
+use super::connection::{Arrival, Confirm, Socket, Waited};
+use super::frames::{self, MESSAGES};
+use super::session::Session;
+use super::wait::{GRACE, OnInterrupt, Patience};
 use crate::error::Error;
-use crate::message::Message;
+use crate::message::{Message, Table};
 use crate::values::Span;
+use crate::waker::Receiver;
+pub use window::Fate;
+use window::Window;
 
 /// The most messages that are on their way at a time. Throughput is flat from 100 up.
 const WINDOW_MESSAGES: usize = 1000;
@@ -31,7 +27,7 @@ const BATCH_BYTES: usize = 1 << 15;
 
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct PublishOptions {
     /// A message that no queue takes is dropped, and not returned.
     pub allow_unroutable: bool,
     /// Replies come back on the same channel, to messages whose `reply-to` is [`REPLY_TO`].
@@ -48,7 +44,7 @@ pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 
 /// What a [`Publisher`] was waiting for.
 #[derive(Debug)]
-pub enum Event<I> {
+pub enum PublishEvent<I> {
     /// The fate of messages became known.
     Settled,
     /// A reply came.
@@ -61,51 +57,46 @@ pub enum Event<I> {
     Late,
 }
 
+/// What the broker knows the consumer of replies by.
+const REPLIES_TAG: &str = "hello-mq-replies";
+
 /// Publishes messages with confirms, each of them part of a `T`.
 pub struct Publisher<'s, T> {
     session: &'s mut Session,
-    channel: ContentChannel,
-    /// Frames that are still to be handed to the connection.
+    /// Frames that are still to be posted.
     batch: Vec<u8>,
-    /// What came and is not yet dealt with.
-    came: VecDeque<Arrival>,
     window: Window<T>,
-    options: Options,
-    /// When the broker last had nothing to confirm, confirmed something or was sent something.
-    heard: Instant,
-    /// How many bytes had been sent then.
-    written: u64,
-    stopped: bool,
+    options: PublishOptions,
+    /// When the broker last had nothing to confirm, or confirmed something.
+    confirmed: Instant,
+    patience: Patience,
+    /// What the user's interrupt does: it is to be known, or it is.
+    on_interrupt: OnInterrupt,
 }
 
 impl<'s, T: AsRef<Message>> Publisher<'s, T> {
-    /// Opens a channel, in confirm mode unless the options say otherwise.
+    /// Opens the channel for messages, in confirm mode unless the options say otherwise.
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection is.
-    pub fn open(session: &'s mut Session, options: Options) -> Result<Self, Error> {
-        let channel = session.content_channel()?;
+    pub fn open(session: &'s mut Session, options: PublishOptions) -> Result<Self, Error> {
+        session.connection.socket().open_channel();
         if options.replies {
-            let operation = "receive replies";
-            let _wait = session.wait(operation);
-            let listening = channel.library().and_then(listen_for_replies);
-            listening.map_err(|error| session.error(operation, error))?;
+            listen_for_replies(session)?;
         }
         let mut batch = Vec::new();
         if !options.no_confirm {
             // It can't be refused, so it goes with the first message.
-            frames::put_confirm_select(&mut batch, channel.number());
+            frames::put_confirm_select(&mut batch, MESSAGES);
         }
         Ok(Self {
             session,
-            channel,
             batch,
-            came: VecDeque::new(),
             window: Window::default(),
             options,
-            heard: Instant::now(),
-            written: 0,
-            stopped: false,
+            confirmed: Instant::now(),
+            patience: Patience::default(),
+            on_interrupt: OnInterrupt::Return,
         })
     }
 
@@ -130,49 +121,38 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         message.properties.encode(&mut encoded);
         let (length, most) = (
             encoded.len(),
-            frames::most_properties(self.session.frame_max),
+            frames::most_properties(self.session.connection.frame_max()),
         );
         (length > most).then(|| {
             format!("its properties and headers have {length} bytes, and the broker takes {most}")
         })
     }
 
-    /// Puts a message on its way.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] or [`Error::Refused`]; the message is then among those of
-    /// [`Publisher::end`].
-    pub fn publish(&mut self, item: T) -> Result<(), Error> {
+    /// Puts a message on its way. If the connection is lost, that shows at the next wait.
+    pub fn publish(&mut self, item: T) {
         if self.window.waiting() == 0 {
-            self.heard = Instant::now();
+            self.confirmed = Instant::now();
+            self.patience.renew();
         }
         let message = item.as_ref();
         let bytes = message.body.len();
-        let published = self.put(message);
-        self.window.push(item, bytes);
-        published
-    }
-
-    fn put(&mut self, message: &Message) -> Result<(), Error> {
         let mandatory = !self.options.allow_unroutable && !is_reply(message);
-        let channel = self.channel.number();
-        frames::put_publish(&mut self.batch, channel, message, mandatory);
-        for part in frames::parts(&message.body, self.session.frame_max) {
-            frames::put_body(&mut self.batch, channel, part);
+        frames::put_publish(&mut self.batch, MESSAGES, message, mandatory);
+        let frame_max = self.session.connection.frame_max();
+        for part in frames::parts(&message.body, frame_max) {
+            frames::put_body(&mut self.batch, MESSAGES, part);
             if self.batch.len() >= BATCH_BYTES {
-                self.flush()?;
+                self.flush();
             }
         }
-        Ok(())
+        self.window.push(item, bytes);
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
-        if self.batch.is_empty() {
-            return Ok(());
+    fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            self.session.connection.socket().post(&self.batch);
+            self.batch.clear();
         }
-        let posted = self.channel.post(&self.batch);
-        self.batch.clear();
-        posted.map_err(|error| self.error(error))
     }
 
     /// Takes the oldest message out if its fate is known.
@@ -190,70 +170,67 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         &mut self,
         input: Option<&Receiver<I>>,
         at_most: Option<Instant>,
-    ) -> Result<Event<I>, Error> {
-        self.flush()?;
-        let wire = Arc::clone(&self.session.wire);
+    ) -> Result<PublishEvent<I>, Error> {
+        self.flush();
         if let Some(input) = input {
-            input.rings(wire.bell());
+            input.wakes(self.session.connection.waiter().waker());
         }
-        let listening = wire.bell().listen();
+        if self.options.no_confirm && self.window.waiting() > 0 {
+            return self.settle_what_is_read(input);
+        }
         loop {
-            // What came before that counts.
-            let is_gone = self.channel.is_gone();
-            self.channel.take(&mut self.came);
             if let Some(event) = self.next_event() {
                 return Ok(event);
             }
-            if is_gone {
-                return Err(self.error(self.channel.why()));
-            }
-            match input.map(Receiver::try_recv) {
-                Some(Ok(input)) => return Ok(Event::Input(Some(input))),
-                Some(Err(TryRecvError::Disconnected)) => return Ok(Event::Input(None)),
-                Some(Err(TryRecvError::Empty)) | None => {}
-            }
-            if !self.stopped && self.session.connector.interrupt.happened() {
-                return Ok(Event::Interrupted);
-            }
-            if self.options.no_confirm && self.window.waiting() > 0 {
-                self.settle_what_is_read()?;
-                return Ok(Event::Settled);
-            }
-            let now = Instant::now();
-            if at_most.is_some_and(|moment| moment <= now) {
-                return Ok(Event::Late);
-            }
             let overdue = self.overdue();
-            if overdue.is_some_and(|moment| moment <= now) {
-                self.look_at_progress()?;
-                continue;
-            }
             let until = [at_most, overdue].into_iter().flatten().min();
-            self.session.pause(&listening, true, until);
+            let waiting = self.window.waiting();
+            let what = || match waiting {
+                1 => "confirm 1 message".to_owned(),
+                _ => format!("confirm {waiting} messages"),
+            };
+            let what: &dyn Fn() -> String = &what;
+            let announcement = (waiting > 0).then_some((&mut self.patience, what));
+            let waited = self.session.connection.wait(
+                &|| "publish".to_owned(),
+                announcement,
+                until,
+                self.on_interrupt,
+                |socket| {
+                    if socket.has_arrival() {
+                        return Some(None);
+                    }
+                    input.and_then(Receiver::next).map(Some)
+                },
+            )?;
+            match waited {
+                Waited::Came(None) => {}
+                Waited::Came(Some(input)) => return Ok(PublishEvent::Input(input.ok())),
+                Waited::Interrupted => return Ok(PublishEvent::Interrupted),
+                Waited::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
+                    return Ok(PublishEvent::Late);
+                }
+                // It may be later by now.
+                Waited::Late if self.overdue() > overdue => {}
+                Waited::Late => return Err(self.no_confirm()),
+            }
         }
     }
 
-    /// The broker has confirmed nothing for too long. But a big message takes its time on a slow
-    /// network.
-    fn look_at_progress(&mut self) -> Result<(), Error> {
-        let written = self.session.wire.written();
-        if written != self.written {
-            self.written = written;
-            self.heard = Instant::now();
-            return Ok(());
-        }
+    /// The broker has confirmed nothing for too long.
+    fn no_confirm(&mut self) -> Error {
         // Who does not confirm may not answer a farewell either.
-        self.session.abandon();
-        Err(Error::NoConfirm {
-            broker: self.session.name.clone(),
+        self.session.connection.give_up();
+        Error::NoConfirm {
+            broker: self.session.name().to_owned(),
             patience: self.options.confirm_timeout.to_string(),
-        })
+        }
     }
 
     /// Deals with what came, up to the first reply.
-    fn next_event<I>(&mut self) -> Option<Event<I>> {
+    fn next_event<I>(&mut self) -> Option<PublishEvent<I>> {
         let mut settled = false;
-        while let Some(arrival) = self.came.pop_front() {
+        while let Some(arrival) = self.session.connection.socket().arrival() {
             match arrival {
                 Arrival::Confirmed(confirm) => {
                     self.note(confirm);
@@ -262,37 +239,60 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                 Arrival::Returned(said, content) => self.note_return(&said, &content.message),
                 // What is settled shows when the rest is dealt with.
                 Arrival::Delivered(content) => {
-                    let message = self.session.received(content);
-                    return Some(Event::Reply(Box::new(message)));
+                    let content = self.session.inspect(content);
+                    return Some(PublishEvent::Reply(content.message));
                 }
-                Arrival::Got(_) => {}
+                _ => {}
             }
         }
-        settled.then_some(Event::Settled)
+        settled.then_some(PublishEvent::Settled)
     }
 
     /// Waits until the broker has read everything that was published. A channel's methods are handled
     /// in order, so it is so when a later one is answered, and what no queue took has come back by
-    /// then.
-    fn settle_what_is_read(&mut self) -> Result<(), Error> {
-        let wait = self.session.wait("read what was published");
-        let answer = self.channel.library().and_then(|it| it.qos(0, 0, false));
-        drop(wait);
-        answer.map_err(|error| self.error(error))?;
-        self.channel.take(&mut self.came);
-        for arrival in std::mem::take(&mut self.came) {
+    /// then. Input and replies are for later.
+    fn settle_what_is_read<I>(
+        &mut self,
+        input: Option<&Receiver<I>>,
+    ) -> Result<PublishEvent<I>, Error> {
+        if let Some(input) = input.and_then(Receiver::next) {
+            return Ok(PublishEvent::Input(input.ok()));
+        }
+        if self.on_interrupt == OnInterrupt::Return
+            && self.session.connection.waiter().is_interrupted()
+        {
+            return Ok(PublishEvent::Interrupted);
+        }
+        let connection = &mut self.session.connection;
+        connection.socket().post(&frames::limit(MESSAGES, 0));
+        let mut arrivals = Vec::new();
+        connection.answer("read what was published", |socket| {
+            loop {
+                match socket.arrival()? {
+                    Arrival::Answered(frames::BASIC_QOS_OK) => return Some(()),
+                    arrival => arrivals.push(arrival),
+                }
+            }
+        })?;
+        let mut reply = None;
+        for arrival in arrivals {
             match arrival {
                 Arrival::Returned(said, content) => self.note_return(&said, &content.message),
-                _ => self.came.push_back(arrival),
+                Arrival::Delivered(content) => reply = Some(self.session.inspect(content)),
+                _ => {}
             }
         }
         self.window.acknowledge(u64::MAX, true);
-        Ok(())
+        Ok(match reply {
+            Some(reply) => PublishEvent::Reply(reply.message),
+            None => PublishEvent::Settled,
+        })
     }
 
-    /// From here on the user's interrupt is known.
+    /// Ends no wait any more for the user's interrupt, which is known now.
     pub fn stop(&mut self) {
-        self.stopped = true;
+        self.on_interrupt = OnInterrupt::Ignore;
+        self.session.connection.waiter().leave_within(GRACE);
     }
 
     /// When the broker should have confirmed something.
@@ -301,11 +301,14 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         if self.window.waiting() == 0 {
             return None;
         }
-        self.heard.checked_add(timeout)
+        // A big message takes its time on a slow network.
+        let progress = self.session.connection.progress();
+        self.confirmed.max(progress).checked_add(timeout)
     }
 
     fn note(&mut self, confirm: Confirm) {
-        self.heard = Instant::now();
+        self.confirmed = Instant::now();
+        self.patience.renew();
         if confirm.is_ack {
             self.window.acknowledge(confirm.tag, confirm.multiple);
         } else {
@@ -330,16 +333,18 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     pub fn end(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
         // Whatever else the broker has to say adds nothing to what is known, and an alarm can keep it
         // from saying anything.
-        self.session.start_closing(GRACE);
+        self.session.connection.waiter().leave_within(GRACE);
         // What came while something else failed.
-        self.channel.take(&mut self.came);
         while self.next_event::<()>().is_some() {}
-        self.session.last = self.channel.into_library();
         self.window.take_apart()
     }
 
-    fn error(&mut self, error: amiquip::Error) -> Error {
-        self.session.error("publish", error)
+    /// Ends the publishing with every fate known, so that it can begin again on another channel.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn close(self) -> Result<(), Error> {
+        self.session.connection.close_channel()
     }
 }
 
@@ -350,14 +355,19 @@ fn is_reply(message: &Message) -> bool {
     message.exchange.is_empty() && rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn listen_for_replies(channel: &Channel) -> Result<(), amiquip::Error> {
-    let options = ConsumerOptions {
-        // There is no queue that could keep them.
-        no_ack: true,
-        ..ConsumerOptions::default()
-    };
-    let consumer = channel.basic_consume(REPLY_TO, options)?;
-    // It lives as long as the channel, so it must not be cancelled when it is dropped.
-    std::mem::forget(consumer);
-    Ok(())
+/// Starts the consumer of replies. There is no queue that could keep them, so they are not acknowledged.
+fn listen_for_replies(session: &mut Session) -> Result<(), Error> {
+    let consume = frames::consume(
+        MESSAGES,
+        REPLY_TO,
+        REPLIES_TAG,
+        true,
+        false,
+        &Table::default(),
+    );
+    let connection = &mut session.connection;
+    connection.socket().post(&consume);
+    connection.answer("receive replies", |socket: &mut Socket| {
+        socket.take_answer(frames::BASIC_CONSUME_OK).then_some(())
+    })
 }

@@ -1,7 +1,6 @@
-//! TLS: the settings made into a configuration, the handshake's faults made into words, and the
-//! stream on which the client library's bytes are encrypted.
+//! TLS: the settings made into a configuration, and the handshake's faults made into words.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -77,31 +76,16 @@ impl Client {
         })
     }
 
-    /// Shakes hands with a peer that must be `name`. Time-outs are the stream's.
+    /// A connection to a peer that must be `name`, on which nothing is said yet.
     ///
     /// # Errors
-    /// Those of the stream; what is wrong with the peer can be told by [`Client::fault`].
-    pub fn shake_hands(
-        &self,
-        stream: &mut (impl Read + Write),
-        name: &str,
-    ) -> io::Result<Box<ClientConnection>> {
+    /// If no certificate can be for such a name.
+    pub fn connection(&self, name: &str) -> io::Result<ClientConnection> {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
             let why = "that is no name that a certificate can be for";
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
-        let mut connection =
-            ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
-        while connection.is_handshaking() {
-            let (read, written) = match connection.complete_io(stream) {
-                Ok(lengths) => lengths,
-                Err(error) => return Err(last_words(&mut connection, stream, error)),
-            };
-            if (read, written) == (0, 0) && connection.is_handshaking() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        Ok(Box::new(connection))
+        ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
     }
 
     /// What TLS has against the peer, or the peer against us, if that is what `error` says: what
@@ -204,25 +188,6 @@ impl Client {
             ),
         }
     }
-}
-
-/// Why the peer has hung up while something was said to it, if it has told that: what it has sent can
-/// still be read.
-pub fn last_words(
-    connection: &mut ClientConnection,
-    stream: &mut impl Read,
-    error: io::Error,
-) -> io::Error {
-    let has_hung_up = matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-    );
-    while has_hung_up && matches!(connection.read_tls(stream), Ok(1..)) {
-        if let Err(why) = connection.process_new_packets() {
-            return io::Error::other(why);
-        }
-    }
-    error
 }
 
 /// What an alert says of our certificate, if it is about that.
@@ -404,77 +369,5 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A socket that does not block, on which TLS is spoken.
-pub struct Stream<S> {
-    socket: S,
-    connection: Box<ClientConnection>,
-    /// How many bytes were taken whose ciphertext is not yet all on its way.
-    taken: usize,
-    /// Why nothing more can be understood.
-    failed: Option<io::Error>,
-}
-
-impl<S> Stream<S> {
-    /// Goes on with a `connection` that has shaken hands on the same socket.
-    pub fn new(socket: S, connection: Box<ClientConnection>) -> Self {
-        Self {
-            socket,
-            connection,
-            taken: 0,
-            failed: None,
-        }
-    }
-}
-
-impl<S: Read + Write> Read for Stream<S> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.connection.reader().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A peer that hangs up without TLS's farewell: AMQP has its own.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                result => return result,
-            }
-            if let Some(failed) = self.failed.take() {
-                return Err(failed);
-            }
-            if self.connection.read_tls(&mut self.socket)? == 0 {
-                return Ok(0);
-            }
-            let processed = self.connection.process_new_packets();
-            // An alert, or an answer to a change of keys. If it has to wait, the next write takes it
-            // along.
-            while self.connection.wants_write() {
-                match self.connection.write_tls(&mut self.socket) {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-            // What came before that counts.
-            self.failed = processed.err().map(io::Error::other);
-        }
-    }
-}
-
-impl<S: Read + Write> Write for Stream<S> {
-    /// Bytes count as written when all of their ciphertext is: until then it would block, and the
-    /// same bytes are to be offered again.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.taken == 0 {
-            self.taken = self.connection.writer().write(bytes)?;
-        }
-        while self.connection.wants_write() {
-            if self.connection.write_tls(&mut self.socket)? == 0 {
-                return Ok(0);
-            }
-        }
-        Ok(std::mem::take(&mut self.taken))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.socket.flush()
     }
 }

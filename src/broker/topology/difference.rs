@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::arguments::Inequivalent;
-use super::{Session, topology};
+use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
 use crate::topology::{Difference, Exchange, Properties, Queue, is_same};
@@ -54,7 +54,7 @@ pub fn of_queue(
             name: Some(name.clone()),
             ..queue.with(candidate.clone())
         };
-        topology::declare(session, &candidate).map(drop)
+        super::declare(session, &candidate).map(drop)
     })?;
     let Some(mut found) = compared else {
         return Ok(Comparison::Missing);
@@ -70,7 +70,7 @@ pub fn of_queue(
 pub fn of_exchange(session: &mut Session, exchange: &Exchange) -> Result<Comparison, Error> {
     let wanted = exchange.properties();
     let compared = compare(&wanted, &["alternate-exchange"], |candidate| {
-        topology::declare_exchange(session, &exchange.with(candidate.clone()))
+        super::declare_exchange(session, &exchange.with(candidate.clone()))
     })?;
     Ok(compared.map_or(Comparison::Missing, |found| found.against(&wanted)))
 }

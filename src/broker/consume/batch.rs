@@ -1,28 +1,19 @@
 //! What has been received and not yet acknowledged: the book-keeping that must never lose a message.
 //!
-//! A message goes through three hands: it is taken from the broker into the batch in the making;
-//! the batch is handed over to be written; and when it has been written and flushed, its last
-//! message's receipt acknowledges it and all before it, sooner or later.
+//! A message is taken from the broker into the batch in the making; the batch is handed over to be
+//! written; and when it has been written and flushed, its last message's receipt acknowledges it and
+//! all before it, sooner or later.
 
 use std::collections::VecDeque;
 
-/// How many batches may be in the writer's hands: one that it writes, one that it finds when done.
-const HANDED_OVER: usize = 2;
+use super::Total;
 
-/// What has left the queue for good.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Total {
-    /// How many messages.
-    pub messages: u64,
-    /// How many bytes their bodies had.
-    pub bytes: u64,
-    /// How many of the messages were rejected.
-    pub rejected: u64,
-}
+/// How many batches may be with the writer: one that it writes, one that it finds when done.
+const HANDED_OVER: usize = 2;
 
 /// The messages `M` of one consumer and their receipts `R`, which are good for one connection only.
 #[derive(Debug)]
-pub struct Flow<M, R> {
+pub struct Batches<M, R> {
     /// How many messages may still be taken; `None` for any number.
     left: Option<u64>,
     /// What is written, and acknowledged.
@@ -49,8 +40,8 @@ struct HandedOver<R> {
     receipt: Option<R>,
 }
 
-impl<M, R> Flow<M, R> {
-    /// A flow that ends after `count` messages, with so many messages in a batch at most, and no
+impl<M, R> Batches<M, R> {
+    /// Batches that end after `count` messages, with so many messages in a batch at most, and no
     /// more once it has so many bytes.
     pub fn new(count: Option<u64>, batch_max: usize, bytes_max: usize) -> Self {
         Self {
@@ -123,7 +114,7 @@ impl<M, R> Flow<M, R> {
         }
     }
 
-    /// The batch to be written next, if there is one and a hand is free.
+    /// The batch to be written next, if there is one and the writer has room.
     pub fn hand_over(&mut self) -> Option<Vec<M>> {
         if self.handed_over.len() >= HANDED_OVER || self.batch.is_empty() {
             return None;
@@ -138,7 +129,7 @@ impl<M, R> Flow<M, R> {
         Some(std::mem::take(&mut self.batch))
     }
 
-    /// Notes that the oldest batch in the writer's hands is written and flushed. It is due to be
+    /// Notes that the oldest batch with the writer is written and flushed. It is due to be
     /// acknowledged, unless the broker will deliver it again anyway.
     pub fn written(&mut self) {
         let written = self.handed_over.pop_front();
@@ -168,7 +159,7 @@ impl<M, R> Flow<M, R> {
     }
 
     /// Forgets every receipt: the connection is gone, and all that was not acknowledged is back in
-    /// the queue, that in the writer's hands included.
+    /// the queue, that with the writer included.
     pub fn lose_receipts(&mut self) {
         self.forget_batch();
         let due = self.due.take().map_or(0, |due| due.messages);
@@ -192,127 +183,133 @@ mod tests {
     use super::*;
 
     /// Writes the oldest batch, and acknowledges it at once.
-    fn settle<M, R>(flow: &mut Flow<M, R>) -> Option<R> {
-        flow.written();
-        flow.acknowledge()
+    fn settle<M, R>(batches: &mut Batches<M, R>) -> Option<R> {
+        batches.written();
+        batches.acknowledge()
     }
 
     #[test]
     fn what_is_written_may_be_acknowledged_together() {
-        let mut flow = Flow::new(Some(3), 1, 100);
+        let mut batches = Batches::new(Some(3), 1, 100);
         for n in 1..=3 {
-            flow.take(n, 10, n);
-            flow.hand_over();
-            flow.written();
-            assert!(flow.is_written() && !flow.is_empty());
+            batches.take(n, 10, n);
+            batches.hand_over();
+            batches.written();
+            assert!(batches.is_written() && !batches.is_empty());
         }
-        assert_eq!((flow.due(), flow.done()), (3, Total::default()));
-        assert_eq!(flow.acknowledge(), Some(3));
-        assert_eq!((flow.done().messages, flow.done().bytes), (3, 30));
-        assert!(flow.is_empty() && flow.acknowledge().is_none());
+        assert_eq!((batches.due(), batches.done()), (3, Total::default()));
+        assert_eq!(batches.acknowledge(), Some(3));
+        assert_eq!((batches.done().messages, batches.done().bytes), (3, 30));
+        assert!(batches.is_empty() && batches.acknowledge().is_none());
     }
 
     #[test]
     fn what_is_not_acknowledged_before_the_connection_is_lost_comes_again() {
-        let mut flow = Flow::new(Some(2), 1, 100);
-        flow.take("a", 1, 1);
-        flow.hand_over();
-        flow.written();
-        flow.take("b", 1, 2);
-        flow.lose_receipts();
-        assert_eq!((flow.left(), flow.due()), (Some(2), 0));
-        assert_eq!((flow.acknowledge(), flow.done()), (None, Total::default()));
+        let mut batches = Batches::new(Some(2), 1, 100);
+        batches.take("a", 1, 1);
+        batches.hand_over();
+        batches.written();
+        batches.take("b", 1, 2);
+        batches.lose_receipts();
+        assert_eq!((batches.left(), batches.due()), (Some(2), 0));
+        assert_eq!(
+            (batches.acknowledge(), batches.done()),
+            (None, Total::default())
+        );
     }
 
     #[test]
     fn a_receipt_comes_out_only_for_what_was_written() {
-        let mut flow = Flow::new(None, 2, 100);
+        let mut batches = Batches::new(None, 2, 100);
         assert_eq!(
-            (flow.hand_over(), settle(&mut flow)),
+            (batches.hand_over(), settle(&mut batches)),
             (None::<Vec<&str>>, None)
         );
-        flow.take("a", 1, 1);
-        flow.take("b", 1, 2);
-        assert!(!flow.has_room());
-        assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
-        assert!(flow.has_room() && !flow.is_empty());
-        flow.take("c", 1, 3);
-        assert_eq!(settle(&mut flow), Some(2));
-        assert_eq!(flow.hand_over(), Some(vec!["c"]));
-        assert_eq!(settle(&mut flow), Some(3));
-        assert!(flow.is_empty());
-        assert_eq!(settle(&mut flow), None);
+        batches.take("a", 1, 1);
+        batches.take("b", 1, 2);
+        assert!(!batches.has_room());
+        assert_eq!(batches.hand_over(), Some(vec!["a", "b"]));
+        assert!(batches.has_room() && !batches.is_empty());
+        batches.take("c", 1, 3);
+        assert_eq!(settle(&mut batches), Some(2));
+        assert_eq!(batches.hand_over(), Some(vec!["c"]));
+        assert_eq!(settle(&mut batches), Some(3));
+        assert!(batches.is_empty());
+        assert_eq!(settle(&mut batches), None);
     }
 
     #[test]
     fn at_most_two_batches_are_handed_over() {
-        let mut flow = Flow::new(None, 1, 100);
+        let mut batches = Batches::new(None, 1, 100);
         for n in 1..=2 {
-            flow.take(n, 1, n);
-            assert_eq!(flow.hand_over(), Some(vec![n]));
+            batches.take(n, 1, n);
+            assert_eq!(batches.hand_over(), Some(vec![n]));
         }
-        flow.take(3, 1, 3);
-        assert_eq!(flow.hand_over(), None);
-        assert_eq!(settle(&mut flow), Some(1));
-        assert_eq!(flow.hand_over(), Some(vec![3]));
+        batches.take(3, 1, 3);
+        assert_eq!(batches.hand_over(), None);
+        assert_eq!(settle(&mut batches), Some(1));
+        assert_eq!(batches.hand_over(), Some(vec![3]));
     }
 
     #[test]
     fn exactly_the_asked_for_number_is_taken() {
-        let mut flow = Flow::new(Some(2), 100, 100);
-        flow.take(1, 1, 1);
-        assert!(flow.has_room() && !flow.is_complete());
-        flow.take(2, 1, 2);
-        assert!(!flow.has_room() && flow.is_complete());
+        let mut batches = Batches::new(Some(2), 100, 100);
+        batches.take(1, 1, 1);
+        assert!(batches.has_room() && !batches.is_complete());
+        batches.take(2, 1, 2);
+        assert!(!batches.has_room() && batches.is_complete());
     }
 
     #[test]
     fn what_is_forgotten_is_never_acknowledged() {
-        let mut flow = Flow::new(None, 8, 100);
-        flow.take(1, 1, 1);
-        flow.hand_over();
-        flow.take(2, 1, 2);
-        flow.forget_batch();
+        let mut batches = Batches::new(None, 8, 100);
+        batches.take(1, 1, 1);
+        batches.hand_over();
+        batches.take(2, 1, 2);
+        batches.forget_batch();
         assert_eq!(
             (
-                flow.hand_over(),
-                settle(&mut flow),
-                flow.hand_over(),
-                settle(&mut flow)
+                batches.hand_over(),
+                settle(&mut batches),
+                batches.hand_over(),
+                settle(&mut batches)
             ),
             (None, Some(1), None, None)
         );
-        assert!(flow.is_empty());
+        assert!(batches.is_empty());
     }
 
     #[test]
     fn a_receipt_is_not_used_on_another_connection() {
-        let mut flow = Flow::new(Some(4), 8, 100);
-        flow.take("a", 1, 1);
-        flow.hand_over();
-        flow.take("b", 20, 2);
-        flow.lose_receipts();
-        assert_eq!(flow.left(), Some(4));
+        let mut batches = Batches::new(Some(4), 8, 100);
+        batches.take("a", 1, 1);
+        batches.hand_over();
+        batches.take("b", 20, 2);
+        batches.lose_receipts();
+        assert_eq!(batches.left(), Some(4));
         // The new connection delivers both again while the first is still being written.
-        flow.take("a", 1, 1);
-        flow.take("b", 20, 2);
-        assert_eq!(flow.hand_over(), Some(vec!["a", "b"]));
-        assert_eq!((settle(&mut flow), flow.done()), (None, Total::default()));
-        assert_eq!(settle(&mut flow), Some(2));
-        let (messages, bytes) = (flow.done().messages, flow.done().bytes);
+        batches.take("a", 1, 1);
+        batches.take("b", 20, 2);
+        assert_eq!(batches.hand_over(), Some(vec!["a", "b"]));
+        assert_eq!(
+            (settle(&mut batches), batches.done()),
+            (None, Total::default())
+        );
+        assert_eq!(settle(&mut batches), Some(2));
+        let (messages, bytes) = (batches.done().messages, batches.done().bytes);
         assert_eq!((messages, bytes), (2, 1 + 20));
-        assert!(flow.is_empty());
-        assert_eq!(flow.left(), Some(2));
+        assert!(batches.is_empty());
+        assert_eq!(batches.left(), Some(2));
     }
 
     #[test]
     fn a_batch_is_bounded_by_bytes_too() {
-        let mut flow = Flow::new(None, 100, 10);
-        flow.take("a", 9, 1);
-        assert!(flow.has_room());
-        flow.take("b", 9, 2);
-        assert!(!flow.has_room());
-        flow.hand_over();
-        assert!(flow.has_room());
+        let mut batches = Batches::new(None, 100, 10);
+        batches.take("a", 9, 1);
+        assert!(batches.has_room());
+        batches.take("b", 9, 2);
+        assert!(!batches.has_room());
+        batches.hand_over();
+        assert!(batches.has_room());
     }
 }

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 /// Names one message that was taken, for as long as this process lasts.
 pub type Ticket = u64;
 
-/// The messages in hand, by their receipts `R`, which are good for one connection only.
+/// The messages unsettled, by their receipts `R`, which are good for one connection only.
 #[derive(Debug)]
-pub struct Hands<R> {
+pub struct Unsettled<R> {
     /// How many messages may still be taken; `None` for any number.
     left: Option<u64>,
     next: Ticket,
     receipts: BTreeMap<Ticket, R>,
 }
 
-impl<R> Hands<R> {
-    /// Nothing in hand yet, and `count` messages to take in all.
+impl<R> Unsettled<R> {
+    /// Nothing unsettled yet, and `count` messages to take in all.
     pub fn new(count: Option<u64>) -> Self {
         Self {
             left: count,
@@ -29,12 +29,12 @@ impl<R> Hands<R> {
         self.left
     }
 
-    /// Whether all the messages that were asked for are in hand, or done.
+    /// Whether all the messages that were asked for are unsettled, or done.
     pub fn is_complete(&self) -> bool {
         self.left == Some(0)
     }
 
-    /// Whether nothing is in hand.
+    /// Whether nothing is unsettled.
     pub fn is_empty(&self) -> bool {
         self.receipts.is_empty()
     }
@@ -62,12 +62,12 @@ impl<R> Hands<R> {
         Some(receipt)
     }
 
-    /// Whether a message is in hand.
+    /// Whether a message is unsettled.
     pub fn holds(&self, ticket: Ticket) -> bool {
         self.receipts.contains_key(&ticket)
     }
 
-    /// The connection is gone, and all that was in hand is back in the queue.
+    /// The connection is gone, and all that was unsettled is back in the queue.
     pub fn lose_receipts(&mut self) {
         self.put_back(self.receipts.len() as u64);
         self.receipts.clear();
@@ -86,34 +86,34 @@ mod tests {
 
     #[test]
     fn messages_are_settled_in_any_order_and_once() {
-        let mut hands = Hands::new(None);
-        let (first, second) = (hands.take("a"), hands.take("b"));
-        assert_eq!(hands.finish(second), Some("b"));
-        assert_eq!(hands.finish(second), None);
-        assert_eq!(hands.give_back(first), Some("a"));
-        assert!(hands.is_empty());
+        let mut unsettled = Unsettled::new(None);
+        let (first, second) = (unsettled.take("a"), unsettled.take("b"));
+        assert_eq!(unsettled.finish(second), Some("b"));
+        assert_eq!(unsettled.finish(second), None);
+        assert_eq!(unsettled.give_back(first), Some("a"));
+        assert!(unsettled.is_empty());
     }
 
     #[test]
     fn what_goes_back_can_be_taken_again() {
-        let mut hands = Hands::new(Some(1));
-        let ticket = hands.take("a");
-        assert!(hands.is_complete());
-        hands.give_back(ticket);
-        assert!(!hands.is_complete());
-        let ticket = hands.take("a");
-        hands.finish(ticket);
-        assert!(hands.is_complete() && hands.is_empty());
+        let mut unsettled = Unsettled::new(Some(1));
+        let ticket = unsettled.take("a");
+        assert!(unsettled.is_complete());
+        unsettled.give_back(ticket);
+        assert!(!unsettled.is_complete());
+        let ticket = unsettled.take("a");
+        unsettled.finish(ticket);
+        assert!(unsettled.is_complete() && unsettled.is_empty());
     }
 
     #[test]
     fn a_receipt_is_not_used_on_another_connection() {
-        let mut hands = Hands::new(Some(2));
-        let lost = hands.take("a");
-        hands.lose_receipts();
-        let again = hands.take("a");
-        assert!(!hands.holds(lost) && hands.holds(again));
-        assert_eq!(hands.finish(lost), None);
-        assert!(!hands.is_complete());
+        let mut unsettled = Unsettled::new(Some(2));
+        let lost = unsettled.take("a");
+        unsettled.lose_receipts();
+        let again = unsettled.take("a");
+        assert!(!unsettled.holds(lost) && unsettled.holds(again));
+        assert_eq!(unsettled.finish(lost), None);
+        assert!(!unsettled.is_complete());
     }
 }

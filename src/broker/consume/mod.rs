@@ -1,0 +1,108 @@
+//! Receiving: in batches that are acknowledged together, or one message at a time.
+
+mod batch;
+pub mod batches;
+pub mod peek;
+pub mod single;
+mod subscription;
+mod unsettled;
+
+use std::time::Duration;
+
+pub use super::connection::Waited;
+use super::session::Session;
+use crate::error::Error;
+use crate::message::{ShortString, Table, Value};
+use crate::values::StreamOffset;
+
+/// How to consume.
+#[derive(Clone, Copy, Debug)]
+pub struct ConsumeOptions {
+    /// How many messages to take; `None` for any number.
+    pub count: Option<u64>,
+    /// How many messages the broker may send ahead of their acknowledgement.
+    pub prefetch: u16,
+    /// Let the broker forget each message as soon as it has sent it.
+    pub auto_ack: bool,
+    /// Be the queue's only consumer, or fail.
+    pub exclusive: bool,
+    /// Be served before consumers of a lower priority; 0 without.
+    pub priority: Option<i32>,
+    /// Where to begin in a stream.
+    pub stream_offset: Option<StreamOffset>,
+}
+
+impl ConsumeOptions {
+    /// How many messages the broker may send ahead if so many are `left` to take: no more than
+    /// that. One that goes back is marked as delivered before, and a quorum queue drops a message
+    /// that went back too often.
+    fn prefetch(&self, left: Option<u64>) -> u16 {
+        let left = left.and_then(|left| u16::try_from(left).ok());
+        // 0 would be any number.
+        left.map_or(self.prefetch, |left| left.clamp(1, self.prefetch.max(1)))
+    }
+
+    /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
+    fn arguments(&self, next_offset: Option<u64>) -> Table {
+        let mut arguments = Vec::new();
+        if let Some(priority) = self.priority {
+            arguments.push(("x-priority", Value::SignedInt(priority)));
+        }
+        let offset = next_offset.map(StreamOffset::Number).or(self.stream_offset);
+        if let Some(offset) = offset {
+            let text = |text: &str| Value::LongString(text.into());
+            let offset = match offset {
+                StreamOffset::First => text("first"),
+                StreamOffset::Last => text("last"),
+                StreamOffset::Next => text("next"),
+                StreamOffset::Number(number) => {
+                    Value::Long(i64::try_from(number).unwrap_or(i64::MAX))
+                }
+                StreamOffset::Moment(moment) => Value::Timestamp(moment.0),
+            };
+            arguments.push(("x-stream-offset", offset));
+        }
+        let named = |(name, value): (&str, Value)| Some((ShortString::new(name).ok()?, value));
+        arguments.into_iter().filter_map(named).collect()
+    }
+}
+
+/// Ends consuming, which gives what is not settled back to the queue: with the whole connection, which has
+/// so long for it; with the channel alone if the broker has only cancelled the consumer.
+///
+/// # Errors
+/// `result`. That the broker does not answer is told if that leaves what was `done` in doubt: what is
+/// written is written.
+fn end(
+    session: &mut Session,
+    result: Result<(), Error>,
+    within: Duration,
+    done: Total,
+) -> Result<(), Error> {
+    if matches!(result, Err(Error::Cancelled { .. })) {
+        // If the connection is lost by now, that shows when the queue is looked up.
+        let _ = session.connection.close_channel();
+        return result;
+    }
+    let closed = session.connection.close(within);
+    result?;
+    if let Err(error) = closed {
+        if done.messages > 0 && error.is_transient() {
+            session.note(&format!(
+                "{error}; the messages that were settled last may be delivered again"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What has left the queue for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// How many messages.
+    pub messages: u64,
+    /// How many bytes their bodies had.
+    pub bytes: u64,
+    /// How many of the messages were rejected.
+    pub rejected: u64,
+}

@@ -1,0 +1,68 @@
+//! Looking at messages without taking them: each is got, none is acknowledged.
+
+use std::time::Instant;
+
+use crossbeam_channel::RecvError;
+
+use crate::broker::connection::{Arrival, Waited};
+use crate::broker::frames::{self, MESSAGES};
+use crate::broker::session::Session;
+use crate::broker::wait::OnInterrupt;
+use crate::error::Error;
+use crate::message::Message;
+use crate::values::QueueName;
+use crate::waker::Receiver;
+
+/// The messages of a queue, one after the other. With the connection they go back, each to its place.
+///
+/// A consumer would have to be allowed any number of messages at a time, which would have to be held
+/// here; what is asked for one by one is held by the broker alone.
+pub struct Peek<'s, 'q> {
+    session: &'s mut Session,
+    queue: &'q QueueName,
+}
+
+impl<'s, 'q> Peek<'s, 'q> {
+    /// Begins to look at a queue.
+    pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Self {
+        session.connection.socket().open_channel();
+        Self { session, queue }
+    }
+
+    /// One message more; `None` when there is none that nobody else has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no such queue, [`Error::Lost`] if the connection is.
+    pub fn message(&mut self) -> Result<Option<Box<Message>>, Error> {
+        let connection = &mut self.session.connection;
+        let get = frames::get(MESSAGES, self.queue.as_str());
+        connection.socket().post(&get);
+        let operation = format!("look at queue {}", self.queue);
+        let got = connection.answer(&operation, |socket| {
+            loop {
+                if let Arrival::Got(content) = socket.arrival()? {
+                    return Some(content);
+                }
+            }
+        })?;
+        Ok(got.map(|content| self.session.inspect(content).message))
+    }
+
+    /// Waits for something from another thread, or until `until`. An error stands for a thread that is
+    /// gone.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn wait<T>(
+        &mut self,
+        other: &Receiver<T>,
+        until: Option<Instant>,
+    ) -> Result<Waited<Result<T, RecvError>>, Error> {
+        let connection = &mut self.session.connection;
+        other.wakes(connection.waiter().waker());
+        let operation = || format!("look at queue {}", self.queue);
+        connection.wait(&operation, None, until, OnInterrupt::Return, |_| {
+            other.next()
+        })
+    }
+}

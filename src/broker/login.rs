@@ -1,0 +1,690 @@
+//! The login: AMQP's opening handshake, from the protocol header to `connection.open-ok`.
+//!
+//! The client library has a handshake of its own, but one that tells a wrong password only by a
+//! guess, three seconds late; names itself to the broker; writes the password to its log; and
+//! bounds each poll instead of the whole. So hello-mq logs in itself, and [`super::library`]
+//! satisfies the library with a handshake in memory.
+//!
+//! Methods and their fields: AMQP 0-9-1 reference, class `connection`; frames: specification,
+//! section 2.3.5; capabilities: <https://www.rabbitmq.com/docs/consumer-cancel#capabilities>.
+
+use std::fmt;
+use std::io;
+
+use super::connection::{Cause, Socket};
+use super::endpoint::Limits;
+use super::frames::{
+    self, CutShort, FRAME_MIN_SIZE, Fields, LIBRARY, Method, method_frame, put_long_string,
+    put_short_string,
+};
+use super::wait::Waiter;
+use crate::error::{Error, TlsFault};
+use crate::message::{Table, Value};
+use crate::text;
+use crate::values::Mechanism;
+
+/// What hello-mq says of itself and asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    /// How to log in, the first that the broker offers.
+    pub mechanisms: &'a [Mechanism],
+    /// The user's name.
+    pub username: &'a str,
+    /// The password, in clear: it is what goes onto the wire.
+    pub password: &'a str,
+    /// The virtual host to open.
+    pub vhost: &'a str,
+    /// The proposed heartbeat interval in seconds; 0 for none.
+    pub heartbeat: u16,
+    /// Who connects, for the broker's listings and log.
+    pub client: &'a str,
+    /// Whether to open the library's channel in one go with the connection.
+    pub opens_channel: bool,
+}
+
+/// Where the handshake was when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Somebody has to listen there.
+    Connect,
+    /// The broker has to shake hands in TLS.
+    Tls,
+    /// The broker has to answer the protocol header.
+    Greeting,
+    /// The broker has to accept user and password.
+    Login,
+    /// The broker has to open the virtual host.
+    Open,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connecting",
+            Self::Tls => "shaking hands in TLS",
+            Self::Greeting => "waiting for its greeting",
+            Self::Login => "waiting for its answer to the login",
+            Self::Open => "waiting for it to open the virtual host",
+        })
+    }
+}
+
+/// Why the handshake failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The broker closed the connection with AMQP's code and these words.
+    Refused {
+        /// AMQP's reply code.
+        code: u16,
+        /// The broker's words, not yet made fit to print.
+        said: String,
+    },
+    /// TLS can't be spoken with it.
+    Tls(TlsFault, String),
+    /// What answers is no AMQP 0-9-1 broker.
+    NotAmqp(String),
+    /// The connection ended, failed or took too long.
+    Io(Step, io::Error),
+    /// The user does not want to wait any longer.
+    Left(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Left(error)
+    }
+}
+
+impl From<CutShort> for Failure {
+    fn from(cut_short: CutShort) -> Self {
+        Self::NotAmqp(cut_short.to_string())
+    }
+}
+
+/// AMQP's reply code of a login that is not good.
+const ACCESS_REFUSED: u16 = 403;
+
+/// What was agreed on in the login, and what the broker says of itself.
+#[derive(Debug)]
+pub struct Greeting {
+    /// The largest frame, in bytes.
+    pub frame_max: u32,
+    /// The broker's product, version and the like.
+    pub server_properties: Table,
+}
+
+impl Greeting {
+    /// The broker's product and version, for the log.
+    pub fn about_broker(&self) -> String {
+        let property = |name: &[u8]| match self.server_properties.get(name) {
+            Some(Value::LongString(text)) => text::one_line(&String::from_utf8_lossy(text)),
+            _ => "?".to_owned(),
+        };
+        let (product, version) = (property(b"product"), property(b"version"));
+        format!("the broker is {product} {version}")
+    }
+}
+
+/// Shakes hands in TLS.
+///
+/// # Errors
+/// A [`Failure`]; the socket is then of no more use.
+pub fn shake_hands(
+    waiter: &mut Waiter,
+    limits: &mut Limits,
+    socket: &mut Socket,
+) -> Result<(), Failure> {
+    let shaken = limits.wait(waiter, socket, |socket| {
+        (!socket.stream().is_handshaking()).then_some(())
+    })?;
+    if shaken.is_some() {
+        return Ok(());
+    }
+    let error = match socket.take_cause() {
+        Some(Cause::Failed(error)) => error,
+        Some(_) => io::ErrorKind::UnexpectedEof.into(),
+        None => io::ErrorKind::TimedOut.into(),
+    };
+    Err(Failure::Io(Step::Tls, error))
+}
+
+/// Logs in.
+///
+/// # Errors
+/// A [`Failure`]; the socket is then of no more use.
+pub fn log_in(
+    waiter: &mut Waiter,
+    limits: &mut Limits,
+    socket: &mut Socket,
+    login: &Login,
+) -> Result<Greeting, Failure> {
+    let mut dialogue = Dialogue {
+        waiter,
+        limits,
+        socket,
+        step: Step::Greeting,
+    };
+    dialogue.socket.send(&frames::PROTOCOL_HEADER);
+    let start = dialogue.expect(frames::CONNECTION_START)?;
+    let (mechanism, server_properties) = choose(frames::arguments(&start), login.mechanisms)?;
+
+    dialogue.step = Step::Login;
+    let start_ok = start_ok(login, mechanism);
+    let start_ok = method_frame(0, frames::CONNECTION_START_OK, &start_ok);
+    dialogue.socket.send(&start_ok);
+    let tune = dialogue.expect(frames::CONNECTION_TUNE)?;
+
+    dialogue.step = Step::Open;
+    let agreed = agree(frames::arguments(&tune).0, login.heartbeat)?;
+    let mut open = Vec::new();
+    put_short_string(&mut open, login.vhost.as_bytes());
+    open.extend([0, 0]);
+    let mut requests = [
+        method_frame(0, frames::CONNECTION_TUNE_OK, &agreed.encode()),
+        method_frame(0, frames::CONNECTION_OPEN, &open),
+    ]
+    .concat();
+    if login.opens_channel {
+        requests.extend(method_frame(LIBRARY, frames::CHANNEL_OPEN, &[0]));
+    }
+    dialogue.socket.send(&requests);
+    dialogue.expect(frames::CONNECTION_OPEN_OK)?;
+    if login.opens_channel {
+        dialogue.expect_channel()?;
+    }
+    socket.logged_in(agreed.frame_max, agreed.heartbeat);
+    Ok(Greeting {
+        frame_max: agreed.frame_max,
+        server_properties,
+    })
+}
+
+/// Chooses how to log in, of what the broker offers in its start, and reads what it says of itself.
+fn choose(mut fields: Fields, mechanisms: &[Mechanism]) -> Result<(Mechanism, Table), Failure> {
+    let version = (fields.byte()?, fields.byte()?);
+    if version != (0, 9) {
+        return Err(Failure::NotAmqp(format!(
+            "it speaks AMQP {}-{}, not 0-9-1",
+            version.0, version.1
+        )));
+    }
+    let server_properties = fields.long_string()?;
+    let offered = fields.long_string()?;
+    let is_offered = |mechanism: &&Mechanism| {
+        offered
+            .split(|&byte| byte == b' ')
+            .any(|name| name == mechanism.as_str().as_bytes())
+    };
+    let mechanism = mechanisms.iter().find(is_offered).copied();
+    let mechanism = mechanism.ok_or_else(|| {
+        let wanted = match mechanisms {
+            [Mechanism::External, ..] => "a client's certificate (EXTERNAL)",
+            _ => "a user name and a password (PLAIN)",
+        };
+        Failure::Refused {
+            code: ACCESS_REFUSED,
+            said: format!(
+                "it does not accept {wanted}, only {}",
+                String::from_utf8_lossy(offered)
+            ),
+        }
+    })?;
+    // Nothing that counts depends on them.
+    let server_properties = Table::decode(server_properties).unwrap_or_default();
+    Ok((mechanism, server_properties))
+}
+
+fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
+    let mut capabilities = Vec::new();
+    for name in [
+        // So that a refused login is answered in words instead of by silence and a closed socket.
+        "authentication_failure_close",
+        "basic.nack",
+        "connection.blocked",
+        "consumer_cancel_notify",
+        "exchange_exchange_bindings",
+        "publisher_confirms",
+    ] {
+        put_short_string(&mut capabilities, name.as_bytes());
+        capabilities.extend([b't', 1]);
+    }
+    let mut properties = Vec::new();
+    for (name, value) in [
+        ("product", "hello-mq"),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("platform", std::env::consts::OS),
+        ("connection_name", login.client),
+        ("information", login.client),
+    ] {
+        put_short_string(&mut properties, name.as_bytes());
+        properties.push(b'S');
+        put_long_string(&mut properties, value.as_bytes());
+    }
+    put_short_string(&mut properties, b"capabilities");
+    properties.push(b'F');
+    put_long_string(&mut properties, &capabilities);
+
+    let mut arguments = Vec::new();
+    put_long_string(&mut arguments, &properties);
+    put_short_string(&mut arguments, mechanism.as_str().as_bytes());
+    let response = match mechanism {
+        Mechanism::Plain => ["", login.username, login.password].join("\0"),
+        Mechanism::External => String::new(),
+    };
+    put_long_string(&mut arguments, response.as_bytes());
+    put_short_string(&mut arguments, b"en_US");
+    arguments
+}
+
+/// The limits that both sides agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Agreed {
+    channel_max: u16,
+    frame_max: u32,
+    heartbeat: u16,
+}
+
+impl Agreed {
+    /// The arguments of a tune-ok.
+    fn encode(self) -> Vec<u8> {
+        let mut arguments = Vec::with_capacity(8);
+        arguments.extend(self.channel_max.to_be_bytes());
+        arguments.extend(self.frame_max.to_be_bytes());
+        arguments.extend(self.heartbeat.to_be_bytes());
+        arguments
+    }
+}
+
+/// The answer to the broker's limits: all accepted, with the smaller heartbeat, or ours where the
+/// broker proposes none (0): without heartbeats a dead peer is never noticed.
+fn agree(tune: &[u8], heartbeat: u16) -> Result<Agreed, Failure> {
+    let mut fields = Fields(tune);
+    let channel_max = match fields.u16()? {
+        0 => u16::MAX,
+        max => max,
+    };
+    let frame_max = match fields.u32()? {
+        0 => u32::MAX,
+        max => max,
+    };
+    let heartbeat = match fields.u16()? {
+        0 => heartbeat,
+        proposed => proposed.min(heartbeat),
+    };
+    if frame_max < FRAME_MIN_SIZE {
+        return Err(Failure::NotAmqp(format!(
+            "it takes frames of {frame_max} bytes at most, and AMQP wants at least {FRAME_MIN_SIZE}"
+        )));
+    }
+    if channel_max < LIBRARY {
+        return Err(Failure::NotAmqp(format!(
+            "it permits {channel_max} channel on a connection, and hello-mq needs {LIBRARY} (channel_max)"
+        )));
+    }
+    Ok(Agreed {
+        channel_max,
+        frame_max,
+        heartbeat,
+    })
+}
+
+struct Dialogue<'d, 'l> {
+    waiter: &'d mut Waiter,
+    limits: &'d mut Limits<'l>,
+    socket: &'d mut Socket,
+    step: Step,
+}
+
+impl Dialogue<'_, '_> {
+    /// Waits for `method`, and returns its frame.
+    fn expect(&mut self, method: Method) -> Result<Vec<u8>, Failure> {
+        let came = self
+            .limits
+            .wait(self.waiter, self.socket, Socket::login_frame)?;
+        let Some((got, frame)) = came else {
+            return Err(self.failure());
+        };
+        if got == method {
+            return Ok(frame);
+        }
+        Err(Failure::NotAmqp(match got {
+            frames::CONNECTION_SECURE => {
+                "it asks for a second factor after user and password".to_owned()
+            }
+            (class, method) => format!("it sent method {class}.{method} out of turn"),
+        }))
+    }
+
+    /// Waits until the library's channel is open.
+    fn expect_channel(&mut self) -> Result<(), Failure> {
+        let mut frame = Vec::new();
+        let came = self.limits.wait(self.waiter, self.socket, |socket| {
+            socket.take_library_frames(&mut frame);
+            (!frame.is_empty()).then_some(())
+        })?;
+        match came {
+            Some(()) => Ok(()),
+            None => Err(self.failure()),
+        }
+    }
+
+    /// Why nothing came.
+    fn failure(&mut self) -> Failure {
+        let io = |kind: io::ErrorKind| Failure::Io(self.step, kind.into());
+        match self.socket.take_cause() {
+            Some(Cause::Closed(code, said)) => Failure::Refused { code, said },
+            Some(Cause::Failed(error)) => Failure::Io(self.step, error),
+            Some(Cause::NotAmqp) => stranger(self.socket.unread()),
+            Some(_) => match self.socket.unread() {
+                [] => io(io::ErrorKind::UnexpectedEof),
+                unread if is_cut_short(unread) => io(io::ErrorKind::UnexpectedEof),
+                unread => stranger(unread),
+            },
+            None => io(io::ErrorKind::TimedOut),
+        }
+    }
+}
+
+/// Whether these bytes are the beginning of one of the broker's frames.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    bytes.iter().zip(&[frames::METHOD, 0]).all(|(a, b)| a == b)
+}
+
+/// Says who answers, by the first bytes of an answer that is not an AMQP 0-9-1 frame.
+fn stranger(first: &[u8]) -> Failure {
+    match first {
+        [0x15 | 0x16, 3, ..] => Failure::Tls(TlsFault::NotHere, "it speaks TLS there".to_owned()),
+        first => Failure::NotAmqp(stranger_words(first)),
+    }
+}
+
+/// How many of a stranger's first bytes are shown.
+const SHOWN: usize = 8;
+
+/// What a stranger is, by its first bytes.
+pub fn stranger_words(first: &[u8]) -> String {
+    let first = &first[..first.len().min(SHOWN)];
+    match first {
+        [b'A', b'M', b'Q', b'P', version @ ..] => format!(
+            "it speaks another version of AMQP ({})",
+            version
+                .iter()
+                .map(u8::to_string)
+                .collect::<Vec<_>>()
+                .join("-")
+        ),
+        [b'H', b'T', b'T', b'P', ..] => "it is a web server".to_owned(),
+        _ => format!("it is no AMQP broker; it answered {}…", text::quote(first)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::{
+        CHANNEL_OPEN, CONNECTION_CLOSE_OK, CONNECTION_OPEN, CONNECTION_SECURE, CONNECTION_START,
+        CONNECTION_TUNE, CONNECTION_TUNE_OK, HEARTBEAT_FRAME,
+    };
+    use super::super::peer::{self, broker, channel_open_ok, close, open_ok, pair};
+    use super::super::wait::{Patience, Source};
+    use super::*;
+    use crate::interrupt::Interrupt;
+    use crate::settings::Broker;
+    use crate::talk::Talk;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::sync::LazyLock;
+    use std::time::{Duration, Instant};
+
+    const LOGIN: Login = Login {
+        mechanisms: &[Mechanism::External, Mechanism::Plain],
+        username: "u",
+        password: "s3cret",
+        vhost: "/",
+        heartbeat: 10,
+        client: "n",
+        opens_channel: true,
+    };
+
+    static BROKER: LazyLock<Broker> = LazyLock::new(broker);
+
+    fn start() -> Vec<u8> {
+        peer::start(b"AMQPLAIN PLAIN")
+    }
+
+    fn tune() -> Vec<u8> {
+        peer::tune(60)
+    }
+
+    /// Logs in with a broker that has said all that it has to say beforehand. Returns what it was told.
+    fn log_in_with(
+        interrupt: &Interrupt,
+        deadline: Instant,
+        end: Shutdown,
+        answers: &[&[u8]],
+    ) -> (Result<(Greeting, Socket), Failure>, Vec<u8>) {
+        let talk = Talk::new(true);
+        let (stream, mut peer) = pair();
+        peer.write_all(&answers.concat()).unwrap();
+        peer.shutdown(end).unwrap();
+        let mut socket = Socket::new(BROKER.to_string(), stream, &talk);
+        let mut waiter = Waiter::new(interrupt, None, &talk).unwrap();
+        let mut limits = Limits {
+            deadline,
+            patience: &mut Patience::default(),
+            broker: &BROKER,
+        };
+        let result = log_in(&mut waiter, &mut limits, &mut socket, &LOGIN);
+        let mut said = Vec::new();
+        // It would block, or the broker does not listen.
+        let _ = peer.read_to_end(&mut said);
+        (result.map(|greeting| (greeting, socket)), said)
+    }
+
+    fn in_an_hour() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    fn try_log_in(answers: &[&[u8]]) -> (Result<(Greeting, Socket), Failure>, Vec<u8>) {
+        let interrupt = Interrupt::default();
+        log_in_with(&interrupt, in_an_hour(), Shutdown::Write, answers)
+    }
+
+    fn why(answers: &[&[u8]]) -> String {
+        match try_log_in(answers).0.unwrap_err() {
+            Failure::NotAmqp(why) | Failure::Tls(TlsFault::NotHere, why) => why,
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn has(said: &[u8], part: &[u8]) -> bool {
+        said.windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn a_login_opens_the_virtual_host_and_the_librarys_channel() {
+        let answers = [
+            &start()[..],
+            &HEARTBEAT_FRAME,
+            &tune(),
+            &open_ok(),
+            &channel_open_ok(),
+        ];
+        let (result, said) = try_log_in(&answers);
+        let (greeting, socket) = result.unwrap();
+        assert_eq!(greeting.frame_max, 131_072);
+        // It keeps the heartbeats.
+        assert!(socket.timer().is_some());
+        assert_eq!(greeting.about_broker(), "the broker is Rabbit ?");
+        assert!(said.starts_with(b"AMQP\x00\x00\x09\x01"));
+        assert!(has(
+            &said,
+            b"\x05PLAIN\x00\x00\x00\x09\x00u\x00s3cret\x05en_US"
+        ));
+        let requests = [
+            method_frame(0, CONNECTION_TUNE_OK, &[7, 255, 0, 2, 0, 0, 0, 10]),
+            method_frame(0, CONNECTION_OPEN, b"\x01/\x00\x00"),
+            method_frame(LIBRARY, CHANNEL_OPEN, &[0]),
+        ];
+        assert!(said.ends_with(&requests.concat()));
+    }
+
+    #[test]
+    fn the_first_mechanism_that_the_broker_offers_is_used() {
+        let (_, said) = try_log_in(&[&peer::start(b"PLAIN EXTERNAL")]);
+        assert!(has(&said, b"\x08EXTERNAL\x00\x00\x00\x00\x05en_US"));
+        let (result, said) = try_log_in(&[&peer::start(b"PLAINER")]);
+        assert_eq!(said, frames::PROTOCOL_HEADER);
+        assert!(
+            matches!(&result, Err(Failure::Refused { code: 403, said })
+                if said == "it does not accept a client's certificate (EXTERNAL), only PLAINER"),
+            "{result:?}"
+        );
+    }
+
+    #[test]
+    fn heartbeats_are_on_unless_we_want_none() {
+        for (proposed, ours, agreed) in [(60, 10, 10), (5, 10, 5), (0, 10, 10), (60, 0, 0)] {
+            let tune = [7, 255, 0, 2, 0, 0, 0, proposed];
+            let heartbeat = agree(&tune, ours).unwrap().heartbeat;
+            assert_eq!(heartbeat, agreed, "{proposed} {ours}");
+        }
+    }
+
+    #[test]
+    fn limits_that_are_too_small_are_refused_and_0_is_no_limit() {
+        let agreed = |channel_max: u8, frame_max: u16| {
+            let [high, low] = frame_max.to_be_bytes();
+            agree(&[0, channel_max, 0, 0, high, low, 0, 60], 10).map_err(|failure| match failure {
+                Failure::NotAmqp(why) => why,
+                other => format!("{other:?}"),
+            })
+        };
+        let least = agreed(2, 4096).unwrap();
+        assert_eq!((least.channel_max, least.frame_max), (2, 4096));
+        let none = agreed(0, 0).unwrap();
+        assert_eq!((none.channel_max, none.frame_max), (u16::MAX, u32::MAX));
+        assert_eq!(
+            agreed(2, 4095).unwrap_err(),
+            "it takes frames of 4095 bytes at most, and AMQP wants at least 4096"
+        );
+        assert_eq!(
+            agreed(1, 4096).unwrap_err(),
+            "it permits 1 channel on a connection, and hello-mq needs 2 (channel_max)"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_brokers_words() {
+        let refusal = close(0, 403, "ACCESS_REFUSED - no");
+        let (start, tune, open_ok) = (start(), tune(), open_ok());
+        let before: [&[&[u8]]; 4] = [&[], &[&start], &[&start, &tune], &[&start, &tune, &open_ok]];
+        for before in before {
+            let answers = [before, &[&refusal]].concat();
+            let is_refused = |result: &Result<_, _>| {
+                assert!(
+                    matches!(result, Err(Failure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
+                    "{result:?}"
+                );
+            };
+            let (result, said) = try_log_in(&answers);
+            is_refused(&result);
+            assert!(has(&said, &method_frame(0, CONNECTION_CLOSE_OK, &[])));
+            // It may be gone when it should hear of us.
+            let interrupt = Interrupt::default();
+            let (result, _) = log_in_with(&interrupt, in_an_hour(), Shutdown::Both, &answers);
+            is_refused(&result);
+        }
+    }
+
+    #[test]
+    fn a_stranger_is_told_by_what_it_says() {
+        assert_eq!(
+            why(&[b"AMQP\x03\x01\x00\x00"]),
+            "it speaks another version of AMQP (3-1-0-0)"
+        );
+        assert_eq!(why(&[b"HTTP/1.1 400 Bad Request"]), "it is a web server");
+        assert_eq!(why(&[b"HTTP"]), "it is a web server");
+        assert_eq!(why(&[&[0x15, 3, 3, 0, 2, 2, 70]]), "it speaks TLS there");
+        assert_eq!(why(&[&[0x15, 3]]), "it speaks TLS there");
+        assert_eq!(
+            why(&[b"220 mail ready"]),
+            "it is no AMQP broker; it answered '220 mail'…"
+        );
+        assert_eq!(
+            why(&[&[1, 0, 0, 0, 0, 0, 2, 0, 0, 0]]),
+            "it is no AMQP broker; it answered '\\x01\\x00\\x00\\x00\\x00\\x00\\x02\\x00'…"
+        );
+        assert_eq!(
+            why(&[&method_frame(0, CONNECTION_TUNE, &[])]),
+            "it sent method 10.30 out of turn"
+        );
+        assert_eq!(
+            why(&[&method_frame(0, CONNECTION_START, &[0])]),
+            "it sent a method that is cut short"
+        );
+        assert_eq!(
+            why(&[&method_frame(0, CONNECTION_START, &[0, 8])]),
+            "it speaks AMQP 0-8, not 0-9-1"
+        );
+        assert_eq!(
+            why(&[&start(), &method_frame(0, CONNECTION_SECURE, &[0; 4])]),
+            "it asks for a second factor after user and password"
+        );
+    }
+
+    #[test]
+    fn an_end_is_told_with_the_step_that_it_interrupts() {
+        let (start, tune, open_ok) = (start(), tune(), open_ok());
+        let answers: [(&[&[u8]], Step); 7] = [
+            (&[], Step::Greeting),
+            (&[&start[..20]], Step::Greeting),
+            (&[&start], Step::Login),
+            (&[&start, &tune[..1]], Step::Login),
+            (&[&start, &tune], Step::Open),
+            (&[&start, &tune, &open_ok], Step::Open),
+            (&[&start, &tune, &open_ok, &[1, 0, 2]], Step::Open),
+        ];
+        for (answers, step) in answers {
+            let (result, _) = try_log_in(answers);
+            assert!(
+                matches!(&result, Err(Failure::Io(at, error))
+                    if *at == step && error.kind() == io::ErrorKind::UnexpectedEof),
+                "{result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_deadline_and_the_interrupt_end_it() {
+        let interrupt = Interrupt::default();
+        let log_in = || log_in_with(&interrupt, Instant::now(), Shutdown::Write, &[&start()]).0;
+        let late = log_in();
+        assert!(
+            matches!(&late, Err(Failure::Io(Step::Greeting, error)) if error.kind() == io::ErrorKind::TimedOut),
+            "{late:?}"
+        );
+        interrupt.trigger();
+        let interrupted = log_in();
+        assert!(
+            matches!(interrupted, Err(Failure::Left(Error::Interrupted(_)))),
+            "{interrupted:?}"
+        );
+    }
+
+    #[test]
+    fn no_answer_of_any_bytes_makes_it_panic() {
+        // Every prefix of a good dialogue, and each byte of it in turn replaced.
+        let good = [start(), tune(), open_ok(), channel_open_ok()].concat();
+        assert!(try_log_in(&[&good]).0.is_ok());
+        for length in 0..good.len() {
+            assert!(try_log_in(&[&good[..length]]).0.is_err(), "{length}");
+        }
+        for at in 0..good.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                let _ = try_log_in(&[&bad]);
+            }
+        }
+    }
+}
