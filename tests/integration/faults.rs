@@ -1,6 +1,6 @@
 //! A broker that dies, freezes or is cut off. Each test has a node of its own.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -134,8 +134,8 @@ fn a_connection_that_is_cut_is_told_at_once() {
     assert!(start.elapsed() < Duration::from_secs(4));
 }
 
-/// What a broker says in a login that succeeds: start, tune, open-ok.
-fn greeting() -> [Vec<u8>; 3] {
+/// What a broker of frames of so many bytes says in a login that succeeds: start, tune, open-ok.
+fn greeting(frame_max: u32) -> [Vec<u8>; 3] {
     let frame = |payload: &[u8]| {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         [&[1, 0, 0][..], &length, payload, &[0xce]].concat()
@@ -147,9 +147,14 @@ fn greeting() -> [Vec<u8>; 3] {
         &[0, 0, 0, 5],
         b"en_US",
     ];
+    let tune = [
+        &[0, 10, 0, 30, 7, 255][..],
+        &frame_max.to_be_bytes(),
+        &[0, 60],
+    ];
     [
         frame(&start.concat()),
-        frame(&[0, 10, 0, 30, 7, 255, 0, 2, 0, 0, 0, 60]),
+        frame(&tune.concat()),
         frame(&[0, 10, 0, 41, 0]),
     ]
 }
@@ -163,7 +168,7 @@ fn a_connection_that_ends_right_after_the_login_is_no_bug_of_ours() {
             let address = listener.local_addr().unwrap().to_string();
             thread::spawn(move || {
                 let (mut peer, _) = listener.accept().unwrap();
-                for frame in greeting() {
+                for frame in greeting(131_072) {
                     let _ = peer.read(&mut [0; 1024]).unwrap();
                     peer.write_all(&frame).unwrap();
                 }
@@ -173,6 +178,40 @@ fn a_connection_that_ends_right_after_the_login_is_no_bug_of_ours() {
             let outcome = hello(["declare", "-u", &format!("amqp://{address}")]).run();
             outcome.failed(69, &[&address]);
             assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        }
+    }
+}
+
+#[test]
+fn a_broker_of_frames_that_are_too_small_is_refused() {
+    const CHANNEL_OPEN_OK: &[u8] = b"\x01\0\x01\0\0\0\x08\0\x14\0\x0b\0\0\0\0\xce";
+    for frame_max in [10, 1000] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            while let Ok((mut peer, _)) = listener.accept() {
+                for frame in greeting(frame_max) {
+                    let _ = peer.read(&mut [0; 1024]);
+                    let _ = peer.write_all(&frame);
+                }
+                let _ = peer.write_all(CHANNEL_OPEN_OK);
+                // Nothing more is answered.
+                thread::spawn(move || io::copy(&mut peer, &mut io::sink()));
+            }
+        });
+        let url = format!("amqp://{address}");
+        for words in [
+            &["declare"][..],
+            &["send", "--no-declare", "-H", "shop: 7", "hello"],
+            &["receive", "--no-declare"],
+        ] {
+            let mut running = hello(words).args(["-u", &url]).spawn();
+            let has_ended = running.ends_within(Duration::from_secs(4));
+            let said = running.said();
+            assert!(has_ended, "{words:?}, {frame_max}: it said {said:?}");
+            let outcome = running.end();
+            assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+            outcome.failed(69, &[&address, "frame", "4096"]);
         }
     }
 }

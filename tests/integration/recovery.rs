@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use amiquip::QueueDeleteOptions;
 use nix::sys::signal::Signal;
 
-use crate::support::{Node, Observer, Proxy, hello, queue, url};
+use crate::support::{Node, Observer, Proxy, hello, queue, shell, url};
 
 fn numbers(end: u32) -> Vec<String> {
     (0..end).map(|n| n.to_string()).collect()
@@ -384,20 +384,100 @@ fn a_consumer_that_the_broker_cancels_says_so_and_ends() {
 fn a_confirm_that_does_not_come_is_waited_for_only_so_long() {
     let mut node = Node::start();
     node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
-    let start = Instant::now();
-    let outcome = node.hello(["send", "--confirm-timeout", "2s", "a"]).run();
-    outcome.failed(
-        75,
-        &[
-            "takes no messages at the moment (low on memory)",
-            "has confirmed nothing for 2s; not confirmed: the message; 0 of 1 confirmed",
-        ],
-    );
-    let time = start.elapsed();
+    let node = &node;
+    thread::scope(|scope| {
+        // Less than the time between two heartbeats, and more.
+        for patience in [2, 3, 8] {
+            scope.spawn(move || {
+                let start = Instant::now();
+                let timeout = format!("{patience}s");
+                let mut sender = node
+                    .hello(["send", "--confirm-timeout", &timeout, "a"])
+                    .spawn();
+                let patience = Duration::from_secs(patience);
+                // It has to start and to connect first.
+                let noise = Duration::from_millis(1000 + 1500);
+                let has_ended = sender.ends_within(patience + noise);
+                let time = start.elapsed();
+                let said = sender.said();
+                assert!(
+                    has_ended && time >= patience,
+                    "{timeout}: ended: {has_ended}, after {time:?}; it said {said:?}"
+                );
+                sender.end().failed(
+                    75,
+                    &[
+                        "takes no messages at the moment (low on memory)",
+                        &format!(
+                            "has confirmed nothing for {timeout}; not confirmed: the message; \
+                             0 of 1 confirmed"
+                        ),
+                    ],
+                );
+            });
+        }
+    });
+}
+
+#[test]
+fn a_message_that_ends_each_connection_is_not_sent_for_ever() {
+    let proxy = Proxy::start(&url());
+    // RabbitMQ 3.10 can't decode it, and takes that for an error of its own.
+    let reply_to = "amq.rabbitmq.reply-to.g1h2AA9yZXBseUAxMDIzNDU2NwAAAAAAAAAAAAAAAA==.xx";
+    let mut sender = hello(["send", "--retry-for", "2s", "-r", reply_to, "x"])
+        .env("HELLO_MQ_URL", &proxy.url)
+        .spawn();
+    let has_ended = sender.ends_within(Duration::from_secs(10));
+    let (opened, last) = (proxy.opened(), sender.said().pop());
     assert!(
-        time >= Duration::from_secs(2) && time < Duration::from_secs(5),
-        "{time:?}"
+        has_ended && opened < 10,
+        "ended: {has_ended}; {opened} connections; it said last: {last:?}"
     );
+    let outcome = sender.end();
+    assert_ne!(outcome.status(), 0, "{outcome:?}");
+    assert!(outcome.stderr.contains("INTERNAL_ERROR"), "{outcome:?}");
+}
+
+#[test]
+fn a_receive_that_was_suspended_goes_on() {
+    let queue = queue("suspended");
+    let mut receiver = hello(["receive", "-c1", "--heartbeat", "2s", &queue]).spawn();
+    receiver.expect("CTRL+C\n");
+    receiver.signal(Signal::SIGSTOP);
+    // Longer than the broker waits for a sign of life.
+    thread::sleep(Duration::from_secs(6));
+    receiver.signal(Signal::SIGCONT);
+    hello(["send", "-q", &queue, "after"])
+        .run()
+        .printed(" [x] Sent 'after'\n");
+    let has_ended = receiver.ends_within(Duration::from_secs(20));
+    let said = receiver.said();
+    assert!(has_ended, "it said {said:?}");
+    let outcome = receiver.end();
+    assert_eq!(
+        (outcome.status(), outcome.stdout.as_str()),
+        (0, " [x] Received 'after'\n"),
+        "{outcome:?}"
+    );
+    // On the old connection there is nothing to say.
+    if !outcome.stderr.is_empty() {
+        assert!(
+            outcome
+                .stderr
+                .starts_with("hello-mq: lost the connection to")
+                && outcome.stderr.contains("\nhello-mq: connected to"),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_heartbeat_is_no_progress_of_a_message() {
+    let mut node = Node::start();
+    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    let line = "timeout -s INT 10 $H send --heartbeat 1s --confirm-timeout 2s a";
+    let outcome = shell(line).env("HELLO_MQ_URL", &node.url).run();
+    outcome.failed(75, &["has confirmed nothing for 2s; not confirmed"]);
 }
 
 #[test]
@@ -500,7 +580,7 @@ fn a_frozen_network_is_noticed_while_sending_too() {
     let proxy = Proxy::start(&url());
     let queue = queue("frozen");
     hello(["declare", &queue]).run();
-    proxy.freeze_after_login();
+    proxy.freeze_after_open();
     let start = Instant::now();
     hello([
         "send",
