@@ -45,7 +45,8 @@ picture: build
 	scripts/with-broker scripts/picture $(PROGRAM) >target/picture.svg
 	mkdir -p docs && mv target/picture.svg docs/hello-mq.svg
 
-# BENCH_SCALE=10 make bench: a million lines instead of 100,000.
+# BENCH_SCALE=10 make bench: a million lines instead of 100,000. BENCH_BEFORE=PATH make bench: an older
+# build beside this one.
 bench: build
 	@scripts/setup rabbitmq bench
 	bench/run $(PROGRAM)
