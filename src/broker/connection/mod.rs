@@ -239,7 +239,7 @@ impl Socket {
                 Ok(0) => self.end(Cause::HungUp),
                 Ok(read) => {
                     length += read;
-                    self.has_more = self.stream.reads_ahead() || read == most;
+                    self.has_more = self.stream.has_more() || read == most;
                     let is_amqp = self.incoming.read(read).is_ok();
                     // What came before that counts.
                     self.obey();

@@ -191,7 +191,7 @@ impl BatchConsumer<'_> {
                 until,
                 self.on_interrupt,
                 may_come,
-                batches.held(),
+                Some(batches.held()),
                 || written.next(),
             )?;
             match waited {

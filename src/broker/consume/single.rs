@@ -141,6 +141,8 @@ impl SingleConsumer<'_> {
             self.start()?;
         }
         other.wakes(self.subscription.waker());
+        // A broker that can't write for long closes the connection, and the message of a command that takes
+        // longer would never be done. So everything is read.
         // Whoever waits for commands to end knows of the interrupt.
         let on_interrupt = if is_interruptible {
             OnInterrupt::Return
@@ -150,7 +152,7 @@ impl SingleConsumer<'_> {
         loop {
             let waited = self
                 .subscription
-                .wait(at_most, on_interrupt, may_come, 0, || other.next())?;
+                .wait(at_most, on_interrupt, may_come, None, || other.next())?;
             return Ok(match waited {
                 Waited::Came(None) => match self.subscription.next() {
                     Some(content) => self.take(content)?,

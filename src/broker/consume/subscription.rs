@@ -136,7 +136,8 @@ impl<'s> Subscription<'s> {
     }
 
     /// Waits until a message is here, if one `may_come`; until `other` returns something; or until
-    /// `until`. Where so many bytes are `held` elsewhere that no more are to be read, nothing is.
+    /// `until`. Where so many bytes are `held` elsewhere that no more are to be read, nothing is; with
+    /// `None`, the prefetch is bound enough.
     ///
     /// # Errors
     /// [`Error::Cancelled`] if the broker has cancelled the consumer; what ended the connection or the
@@ -146,7 +147,7 @@ impl<'s> Subscription<'s> {
         until: Option<Instant>,
         on_interrupt: OnInterrupt,
         may_come: bool,
-        held: usize,
+        held: Option<usize>,
         mut other: impl FnMut() -> Option<T>,
     ) -> Result<Waited<Option<T>>, Error> {
         if self.is_cancelled {
@@ -164,7 +165,7 @@ impl<'s> Subscription<'s> {
         self.session
             .connection
             .wait(&operation, announcement, until, on_interrupt, |socket| {
-                socket.may_read = held + socket.held() < WAITING_BYTES;
+                socket.may_read = held.is_none_or(|held| held + socket.held() < WAITING_BYTES);
                 if may_come && socket.has_arrival() {
                     return Some(None);
                 }
