@@ -466,6 +466,26 @@ fn a_reader_that_stops_reading_for_a_minute() {
 }
 
 /// What makes a queue a quorum queue.
+#[test]
+fn a_command_that_takes_longer_than_the_broker_waits_for_what_it_writes() {
+    let node = Node::start();
+    let files = Files::new();
+    let body = files.write("body", &"x".repeat(4 << 20));
+    let (queue, file) = ("slow", body.to_str().unwrap());
+    let sent = node.hello(["send", "--quiet", "-q", queue, "--count", "16", "-f", file]);
+    sent.run().printed("");
+    // RabbitMQ's send_timeout is 15 s, and more messages are sent ahead than are held for a reader.
+    let mark = files.write("mark", "");
+    let script = format!(
+        "wc -c; test -e {0} || exit 0; rm {0}; sleep 40",
+        mark.display()
+    );
+    let command = ["receive", "-c", "16", queue, "--", "sh", "-c", &script];
+    let outcome = node.hello(command).run();
+    assert!(!mark.exists());
+    outcome.printed(&format!("{}\n", 4 << 20).repeat(16));
+}
+
 fn quorum() -> QueueDeclareOptions {
     let mut arguments = FieldTable::new();
     arguments.insert(
