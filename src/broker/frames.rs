@@ -198,6 +198,18 @@ pub fn reject(channel: u16, tag: u64, requeue: bool) -> Vec<u8> {
     settlement(channel, BASIC_REJECT, tag, requeue)
 }
 
+/// Gives the delivery with this tag back to its queue, where it was not tried; with `multiple` all before
+/// it, too, or with tag 0 everything.
+pub fn nack(channel: u16, tag: u64, multiple: bool) -> Vec<u8> {
+    const REQUEUE: u8 = 2;
+    let mut out = Vec::with_capacity(AROUND + 13);
+    put_method(&mut out, channel, BASIC_NACK, |out| {
+        out.extend(tag.to_be_bytes());
+        out.push(REQUEUE | u8::from(multiple));
+    });
+    out
+}
+
 fn settlement(channel: u16, method: Method, tag: u64, flag: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(AROUND + 13);
     put_method(&mut out, channel, method, |out| {

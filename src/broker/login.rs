@@ -116,12 +116,23 @@ pub struct Greeting {
 impl Greeting {
     /// The broker's product and version, for the log.
     pub fn about_broker(&self) -> String {
-        let property = |name: &[u8]| match self.server_properties.get(name) {
+        let (product, version) = (self.property(b"product"), self.property(b"version"));
+        format!("the broker is {product} {version}")
+    }
+
+    fn property(&self, name: &[u8]) -> String {
+        match self.server_properties.get(name) {
             Some(Value::LongString(text)) => text::one_line(&String::from_utf8_lossy(text)),
             _ => "?".to_owned(),
-        };
-        let (product, version) = (property(b"product"), property(b"version"));
-        format!("the broker is {product} {version}")
+        }
+    }
+
+    /// RabbitMQ's series, such as (4, 0); `None` if it is another product, or does not say.
+    pub fn series(&self) -> Option<(u32, u32)> {
+        let version = self.property(b"version");
+        let mut numbers = version.split('.').map(|number| number.parse().ok());
+        let series = (numbers.next()??, numbers.next()??);
+        (self.property(b"product") == "RabbitMQ").then_some(series)
     }
 }
 

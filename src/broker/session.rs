@@ -113,6 +113,7 @@ impl Connector {
         match attempt.each_host()? {
             Some((socket, greeting)) => Ok(Session {
                 connection: Connection::new(waiter, socket, greeting.frame_max),
+                series: greeting.series(),
                 library,
                 connector: self.clone(),
             }),
@@ -352,6 +353,8 @@ fn client(verb: &str) -> String {
 /// One open connection to the broker.
 pub struct Session {
     pub(super) connection: Connection,
+    /// RabbitMQ's series, such as (4, 0), if it is RabbitMQ.
+    pub(super) series: Option<(u32, u32)>,
     /// The client library, once it is started.
     library: Option<Library>,
     connector: Connector,
@@ -367,6 +370,24 @@ impl Session {
     /// Tells the user something.
     pub(super) fn note(&self, text: &str) {
         self.connector.talk.note(text);
+    }
+
+    /// The user that is logged in.
+    pub(super) fn username(&self) -> &str {
+        &self.connector.broker.username.value
+    }
+
+    /// Opens another connection to the same broker for something that is done by `until`.
+    ///
+    /// # Errors
+    /// As [`Connector::open`].
+    pub(super) fn beside(&self, interrupt: &Interrupt, until: Instant) -> Result<Session, Error> {
+        let connector = Connector {
+            interrupt: interrupt.clone(),
+            until: Some(until),
+            ..self.connector.clone()
+        };
+        connector.declaring(false).open_once(true)
     }
 
     /// Opens a new connection in place of this one, which the broker has closed.

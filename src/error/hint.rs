@@ -34,6 +34,15 @@ impl Error {
                 "'hello-mq declare --all' can be run again; what is there is not touched"
             }
             Self::Cancelled { .. } => "'hello-mq receive' declares the queue again",
+            Self::AckTimeout { .. } => {
+                "what is unacknowledged for so long is delivered again; a longer consumer_timeout in \
+                 rabbitmq.conf or of the queue (x-consumer-timeout), a --prefetch of fewer messages, or a \
+                 faster reader avoids it"
+            }
+            Self::Dropped { .. } => {
+                "what a queue drops goes to its dead-letter exchange, if it has one; from RabbitMQ 4.3 on \
+                 looking at messages does not count"
+            }
             Self::NotTaken(messages) => match &messages.cause {
                 Some(cause) => return cause.hint(),
                 None if messages.returned.is_empty() => TROUBLE,

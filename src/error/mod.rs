@@ -262,6 +262,34 @@ pub enum Error {
         queue: String,
     },
 
+    /// A message was not settled in the time that the broker gives its consumers.
+    #[error(
+        "{broker} ended the consumption of queue {queue}: a message was not acknowledged within its \
+         consumer_timeout ({})", text::one_line(said)
+    )]
+    AckTimeout {
+        /// The broker's URL without password.
+        broker: String,
+        /// The queue's name, quoted.
+        queue: String,
+        /// The broker's own words.
+        said: String,
+    },
+
+    /// Messages that were to stay in their queue could not be kept from being dropped.
+    #[error(
+        "queue {queue} drops or dead-letters messages that came back more often than its delivery limit, \
+         and they could not be put at its end instead: {messages}; {why}"
+    )]
+    Dropped {
+        /// The queue's name, quoted.
+        queue: String,
+        /// How many messages.
+        messages: usize,
+        /// What failed.
+        why: Box<Error>,
+    },
+
     /// The broker did not take every message.
     #[error("{0}")]
     NotTaken(Box<NotTaken>),
@@ -494,7 +522,7 @@ impl Error {
                 _ => Status::Refused,
             },
             Self::Cancelled { .. } => Status::NoSuchQueue,
-            Self::Different(_) => Status::Refused,
+            Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
             Self::Topology { status, .. } => *status,
             Self::Declined(_) => Status::Short,
             Self::NotTaken(messages) => match &messages.cause {
@@ -513,7 +541,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } => true,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::AckTimeout { .. } => true,
             // The queue exists, on a node of the cluster that does not.
             Self::Refused {
                 code: 404, said, ..
@@ -585,6 +613,13 @@ pub fn reason(error: &io::Error) -> String {
 /// uses the code of a missing permission.
 fn is_exclusive_use(said: &str) -> bool {
     said.contains("in exclusive use")
+}
+
+/// Whether the broker closed a channel because a message was not settled in time
+/// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+#[must_use]
+pub fn is_ack_timeout(said: &str) -> bool {
+    said.contains("delivery acknowledgement") && said.contains("timed out")
 }
 
 /// Whether the broker refused a queue because it is neither durable nor exclusive, which RabbitMQ

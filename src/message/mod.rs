@@ -29,6 +29,18 @@ pub struct Message {
 pub type Batch = Vec<Box<Message>>;
 
 impl Message {
+    /// How often it came back to its queue before, if the queue counts that, or its sender wrote so
+    /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
+    #[must_use]
+    pub fn delivery_count(&self) -> Option<u64> {
+        // What comes for the first time did not come back, whatever its headers say.
+        let headers = self.properties.headers.as_ref().filter(|_| self.redelivered)?;
+        match headers.get(b"x-delivery-count")? {
+            Value::Long(count) => u64::try_from(*count).ok().filter(|count| *count > 0),
+            _ => None,
+        }
+    }
+
     /// Its number in the stream that it came from, if it came from one
     /// (<https://www.rabbitmq.com/docs/streams#consuming>).
     #[must_use]

@@ -140,6 +140,11 @@ impl Table {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Keeps only the entries with certain names.
+    pub fn retain(&mut self, mut is_kept: impl FnMut(&ShortString) -> bool) {
+        self.0.retain(|(name, _)| is_kept(name));
+    }
 }
 
 impl FromIterator<(ShortString, Value)> for Table {

@@ -2,16 +2,14 @@
 
 mod batch;
 pub mod batches;
+pub mod consumer;
+mod deliveries;
+mod limit;
 pub mod peek;
-pub mod single;
 mod subscription;
-mod unsettled;
-
-use std::time::Duration;
 
 pub use super::connection::Waited;
-use super::session::Session;
-use crate::error::Error;
+pub use deliveries::Ticket;
 use crate::message::{ShortString, Table, Value};
 use crate::values::StreamOffset;
 
@@ -65,35 +63,6 @@ impl ConsumeOptions {
         let named = |(name, value): (&str, Value)| Some((ShortString::new(name).ok()?, value));
         arguments.into_iter().filter_map(named).collect()
     }
-}
-
-/// Ends consuming, which gives what is not settled back to the queue: with the whole connection, which has
-/// so long for it; with the channel alone if the broker has only cancelled the consumer.
-///
-/// # Errors
-/// `result`. That the broker does not answer is told if that leaves what was `done` in doubt: what is
-/// written is written.
-fn end(
-    session: &mut Session,
-    result: Result<(), Error>,
-    within: Duration,
-    done: Total,
-) -> Result<(), Error> {
-    if matches!(result, Err(Error::Cancelled { .. })) {
-        // If the connection is lost by now, that shows when the queue is looked up.
-        let _ = session.connection.close_channel();
-        return result;
-    }
-    let closed = session.connection.close(within);
-    result?;
-    if let Err(error) = closed {
-        if done.messages > 0 && error.is_transient() {
-            session.note(&format!(
-                "{error}; the messages that were settled last may be delivered again"
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// What has left the queue for good.

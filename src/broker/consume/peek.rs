@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crossbeam_channel::RecvError;
 
-use crate::broker::connection::{Arrival, Waited};
+use super::limit::DeliveryLimit;
+use crate::broker::connection::{Arrival, Content, Waited};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
 use crate::broker::wait::OnInterrupt;
@@ -13,20 +14,28 @@ use crate::message::Message;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
-/// The messages of a queue, one after the other. With the connection they go back, each to its place.
+/// The most bytes of bodies that are held here.
+const HELD_MAX: usize = 64 << 20;
+
+/// The messages of a queue, one after the other. Afterwards they go back, each to its place.
 ///
 /// A consumer would have to be allowed any number of messages at a time, which would have to be held
 /// here; what is asked for one by one is held by the broker alone.
 pub struct Peek<'s, 'q> {
     session: &'s mut Session,
     queue: &'q QueueName,
+    limit: DeliveryLimit,
 }
 
 impl<'s, 'q> Peek<'s, 'q> {
     /// Begins to look at a queue.
     pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Self {
         session.connection.socket().open_channel();
-        Self { session, queue }
+        Self {
+            session,
+            queue,
+            limit: DeliveryLimit::default(),
+        }
     }
 
     /// One message more; `None` when there is none that nobody else has.
@@ -45,7 +54,27 @@ impl<'s, 'q> Peek<'s, 'q> {
                 }
             }
         })?;
-        Ok(got.map(|content| self.session.inspect(content).message))
+        let Some(content) = got else {
+            return Ok(None);
+        };
+        let Content { tag, message, .. } = self.session.inspect(content);
+        self.limit.count(self.session, self.queue, tag, &message)?;
+        Ok(Some(message))
+    }
+
+    /// Whether no more messages should be looked at, as too many are held here: they are at the queue's
+    /// delivery limit.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.limit.held() >= HELD_MAX
+    }
+
+    /// Gives every message back.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if that could not be done without losing some.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.limit.give_back(self.session, self.queue)
     }
 
     /// Waits for something from another thread, or until `until`. An error stands for a thread that is

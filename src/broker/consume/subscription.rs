@@ -32,6 +32,8 @@ pub struct Subscription<'s> {
     is_consuming: bool,
     /// Whether the broker has cancelled the consumer.
     is_cancelled: bool,
+    /// Whether the answer to a cancellation is still to come.
+    is_leaving: bool,
     /// Since when no message has come although the queue has some.
     owed: Option<Patience>,
     /// Until when a consumer besides this one may be that of a lost connection, which the broker has yet
@@ -56,6 +58,7 @@ impl<'s> Subscription<'s> {
             started: 0,
             is_consuming: false,
             is_cancelled: false,
+            is_leaving: false,
             owed: None,
             doubtful_until: None,
         }
@@ -109,9 +112,14 @@ impl<'s> Subscription<'s> {
         self.session.connection.waiter().waker()
     }
 
-    /// Whether the broker has ended the consumption, so that it can't be resumed.
-    pub fn is_cancelled(&self) -> bool {
-        self.is_cancelled
+    /// Whether a consumer can be started: there is none, and the broker has not ended the consumption.
+    pub fn may_start(&self) -> bool {
+        !self.is_consuming && !self.is_cancelled
+    }
+
+    /// The session, and the queue.
+    pub fn parts(&mut self) -> (&mut Session, &'s QueueName) {
+        (self.session, self.queue)
     }
 
     /// The next message that is here.
@@ -183,14 +191,30 @@ impl<'s> Subscription<'s> {
         self.ask(&cancel, frames::BASIC_CANCEL_OK)
     }
 
-    /// Cancels the consumer without waiting for the broker, and drops what is here and what still comes.
-    /// It belongs to the queue again when the channel is closed, which has to be soon.
-    pub fn leave(&mut self) {
-        self.is_consuming = false;
-        let cancel = frames::cancel(MESSAGES, &self.tag(), true);
+    /// Cancels the consumer without waiting for the broker, for good. What is here and what still comes
+    /// has to be given back soon. It is dropped unless it is `wanted`, and then is here after
+    /// [`Subscription::has_left`].
+    pub fn leave(&mut self, wanted: bool) {
         let socket = self.session.connection.socket();
-        socket.discard();
-        socket.post(&cancel);
+        if !wanted {
+            socket.discard();
+        }
+        if std::mem::take(&mut self.is_consuming) {
+            self.is_leaving = wanted;
+            let cancel = frames::cancel(MESSAGES, &self.tag(), !wanted);
+            self.session.connection.socket().post(&cancel);
+        }
+    }
+
+    /// Waits until nothing more comes to a consumer that was left.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn has_left(&mut self) -> Result<(), Error> {
+        if std::mem::take(&mut self.is_leaving) {
+            self.ask(&[], frames::BASIC_CANCEL_OK)?;
+        }
+        Ok(())
     }
 
     /// Whether deliveries can still be settled. If not, the next wait says why.

@@ -1,8 +1,6 @@
 //! `hello-mq receive -- COMMAND`: a command for each message, whose exit status decides.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -12,17 +10,18 @@ use crossbeam_channel::{at, never, select};
 use nix::sys::signal::Signal;
 
 use super::account::Account;
+use super::attempts::{self, Attempts, Key};
 use super::job::{self, Done, Jobs, MERCY};
 use super::line::Line;
 use super::reply::{Address, Replies};
 use super::{End, LULL, Limits, has_come};
 use crate::broker::Connector;
-use crate::broker::consume::single::{Outcome, SingleConsumer, SingleEvent, Ticket};
+use crate::broker::consume::Ticket;
+use crate::broker::consume::consumer::{Consumer, Delivery, Event, Outcome};
 use crate::cli::{self, OnFailure};
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::message::{Message, Value};
 use crate::text;
 use crate::values::Span;
 use crate::waker::{Receiver, Sender, unbounded};
@@ -30,11 +29,8 @@ use crate::waker::{Receiver, Sender, unbounded};
 /// How often a message is delivered again, where nothing else is said, before it is rejected.
 const MAX_REDELIVERIES: u32 = 10;
 
-/// The first delay before a message is delivered again. It doubles each time.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-
-/// The longest delay.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// How many successes are remembered of messages that are to be delivered again.
+const REMEMBERED: usize = 1_000;
 
 /// How many messages may wait for their next delivery beside those that are being handled.
 pub const SPARE: u16 = 10;
@@ -53,7 +49,10 @@ pub struct Commands<'c> {
     most: usize,
     timeout: Option<Duration>,
     on_failure: OnFailure,
+    max_redeliveries: u32,
     attempts: Attempts,
+    /// The messages whose commands did well after their connection was lost. They are delivered again.
+    succeeded: VecDeque<Key>,
     /// The messages that are with the jobs.
     running: HashMap<Ticket, Running>,
     /// The messages that go back to the queue at a certain moment.
@@ -62,8 +61,8 @@ pub struct Commands<'c> {
     sender: Sender<Done>,
     /// What sends replies, if there are to be any.
     replies: Option<Replies>,
-    /// The messages whose replies are on their way.
-    replying: HashSet<Ticket>,
+    /// The messages whose replies are on their way, and the sizes of their bodies.
+    replying: HashMap<Ticket, u64>,
     /// Ends the sending of replies. It outlives the user's interrupt as long as commands are running.
     leave: Interrupt,
     limits: Limits,
@@ -73,7 +72,14 @@ pub struct Commands<'c> {
 struct Running {
     /// What the message is called when something is said of it.
     name: String,
-    key: u64,
+    /// Whether its message-id tells it from all others.
+    has_id: bool,
+    key: Key,
+    bytes: u64,
+    /// How often it has failed before.
+    failures: u32,
+    /// The same message, delivered again as the connection that it came over is lost.
+    again: Option<Delivery>,
     address: Option<Address>,
     /// When it is asked to end, and then made to; `None` as long as no job has begun it, too.
     deadline: Option<Instant>,
@@ -99,13 +105,15 @@ impl<'c> Commands<'c> {
             },
             timeout: arguments.command_timeout.and_then(Span::if_any),
             on_failure,
-            attempts: Attempts::new(arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES)),
+            max_redeliveries: arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES),
+            attempts: Attempts::new(),
+            succeeded: VecDeque::new(),
             running: HashMap::new(),
             delayed: BTreeSet::new(),
             done,
             sender,
             replies: None,
-            replying: HashSet::new(),
+            replying: HashMap::new(),
             leave: Interrupt::default(),
             limits,
             last_message: Instant::now(),
@@ -159,11 +167,13 @@ impl<'c> Commands<'c> {
     pub fn work(
         &mut self,
         line: &mut Line,
-        consumer: &mut SingleConsumer,
+        consumer: &mut Consumer,
         account: &mut Account,
     ) -> Result<End, Error> {
         self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
-        self.replying.retain(|ticket| consumer.holds(*ticket));
+        self.replying.retain(|ticket, _| consumer.holds(*ticket));
+        // What had come again comes once more.
+        self.running.values_mut().for_each(|it| it.again = None);
         let end = self.work_on(line, consumer, account);
         self.withdraw();
         end
@@ -172,7 +182,7 @@ impl<'c> Commands<'c> {
     fn work_on(
         &mut self,
         line: &mut Line,
-        consumer: &mut SingleConsumer,
+        consumer: &mut Consumer,
         account: &mut Account,
     ) -> Result<End, Error> {
         self.last_message = Instant::now();
@@ -208,62 +218,102 @@ impl<'c> Commands<'c> {
             let until = self.limits.until.filter(|_| end.is_none());
             let at_most = [until, idle_at, look, self.next_moment()];
             let at_most = at_most.into_iter().flatten().min();
+            if end.is_none() {
+                consumer.resume()?;
+            }
             let may_take = end.is_none() && self.running.len() < self.most;
-            let is_interruptible = end.is_none();
-            match consumer.wait(may_take, &self.done, is_interruptible, at_most)? {
-                SingleEvent::Taken(ticket, message) => {
+            // A broker that can't write for long closes the connection, and the message of a command that
+            // takes longer would never be done. So everything is read.
+            match consumer.wait(may_take, None, &self.done, end.is_none(), at_most)? {
+                Event::Arrived => {
+                    let Some(delivery) = consumer.next()? else {
+                        continue;
+                    };
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
                     account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
-                    self.start(ticket, *message)?;
+                    self.take(consumer, delivery)?;
+                    if consumer.is_complete() {
+                        // The last one's acknowledgement must not bring another.
+                        consumer.stop()?;
+                    }
                 }
-                SingleEvent::Other(Done::Ended(ticket, status, printed)) => {
+                Event::Other(Done::Ended(ticket, status, printed)) => {
                     self.last_message = Instant::now();
                     if let Err(error) = self.finish(consumer, ticket, status, printed) {
                         end = Some(Err(error));
                     }
                 }
-                SingleEvent::Other(Done::NotStarted(ticket, source)) => {
+                Event::Other(Done::NotStarted(ticket, source)) => {
                     self.running.remove(&ticket);
                     let command = self.program.clone();
                     end = Some(Err(Error::Spawn { command, source }));
                 }
-                SingleEvent::Other(Done::Replied(ticket, returned)) => {
+                Event::Other(Done::Replied(ticket, returned)) => {
                     self.last_message = Instant::now();
-                    self.replying.remove(&ticket);
+                    let bytes = self.replying.remove(&ticket).unwrap_or_default();
                     if let Some(said) = returned {
                         self.context
                             .talk
                             .note(&format!("nobody took a reply ({said}): who asked is gone"));
                     }
-                    consumer.settle(ticket, Outcome::Acknowledge);
+                    consumer.settle(ticket, Outcome::Acknowledge, bytes);
                 }
-                SingleEvent::Other(Done::NoReplies(error)) => {
+                Event::Other(Done::NoReplies(error)) => {
                     self.replying.clear();
                     end = Some(Err(error));
                 }
-                SingleEvent::Interrupted => end = Some(Ok(End::Stopped)),
-                SingleEvent::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
-                SingleEvent::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
-                SingleEvent::Late if has_come(look) => {
+                Event::Interrupted => end = Some(Ok(End::Stopped)),
+                Event::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
+                Event::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
+                Event::Late if has_come(look) => {
                     if consumer.stop_if_empty()? {
                         end = Some(Ok(End::Empty));
                     }
                     look_at = Some(Instant::now() + LULL);
                 }
-                SingleEvent::Late => {}
+                Event::Late => {}
             }
         }
     }
 
-    fn start(&mut self, ticket: Ticket, message: Message) -> Result<(), Error> {
-        let key = key(&message);
-        let name = match &message.properties.message_id {
+    /// Has the command run for a message, unless it runs for it already, or has done so: then the connection
+    /// was lost before that could be told to the broker.
+    fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) -> Result<(), Error> {
+        let key = Key::of(&delivery.message);
+        if delivery.message.redelivered {
+            let mut running = self.running.iter_mut();
+            let same = running.find(|(ticket, it)| {
+                it.key == key && it.again.is_none() && !consumer.holds(**ticket)
+            });
+            if let Some((_, running)) = same {
+                running.again = Some(delivery);
+                return Ok(());
+            }
+            if let Some(at) = self.succeeded.iter().position(|known| *known == key) {
+                self.succeeded.remove(at);
+                let bytes = delivery.message.body.len() as u64;
+                consumer.settle(delivery.ticket, Outcome::Acknowledge, bytes);
+                return Ok(());
+            }
+        }
+        self.start(key, delivery)
+    }
+
+    fn start(&mut self, key: Key, delivery: Delivery) -> Result<(), Error> {
+        let Delivery {
+            ticket,
+            message,
+            count,
+        } = delivery;
+        let id = &message.properties.message_id;
+        let has_id = id.is_some();
+        let name = match id {
             Some(id) => format!("message {id}"),
             None => "a message".to_owned(),
         };
-        let attempt = 1 + self.attempts.of(key, &message);
+        let failures = self.attempts.take(key, message.redelivered, count);
         let address = Address::of(&message);
         let captured = self.replies.is_some();
         if captured && address.is_none() {
@@ -273,22 +323,29 @@ impl<'c> Commands<'c> {
         }
         let running = Running {
             name,
+            has_id,
             key,
+            bytes: message.body.len() as u64,
+            failures,
+            again: None,
             address,
             deadline: None,
             is_asked: false,
         };
         self.running.insert(ticket, running);
         let unfinished = self.running.len();
+        let attempt = 1 + u64::from(failures);
         self.jobs
-            .run(ticket, message, attempt, captured, unfinished)
+            .run(ticket, *message, attempt, captured, unfinished)
             .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
     }
 
     /// Leaves to the queue what no job has begun.
     fn withdraw(&mut self) {
         for ticket in self.jobs.withdraw() {
-            self.running.remove(&ticket);
+            if let Some(running) = self.running.remove(&ticket) {
+                self.attempts.remember(running.key, running.failures);
+            }
         }
     }
 
@@ -298,22 +355,25 @@ impl<'c> Commands<'c> {
     /// [`Error::CommandFailed`] if its failure is the end.
     fn finish(
         &mut self,
-        consumer: &mut SingleConsumer,
+        consumer: &mut Consumer,
         ticket: Ticket,
         status: io::Result<ExitStatus>,
         printed: Vec<u8>,
     ) -> Result<(), Error> {
-        let Some(running) = self.running.remove(&ticket) else {
+        let Some(mut running) = self.running.remove(&ticket) else {
             return Ok(());
         };
+        let again = running.again.take();
+        let ticket = again.as_ref().map_or(ticket, |again| again.ticket);
+        if !consumer.holds(ticket) {
+            return self.finish_lost(&running, status, None);
+        }
+        // Without an id it may be another one that looks the same.
+        if let Some(again) = again.filter(|_| !running.has_id) {
+            return self.finish_lost(&running, status, Some(again));
+        }
         let Running { name, key, .. } = &running;
         let key = *key;
-        if !consumer.holds(ticket) {
-            self.context.talk.note(&format!(
-                "{name}: the connection was lost before the command had ended; it is delivered again"
-            ));
-            return Ok(());
-        }
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         let failure = format!(
             "{name}: the command {}",
@@ -334,8 +394,10 @@ impl<'c> Commands<'c> {
         let outcome = match (code, self.on_failure) {
             (Some(DONE), _) => Outcome::Acknowledge,
             (Some(REJECT), _) => Outcome::Reject,
-            (Some(LATER), _) | (_, OnFailure::Requeue) => match self.attempts.delay(key) {
-                Some(delay) => {
+            (Some(LATER), _) | (_, OnFailure::Requeue) => match running.failures {
+                failures if failures < self.max_redeliveries => {
+                    self.attempts.remember(key, failures + 1);
+                    let delay = attempts::delay(failures + 1);
                     let delay_text = text::rounded(delay);
                     self.context.talk.note(&format!(
                         "{failure}; it goes back to the queue in {delay_text}"
@@ -343,8 +405,8 @@ impl<'c> Commands<'c> {
                     self.delayed.insert((Instant::now() + delay, ticket));
                     return Ok(());
                 }
-                None => {
-                    let most = self.attempts.max;
+                _ => {
+                    let most = self.max_redeliveries;
                     self.context.talk.note(&format!(
                         "{failure}; it was delivered again {most} times, and is rejected (--max-redeliveries)"
                     ));
@@ -358,29 +420,60 @@ impl<'c> Commands<'c> {
                 Outcome::Reject
             }
             (_, OnFailure::Stop) => {
-                consumer.settle(ticket, Outcome::Requeue);
+                consumer.settle(ticket, Outcome::Requeue, 0);
                 return Err(Error::CommandFailed(failure));
             }
         };
-        self.attempts.forget(key);
         if let (Outcome::Acknowledge, Some(replies), Some(address)) =
             (outcome, &self.replies, running.address)
         {
             replies.send(ticket, address, printed);
-            self.replying.insert(ticket);
+            self.replying.insert(ticket, running.bytes);
             return Ok(());
         }
-        consumer.settle(ticket, outcome);
+        consumer.settle(ticket, outcome, running.bytes);
         Ok(())
     }
 
-    fn give_back_what_is_due(&mut self, consumer: &mut SingleConsumer) {
+    /// Notes how a command ended whose connection was lost. Its message has come `again`, or will.
+    fn finish_lost(
+        &mut self,
+        running: &Running,
+        status: io::Result<ExitStatus>,
+        again: Option<Delivery>,
+    ) -> Result<(), Error> {
+        let Running {
+            name,
+            key,
+            failures,
+            ..
+        } = running;
+        let is_done = status.is_ok_and(|status| status.code() == Some(DONE));
+        if is_done && running.has_id && self.replies.is_none() {
+            self.succeeded.push_back(*key);
+            if self.succeeded.len() > REMEMBERED {
+                self.succeeded.pop_front();
+            }
+            return Ok(());
+        }
+        self.context.talk.note(&format!(
+            "{name}: the connection was lost before the command had ended; it is delivered again"
+        ));
+        let failures = failures + u32::from(!is_done);
+        self.attempts.remember(*key, failures);
+        match again {
+            Some(again) => self.start(*key, again),
+            None => Ok(()),
+        }
+    }
+
+    fn give_back_what_is_due(&mut self, consumer: &mut Consumer) {
         while let Some((moment, ticket)) = self.delayed.first().copied() {
             if moment > Instant::now() {
                 break;
             }
             self.delayed.pop_first();
-            consumer.settle(ticket, Outcome::Requeue);
+            consumer.settle(ticket, Outcome::Requeue, 0);
         }
     }
 
@@ -416,122 +509,5 @@ impl<'c> Commands<'c> {
         let deadlines = deadlines.filter_map(|running| running.deadline.or(earliest));
         let delayed = self.delayed.iter().map(|(moment, _)| *moment);
         deadlines.chain(delayed).min()
-    }
-}
-
-/// What a message is known by when it comes again: its `message-id`, or else all of it.
-fn key(message: &Message) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match &message.properties.message_id {
-        Some(id) => id.as_bytes().hash(&mut hasher),
-        None => (&message.exchange, &message.routing_key, &message.body).hash(&mut hasher),
-    }
-    hasher.finish()
-}
-
-/// How often messages were delivered again. A classic queue does not count that.
-struct Attempts {
-    max: u32,
-    counts: HashMap<u64, u32>,
-    /// The order in which they came in, so that the oldest can be forgotten.
-    order: VecDeque<u64>,
-}
-
-/// How many messages are remembered.
-const REMEMBERED: usize = 10_000;
-
-impl Attempts {
-    fn new(max: u32) -> Self {
-        Self {
-            max,
-            counts: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-
-    /// How often a message has come before, as far as is known here or the broker has counted.
-    fn of(&mut self, key: u64, message: &Message) -> u64 {
-        let headers = message.properties.headers.as_ref();
-        let counted = match headers.and_then(|headers| headers.get(b"x-delivery-count")) {
-            Some(Value::Long(count)) => u32::try_from(*count).unwrap_or_default(),
-            Some(Value::SignedInt(count)) => u32::try_from(*count).unwrap_or_default(),
-            _ => 0,
-        };
-        let known = self.counts.get(&key).copied().unwrap_or_default();
-        if counted > known {
-            self.remember(key, counted);
-        }
-        counted.max(known).into()
-    }
-
-    /// How long a message waits for its next delivery; `None` if there is to be none.
-    fn delay(&mut self, key: u64) -> Option<Duration> {
-        let count = self.counts.get(&key).copied().unwrap_or_default();
-        if count >= self.max {
-            return None;
-        }
-        self.remember(key, count + 1);
-        let factor = 1_u32.checked_shl(count.min(16)).unwrap_or(1);
-        Some((FIRST_DELAY * factor).min(LONGEST_DELAY))
-    }
-
-    fn remember(&mut self, key: u64, count: u32) {
-        if self.counts.insert(key, count).is_none() {
-            self.order.push_back(key);
-        }
-        while self.order.len() > REMEMBERED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.counts.remove(&oldest);
-            }
-        }
-    }
-
-    fn forget(&mut self, key: u64) {
-        if self.counts.remove(&key).is_some() {
-            self.order.retain(|known| *known != key);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::ShortString;
-
-    #[test]
-    fn delays_double_and_end() {
-        let mut attempts = Attempts::new(8);
-        let delays: Vec<_> = std::iter::from_fn(|| attempts.delay(1))
-            .map(|delay| delay.as_secs())
-            .collect();
-        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(attempts.delay(2), Some(FIRST_DELAY));
-        attempts.forget(1);
-        assert_eq!(attempts.delay(1), Some(FIRST_DELAY));
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut attempts = Attempts::new(8);
-        for key in 0..2 * REMEMBERED as u64 {
-            attempts.delay(key);
-        }
-        assert_eq!(
-            (attempts.counts.len(), attempts.order.len()),
-            (REMEMBERED, REMEMBERED)
-        );
-        assert_eq!(attempts.counts.get(&0), None);
-    }
-
-    #[test]
-    fn the_brokers_own_count_is_used() {
-        let mut message = Message::default();
-        let name = ShortString::new("x-delivery-count").unwrap();
-        let headers = [(name, Value::Long(3))].into_iter().collect();
-        message.properties.headers = Some(headers);
-        let mut attempts = Attempts::new(4);
-        assert_eq!(attempts.of(1, &message), 3);
-        assert_eq!(attempts.delay(1), Some(FIRST_DELAY * 8));
-        assert_eq!(attempts.delay(1), None);
     }
 }

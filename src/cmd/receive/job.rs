@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::environment::variables;
-use crate::broker::consume::single::Ticket;
+use crate::broker::consume::Ticket;
 use crate::error::Error;
 use crate::message::Message;
 use crate::waker;

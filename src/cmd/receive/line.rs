@@ -141,7 +141,9 @@ impl<'c> Line<'c> {
         match topology::look_up(session, queue) {
             Ok(_) => {
                 self.context.talk.note(&format!(
-                    "{cancelled}; it is there, consuming from it again"
+                    "{} ended the consumption of queue {queue}, which is still there: its node went down, or \
+                     a message was not acknowledged within its consumer_timeout; consuming from it again",
+                    session.name()
                 ));
                 Ok(())
             }

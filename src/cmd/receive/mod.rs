@@ -1,6 +1,7 @@
 //! `hello-mq receive`: take messages from a queue, and acknowledge what is done with them.
 
 mod account;
+mod attempts;
 mod command;
 mod environment;
 mod forward;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::{Context, counted};
 use crate::broker::consume::ConsumeOptions;
 use crate::broker::consume::batches::BatchProgress;
-use crate::broker::consume::single::{self, SingleProgress};
+use crate::broker::consume::consumer::{self, Progress};
 use crate::cli::{self, OutputForm};
 use crate::color::Paint;
 use crate::error::Error;
@@ -254,7 +255,7 @@ fn command(
     limits: Limits,
     account: &mut Account,
 ) -> Result<Ended, Error> {
-    let mut progress = SingleProgress::new(options(arguments, context));
+    let mut progress = Progress::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
     if arguments.reply {
         commands
@@ -265,7 +266,7 @@ fn command(
     account.open();
     let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
         let mut end = End::Count;
-        single::consume(session, queue, &mut progress, |consumer| {
+        consumer::consume(session, queue, &mut progress, |consumer| {
             end = commands.work(line, consumer, account)?;
             Ok(())
         })?;

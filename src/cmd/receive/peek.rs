@@ -18,7 +18,8 @@ const BATCH: usize = 128;
 /// How many bytes, if it is more than one message.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Shows each message that is in the queue once, up to `count`, and returns why it ended.
+/// Shows each message that is in the queue once, up to `count`, and returns why it ended. All of them go
+/// back, whatever ends it.
 ///
 /// # Errors
 /// Those of the broker; [`Error::Output`] if a message can't be written. A lost connection is not
@@ -32,22 +33,43 @@ pub fn run(
     account: &mut Account,
 ) -> Result<End, Error> {
     let settings = &context.settings;
-    let queue = &settings.queue.value;
     let is_declaring = !settings.no_declare.value;
-    let connector = connector.clone().declaring(is_declaring);
-    let mut session = connector.open()?;
-    if !settings.no_declare.value {
+    let mut session = connector.clone().declaring(is_declaring).open()?;
+    if is_declaring {
         topology::ensure(&mut session, &settings.definition)?;
     }
+    let mut peek = Peek::open(&mut session, &settings.queue.value);
+    let shown = show(context, &mut peek, sink, until, count, account);
+    let given_back = peek.close();
+    session.close();
+    let end = shown?;
+    given_back.map(|()| end)
+}
+
+fn show(
+    context: &Context,
+    peek: &mut Peek,
+    sink: &mut Sink,
+    until: Option<Instant>,
+    count: Option<u64>,
+    account: &mut Account,
+) -> Result<End, Error> {
+    let queue = &context.settings.queue.value;
     let wanted = count.unwrap_or(u64::MAX);
     let mut shown = Total::default();
-    let mut peek = Peek::open(&mut session, queue);
-    let end = loop {
+    loop {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut end = None;
         while batch.len() < BATCH && bytes < BATCH_BYTES {
             if shown.messages + batch.len() as u64 == wanted {
                 end = Some(End::Count);
+                break;
+            }
+            if peek.is_full() {
+                context.talk.note(&format!(
+                    "no more is shown: too many messages of queue {queue} are at its delivery limit"
+                ));
+                end = Some(End::Stopped);
                 break;
             }
             let Some(message) = peek.message()? else {
@@ -63,8 +85,8 @@ pub fn run(
             Some(written) => Ok(written),
             None => match peek.wait(sink.done(), until)? {
                 Waited::Came(written) => written,
-                Waited::Interrupted => break End::Stopped,
-                Waited::Late => break End::TimeIsUp,
+                Waited::Interrupted => return Ok(End::Stopped),
+                Waited::Late => return Ok(End::TimeIsUp),
             },
         };
         match written {
@@ -82,15 +104,13 @@ pub fn run(
             Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
         }
         if context.interrupt.happened() {
-            break End::Stopped;
+            return Ok(End::Stopped);
         }
         if has_come(until) {
-            break End::TimeIsUp;
+            return Ok(End::TimeIsUp);
         }
         if let Some(end) = end {
-            break end;
+            return Ok(end);
         }
-    };
-    session.close();
-    Ok(end)
+    }
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::job::Done;
 use super::outlet::Outlet;
 use crate::broker::Connector;
-use crate::broker::consume::single::Ticket;
+use crate::broker::consume::Ticket;
 use crate::broker::publish::Fate;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::input::Place;

@@ -1,0 +1,369 @@
+//! Consuming from a queue over one connection, and what has come of it over all of them.
+
+use std::time::{Duration, Instant};
+
+use super::batch::Written;
+use super::deliveries::{Deliveries, Ticket};
+use super::limit::DeliveryLimit;
+use super::subscription::Subscription;
+use super::{ConsumeOptions, Total};
+use crate::broker::connection::Waited;
+use crate::broker::frames::{self, MESSAGES};
+use crate::broker::session::Session;
+use crate::broker::wait::OnInterrupt;
+use crate::error::{self, Error};
+use crate::message::Message;
+use crate::values::QueueName;
+use crate::waker::Receiver;
+
+/// How long the broker may take for the last settlements when nobody is in a hurry.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A `receive`, over all its connections.
+#[derive(Debug)]
+pub struct Progress {
+    pub(super) deliveries: Deliveries,
+    pub(super) options: ConsumeOptions,
+    pub(super) no_ack: bool,
+    /// The first message of a stream that is not yet done.
+    pub(super) next_offset: Option<u64>,
+    limit: DeliveryLimit,
+    /// Whether there was a connection before.
+    is_resumed: bool,
+}
+
+impl Progress {
+    /// The messages that are to come.
+    #[must_use]
+    pub fn new(options: ConsumeOptions) -> Self {
+        Self {
+            deliveries: Deliveries::new(options.count),
+            // To take exactly so many messages, each must be acknowledged: without that the broker
+            // sends more, and what it has sent is gone.
+            no_ack: options.auto_ack && options.count.is_none(),
+            options,
+            next_offset: None,
+            limit: DeliveryLimit::default(),
+            is_resumed: false,
+        }
+    }
+
+    /// What has left the queue for good.
+    #[must_use]
+    pub fn done(&self) -> Total {
+        self.deliveries.done()
+    }
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done with.
+    Acknowledge,
+    /// It is dead-lettered, or dropped.
+    Reject,
+    /// It was tried in vain, and goes back to the queue, which may count that.
+    Requeue,
+}
+
+/// A message that came.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What settles it.
+    pub ticket: Ticket,
+    /// The message.
+    pub message: Box<Message>,
+    /// How often it came back before, where its queue counts that.
+    pub count: u64,
+}
+
+/// What a [`Consumer`] was waiting for.
+#[derive(Debug)]
+pub enum Event<R> {
+    /// Messages came.
+    Arrived,
+    /// Something else that was waited for.
+    Other(R),
+    /// The user wants to stop.
+    Interrupted,
+    /// The moment that was waited for at most has come.
+    Late,
+}
+
+/// A running consumer.
+pub struct Consumer<'c> {
+    pub(super) subscription: Subscription<'c>,
+    pub(super) progress: &'c mut Progress,
+}
+
+/// Consumes from a queue for as long as `work` does. Then what is not settled is given back to the queue,
+/// and the connection is closed, or only the channel if the broker has cancelled the consumer.
+///
+/// # Errors
+/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with;
+/// [`Error::Dropped`] if a message could not be given back.
+pub fn consume(
+    session: &mut Session,
+    queue: &QueueName,
+    progress: &mut Progress,
+    work: impl FnOnce(&mut Consumer) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut subscription = Subscription::open(session, queue, progress.options, progress.no_ack);
+    if std::mem::replace(&mut progress.is_resumed, true) {
+        subscription.follows_a_lost_connection();
+    }
+    progress.limit.restart();
+    let mut consumer = Consumer {
+        subscription,
+        progress: &mut *progress,
+    };
+    let result = consumer.resume().and_then(|()| work(&mut consumer));
+    let result = result.map_err(|error| in_time(error, queue));
+    let given_back = consumer.give_back();
+    let result = end(session, result, progress.done()).and(given_back);
+    progress.deliveries.end_connection();
+    result
+}
+
+/// Tells a refusal to wait any longer for an acknowledgement from others.
+fn in_time(error: Error, queue: &QueueName) -> Error {
+    match error {
+        Error::Refused { broker, said, .. } if error::is_ack_timeout(&said) => Error::AckTimeout {
+            broker,
+            queue: queue.to_string(),
+            said,
+        },
+        error => error,
+    }
+}
+
+/// Ends consuming, with the whole connection, or with the channel alone if the broker has only cancelled
+/// the consumer. That the broker does not answer is told if that leaves what is `done` in doubt: what is
+/// written is written.
+fn end(session: &mut Session, result: Result<(), Error>, done: Total) -> Result<(), Error> {
+    if matches!(result, Err(Error::Cancelled { .. })) {
+        // If the connection is lost by now, that shows when the queue is looked up.
+        let _ = session.connection.close_channel();
+        return result;
+    }
+    let closed = session.connection.close(CLOSING);
+    result?;
+    if let Err(error) = closed {
+        if done.messages > 0 && error.is_transient() {
+            session.note(&format!(
+                "{error}; the messages that were settled last may be delivered again"
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Consumer<'_> {
+    /// Whether all the messages that were asked for are unsettled, or done.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.progress.deliveries.is_complete()
+    }
+
+    /// What has left the queue for good, on this connection and those before.
+    #[must_use]
+    pub fn done(&self) -> Total {
+        self.progress.done()
+    }
+
+    /// Whether no message is unsettled.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.progress.deliveries.is_idle()
+    }
+
+    /// Whether a message can still be settled.
+    #[must_use]
+    pub fn holds(&self, ticket: Ticket) -> bool {
+        self.progress.deliveries.tag(ticket).is_some()
+    }
+
+    /// Has the broker send messages, if there are some still to take.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] in the broker's words; [`Error::Lost`].
+    pub fn resume(&mut self) -> Result<(), Error> {
+        if self.subscription.may_start() && !self.is_complete() {
+            let left = self.progress.deliveries.left();
+            self.subscription.start(left, self.progress.next_offset)?;
+        }
+        Ok(())
+    }
+
+    /// Has the broker send no more messages. What it had sent before is here then.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        if self.subscription.is_consuming() {
+            self.subscription.cancel()?;
+        }
+        Ok(())
+    }
+
+    /// As [`Consumer::pause`], and gives back what is here.
+    ///
+    /// # Errors
+    /// As [`Consumer::pause`].
+    pub fn stop(&mut self) -> Result<(), Error> {
+        self.pause()?;
+        while let Some(content) = self.subscription.next() {
+            self.count(content.tag, &content.message)?;
+            if !self.progress.limit.holds(content.tag) {
+                let nack = frames::nack(MESSAGES, content.tag, false);
+                self.subscription.settle(&nack);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Consumer::stop`] for good, and without waiting for the broker.
+    pub fn leave(&mut self) {
+        let (session, _) = self.subscription.parts();
+        let wanted = self.progress.limit.may_drop(session);
+        self.subscription.leave(wanted);
+    }
+
+    /// Gives back what is not settled. The broker sends no more messages.
+    fn give_back(&mut self) -> Result<(), Error> {
+        if self.progress.no_ack || !self.subscription.can_settle() {
+            return Ok(());
+        }
+        self.leave();
+        self.subscription.has_left()?;
+        while let Some(content) = self.subscription.next() {
+            self.count(content.tag, &content.message)?;
+        }
+        let (session, queue) = self.subscription.parts();
+        self.progress.limit.give_back(session, queue)
+    }
+
+    /// How often a message came back before, where its queue counts that.
+    fn count(&mut self, tag: u64, message: &Message) -> Result<u64, Error> {
+        if self.progress.no_ack {
+            return Ok(0);
+        }
+        let (session, queue) = self.subscription.parts();
+        self.progress.limit.count(session, queue, tag, message)
+    }
+
+    /// Waits for whatever comes first: a message, if one more `may_come`; something in `other`; the
+    /// user's interrupt, if it `is_interruptible`; or the moment `at_most`. Where so many bytes are
+    /// `held` elsewhere that no more are to be read, nothing is; with `None`, the prefetch is bound
+    /// enough.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
+    pub fn wait<R>(
+        &mut self,
+        may_come: bool,
+        held: Option<usize>,
+        other: &Receiver<R>,
+        is_interruptible: bool,
+        at_most: Option<Instant>,
+    ) -> Result<Event<R>, Error> {
+        other.wakes(self.subscription.waker());
+        let on_interrupt = if is_interruptible {
+            OnInterrupt::Return
+        } else {
+            OnInterrupt::Ignore
+        };
+        let waited = self
+            .subscription
+            .wait(at_most, on_interrupt, may_come, held, || other.next())?;
+        Ok(match waited {
+            Waited::Came(None) => Event::Arrived,
+            Waited::Came(Some(Ok(other))) => Event::Other(other),
+            Waited::Came(Some(Err(_))) => {
+                let why = "the thread that deals with messages died";
+                return Err(Error::Bug(why.to_owned()));
+            }
+            Waited::Interrupted => Event::Interrupted,
+            Waited::Late => Event::Late,
+        })
+    }
+
+    /// Takes the next message that is here.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn next(&mut self) -> Result<Option<Delivery>, Error> {
+        let Some(content) = self.subscription.next() else {
+            return Ok(None);
+        };
+        let count = self.count(content.tag, &content.message)?;
+        Ok(Some(Delivery {
+            ticket: self.progress.deliveries.take(content.tag),
+            message: content.message,
+            count,
+        }))
+    }
+
+    /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
+    pub fn settle(&mut self, ticket: Ticket, outcome: Outcome, bytes: u64) {
+        let Some(tag) = self.progress.deliveries.tag(ticket) else {
+            return;
+        };
+        if !self.subscription.can_settle() {
+            return;
+        }
+        let settlement = match outcome {
+            Outcome::Acknowledge => frames::ack(MESSAGES, tag, false),
+            Outcome::Reject => frames::reject(MESSAGES, tag, false),
+            Outcome::Requeue => frames::reject(MESSAGES, tag, true),
+        };
+        self.subscription.settle(&settlement);
+        self.progress.limit.settled(tag, false);
+        match outcome {
+            Outcome::Requeue => self.progress.deliveries.give_back(1),
+            _ => self.progress.deliveries.finish(Total {
+                messages: 1,
+                bytes,
+                rejected: u64::from(outcome == Outcome::Reject),
+            }),
+        }
+    }
+
+    /// Acknowledges what is written, and all before it.
+    pub(super) fn acknowledge_up_to(&mut self, written: Written) {
+        let tag = self.progress.deliveries.tag(written.last);
+        if let Some(tag) = tag.filter(|_| !self.progress.no_ack) {
+            if !self.subscription.can_settle() {
+                // It comes again.
+                return;
+            }
+            self.subscription.settle(&frames::ack(MESSAGES, tag, true));
+            self.progress.limit.settled(tag, true);
+        }
+        self.progress.next_offset = written.offset.map(|offset| offset + 1);
+        self.progress.deliveries.finish(Total {
+            messages: written.messages,
+            bytes: written.bytes,
+            rejected: 0,
+        });
+    }
+
+    /// Has the broker send no more messages if the queue has none that is ready, and says whether that
+    /// is so.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if the connection is.
+    pub fn stop_if_empty(&mut self) -> Result<bool, Error> {
+        if !self.subscription.is_queue_empty()? {
+            return Ok(false);
+        }
+        // What is not ready any more may be on its way to us. To a consumer that is cancelled nothing is.
+        // A queue that was without its leader may have said that it was empty, so it is asked again.
+        self.pause()?;
+        let is_empty = !self.subscription.has_message() && self.subscription.is_queue_empty()?;
+        if !is_empty {
+            self.resume()?;
+        }
+        Ok(is_empty)
+    }
+}

@@ -1,0 +1,229 @@
+//! The delivery limit of quorum queues, and how to give messages back without losing them to it.
+//!
+//! A quorum queue counts how often a message came back, and drops or dead-letters it when that is more
+//! often than its limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>): its own,
+//! or 20 from RabbitMQ 4.0 on. From 4.3 on a basic.nack with requeue does not count. Before that every
+//! way back does, so a message at its limit must not go back at all: it is published to its queue again,
+//! and acknowledged when the broker has confirmed that.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::broker::frames::{self, MESSAGES};
+use crate::broker::publish::{Fate, PublishEvent, PublishOptions, Publisher};
+use crate::broker::session::Session;
+use crate::broker::topology::{self, QueueKind};
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::message::Message;
+use crate::values::{QueueName, Span};
+
+/// How long it may take to publish messages again.
+const PUBLISHING: Duration = Duration::from_secs(10);
+
+/// The headers that make a copy of a message go astray, or that the queue sets anew.
+const NOT_COPIED: [&[u8]; 4] = [b"CC", b"BCC", b"x-delivery-count", b"x-acquired-count"];
+
+/// What is known of a queue's delivery limit, and the messages that giving back would drop.
+#[derive(Debug, Default)]
+pub struct DeliveryLimit {
+    queue: Option<QueueKind>,
+    /// By the tags of their deliveries.
+    at_limit: BTreeMap<u64, Box<Message>>,
+}
+
+impl DeliveryLimit {
+    /// Begins with a new connection.
+    pub fn restart(&mut self) {
+        self.at_limit.clear();
+    }
+
+    /// Whether the queue may drop messages that are given back to it.
+    pub fn may_drop(&self, session: &Session) -> bool {
+        match self.queue {
+            _ if session.series >= Some(FREE) => false,
+            None | Some(QueueKind::Unknown) => default_limit(session).is_some(),
+            Some(QueueKind::Quorum { limit }) => limit.or(default_limit(session)).is_some(),
+            Some(QueueKind::Other) => false,
+        }
+    }
+
+    /// How often a delivered message came back before, if its queue counts that. One at its limit is
+    /// remembered.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn count(
+        &mut self,
+        session: &mut Session,
+        queue: &QueueName,
+        tag: u64,
+        message: &Message,
+    ) -> Result<u64, Error> {
+        let Some(count) = message.delivery_count() else {
+            return Ok(0);
+        };
+        // Only a quorum queue writes this header itself; elsewhere the sender may have.
+        let kind = match self.queue {
+            Some(kind) => kind,
+            None => *self.queue.insert(topology::identify(session, queue)?),
+        };
+        let limit = match kind {
+            QueueKind::Other => return Ok(0),
+            QueueKind::Quorum { limit } => limit.or(default_limit(session)),
+            QueueKind::Unknown => default_limit(session),
+        };
+        if self.may_drop(session) && limit.is_some_and(|limit| count >= limit) {
+            self.at_limit.insert(tag, Box::new(message.clone()));
+        }
+        Ok(match kind {
+            QueueKind::Unknown => 0,
+            _ => count,
+        })
+    }
+
+    /// Whether a delivery must not be given back.
+    pub fn holds(&self, tag: u64) -> bool {
+        self.at_limit.contains_key(&tag)
+    }
+
+    /// How many bytes the bodies have of those that must not be given back.
+    pub fn held(&self) -> usize {
+        let messages = self.at_limit.values();
+        messages.map(|message| message.body.len()).sum()
+    }
+
+    /// Notes that a delivery is settled; with `multiple` all before it, too.
+    pub fn settled(&mut self, tag: u64, multiple: bool) {
+        if multiple && !self.at_limit.is_empty() {
+            self.at_limit = self.at_limit.split_off(&(tag + 1));
+        }
+        self.at_limit.remove(&tag);
+    }
+
+    /// Gives back everything that was delivered and is not settled.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if messages at their limit could not be published again.
+    pub fn give_back(&mut self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+        let at_limit = std::mem::take(&mut self.at_limit);
+        let wanted = at_limit.len();
+        let mut result = Ok(());
+        if wanted > 0 {
+            let mut confirmed = Vec::new();
+            let published = publish_again(session, queue, at_limit, &mut confirmed);
+            for tag in &confirmed {
+                let ack = frames::ack(MESSAGES, *tag, false);
+                session.connection.socket().post(&ack);
+            }
+            if !confirmed.is_empty() {
+                session.note(&format!(
+                    "queue {queue} would have dropped messages that came back more often than its \
+                     delivery limit; put at its end instead, as new messages: {}",
+                    confirmed.len()
+                ));
+            }
+            if let Err(why) = published {
+                result = Err(Error::Dropped {
+                    queue: queue.to_string(),
+                    messages: wanted - confirmed.len(),
+                    why: Box::new(why),
+                });
+            }
+        }
+        const ALL: u64 = 0;
+        let nack = frames::nack(MESSAGES, ALL, true);
+        session.connection.socket().post(&nack);
+        result
+    }
+}
+
+/// From this version on a message that is given back by basic.nack is not counted.
+const FREE: (u32, u32) = (4, 3);
+
+/// The limit of a quorum queue for which nobody has set another.
+fn default_limit(session: &Session) -> Option<u64> {
+    (session.series >= Some((4, 0))).then_some(20)
+}
+
+/// Publishes messages to their queue over a connection of its own, so that a refusal leaves the other as
+/// it is. Adds to `confirmed` the tag of each that the broker has.
+fn publish_again(
+    session: &Session,
+    queue: &QueueName,
+    messages: BTreeMap<u64, Box<Message>>,
+    confirmed: &mut Vec<u64>,
+) -> Result<(), Error> {
+    let until = Instant::now() + PUBLISHING;
+    // The user's interrupt may be why they go back.
+    let mut session = session.beside(&Interrupt::default(), until)?;
+    let options = PublishOptions {
+        allow_unroutable: false,
+        replies: false,
+        confirm_timeout: Span::seconds(0),
+        no_confirm: false,
+    };
+    let username = session.username().to_owned();
+    let mut publisher = Publisher::open(&mut session, options)?;
+    let mut messages = messages.into_iter();
+    let mut refused = None;
+    loop {
+        while publisher.has_room() {
+            let Some((tag, message)) = messages.next() else {
+                break;
+            };
+            publisher.publish(Copy::of(tag, *message, queue, &username));
+        }
+        while let Some((copy, fate)) = publisher.settled() {
+            match fate {
+                Fate::Confirmed => confirmed.push(copy.tag),
+                Fate::Returned(said) => refused = Some(said),
+                Fate::Refused => refused = Some("the queue takes no messages (nack)".to_owned()),
+            }
+        }
+        if publisher.is_idle() && messages.len() == 0 {
+            break;
+        }
+        if let PublishEvent::Late = publisher.wait::<()>(None, Some(until))? {
+            return Err(Error::TimeIsUp);
+        }
+    }
+    let name = session.name().to_owned();
+    session.close();
+    match refused {
+        None => Ok(()),
+        Some(said) => Err(Error::Refused {
+            broker: name,
+            operation: format!("publish to queue {queue} again"),
+            code: 0,
+            said,
+        }),
+    }
+}
+
+/// A message that is published again, and the tag of its delivery.
+struct Copy {
+    tag: u64,
+    message: Message,
+}
+
+impl AsRef<Message> for Copy {
+    fn as_ref(&self) -> &Message {
+        &self.message
+    }
+}
+
+impl Copy {
+    fn of(tag: u64, mut message: Message, queue: &QueueName, username: &str) -> Self {
+        message.exchange = String::new();
+        message.routing_key = queue.as_str().to_owned();
+        let properties = &mut message.properties;
+        // The broker takes no other user's.
+        let is_ours = |user: &crate::message::ShortString| user.as_str() == Some(username);
+        properties.user_id = properties.user_id.take().filter(is_ours);
+        if let Some(headers) = &mut properties.headers {
+            headers.retain(|name| !NOT_COPIED.contains(&name.as_bytes()));
+        }
+        Self { tag, message }
+    }
+}

@@ -1,0 +1,161 @@
+//! How often the command of a message has failed. A classic queue does not count that.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use crate::message::{Message, ShortString};
+
+/// The first delay before a message is delivered again. It doubles each time.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// How many messages are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// The headers that a queue changes each time it delivers a message.
+const CHANGING: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
+
+/// What a message is known by when it comes again: everything that it had when it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(u64);
+
+impl Key {
+    /// The key of a message.
+    pub fn of(message: &Message) -> Self {
+        let mut properties = message.properties.clone();
+        if let Some(headers) = &mut properties.headers {
+            headers.retain(|name: &ShortString| !CHANGING.contains(&name.as_bytes()));
+        }
+        let mut encoded = Vec::new();
+        properties.encode(&mut encoded);
+        let mut hasher = DefaultHasher::new();
+        let Message {
+            exchange,
+            routing_key,
+            body,
+            ..
+        } = message;
+        (exchange, routing_key, body, encoded).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// The failures of messages that went back to the queue. Of messages that are equal in everything each has
+/// a count of its own: it does not matter which of them takes which.
+#[derive(Debug)]
+pub struct Attempts {
+    failures: HashMap<Key, Vec<u32>>,
+    /// The order in which they came in, so that the oldest can be forgotten.
+    order: VecDeque<Key>,
+}
+
+impl Attempts {
+    /// Nothing has failed yet.
+    pub fn new() -> Self {
+        Self {
+            failures: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// How often a message has failed that comes now: as far as is known here, or as often as its queue
+    /// has `counted`.
+    pub fn take(&mut self, key: Key, redelivered: bool, counted: u64) -> u32 {
+        let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+        // What comes for the first time is another one than what went back.
+        if !redelivered {
+            return counted;
+        }
+        let Some(counts) = self.failures.get_mut(&key) else {
+            return counted;
+        };
+        let known = counts.pop().unwrap_or_default();
+        if counts.is_empty() {
+            self.failures.remove(&key);
+        }
+        known.max(counted)
+    }
+
+    /// Remembers how often a message has failed that will come again.
+    pub fn remember(&mut self, key: Key, failures: u32) {
+        if failures == 0 {
+            return;
+        }
+        self.failures.entry(key).or_default().push(failures);
+        self.order.push_back(key);
+        while self.order.len() > REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.take(oldest, true, 0);
+            }
+        }
+    }
+}
+
+/// How long a message waits for its next delivery that has failed so often.
+pub fn delay(failures: u32) -> Duration {
+    let exponent = failures.saturating_sub(1).min(16);
+    (FIRST_DELAY * (1 << exponent)).min(LONGEST_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Table, Value};
+
+    fn message(headers: &[(&str, i64)]) -> Message {
+        let named = |(name, value): &(&str, i64)| {
+            (ShortString::new(*name).unwrap(), Value::Long(*value))
+        };
+        let mut message = Message::default();
+        message.properties.headers = Some(headers.iter().map(named).collect::<Table>());
+        message
+    }
+
+    #[test]
+    fn delays_double_up_to_the_longest() {
+        let delays = [1, 2, 3, 4, 5, 6, 7, 8, 99].map(|failures| delay(failures).as_secs());
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    }
+
+    #[test]
+    fn each_of_some_equal_messages_has_a_count_of_its_own() {
+        let mut attempts = Attempts::new();
+        let key = Key::of(&Message::default());
+        // Two fail once each, and come again; a third comes for the first time.
+        attempts.remember(key, 1);
+        attempts.remember(key, 1);
+        assert_eq!(attempts.take(key, false, 0), 0);
+        assert_eq!([attempts.take(key, true, 0), attempts.take(key, true, 0)], [1, 1]);
+        assert_eq!(attempts.take(key, true, 0), 0);
+    }
+
+    #[test]
+    fn a_message_is_known_by_all_that_it_has_but_for_what_its_queue_counts() {
+        let key = |headers: &[(&str, i64)]| Key::of(&message(headers));
+        assert_ne!(key(&[("n", 1)]), key(&[("n", 2)]));
+        assert_eq!(key(&[("n", 1)]), key(&[("n", 1), ("x-delivery-count", 3)]));
+        assert_eq!(key(&[]), key(&[("x-acquired-count", 3)]));
+        assert_ne!(key(&[]), Key::of(&Message::default()));
+    }
+
+    #[test]
+    fn the_queues_own_count_is_used() {
+        let mut attempts = Attempts::new();
+        let key = Key::of(&Message::default());
+        attempts.remember(key, 2);
+        assert_eq!(attempts.take(key, true, 3), 3);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut attempts = Attempts::new();
+        let keys = || (0..2 * REMEMBERED as u64).map(Key);
+        keys().for_each(|key| attempts.remember(key, 1));
+        assert_eq!((attempts.failures.len(), attempts.order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(attempts.take(Key(0), true, 0), 0);
+    }
+}
