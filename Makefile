@@ -22,8 +22,8 @@ DOCS := README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE config.example.toml
 help:
 	@echo 'make demo              declare, send and receive on a private, throw-away broker'
 	@echo 'make test              every check of a newcomer: format, lints, unit and broker tests'
-	@echo 'make test-rabbitmq4    what differs on RabbitMQ 4 (root; makes a Debian 13 root once)'
-	@echo 'make test-faults       the long fault tests, on both series of RabbitMQ (root, for the same reason)'
+	@echo 'make test-rabbitmq4    what differs on RabbitMQ 4.0 and 4.3 (root; makes a Debian root for each once)'
+	@echo 'make test-faults       the long fault tests, on RabbitMQ as installed and on 4.0 (root, for the same reason)'
 	@echo 'make picture           record the picture of README.md: docs/hello-mq.svg'
 	@echo 'make bench             how fast it is, against its peers and the limit: bench/RESULTS.md (a quarter of an hour)'
 	@echo 'make test-packages     the .deb, the .rpm, the crate, and Debian 13'"'"'s own rustc (root, for the same reason)'
@@ -69,11 +69,14 @@ lint:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 test-rabbitmq4:
-	@scripts/setup rabbitmq4
+	@scripts/setup rabbitmq4 rabbitmq43
 	$(CARGO) test --locked --test rabbitmq4 --no-run
-	HELLO_MQ_TEST_SERIES=4 scripts/with-broker --rabbitmq 4 \
-		--conf 'deprecated_features.permit.transient_nonexcl_queues = false' \
-		$(CARGO) test --locked --test rabbitmq4
+	@set -e; for series in 4 43; do \
+		echo "== RabbitMQ $$series"; \
+		HELLO_MQ_TEST_SERIES=$$series scripts/with-broker --rabbitmq $$series \
+			--conf 'deprecated_features.permit.transient_nonexcl_queues = false' \
+			$(CARGO) test --locked --test rabbitmq4; \
+	done
 
 # One after the other: each has nodes of its own, and measures. FAULTS names those to run, and FAULTS_4
 # those to run on RabbitMQ 4, all if it is empty; FAULT_TIMES is how often a broker is killed, or

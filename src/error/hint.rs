@@ -211,6 +211,11 @@ fn missing_right(operation: &str, said: &str) -> Option<String> {
     } else {
         "permissions"
     };
+    // From RabbitMQ 4.3.1 on whoever has any right on it may ask after it, and the broker names one.
+    let right = match right {
+        "configure" if operation.starts_with("look up") => "configure, write or read",
+        right => right,
+    };
     Some(format!(
         "user {user} needs the {right} right on {resource}: 'rabbitmqctl list_user_{kind} {}' \
          shows what there is",

@@ -171,11 +171,12 @@ fn exists_anyway(
             },
         ) => {
             match look_up(session, queue) {
-                // It is another connection's own, but it is there: whether it can be used in
+                // Another connection may have it for itself, or the user may not even ask after it
+                // (from RabbitMQ 4.3 on, who has no right on it may not): whether it can be used in
                 // spite of that shows when it is.
                 Ok(_)
                 | Err(Error::Refused {
-                    code: RESOURCE_LOCKED,
+                    code: NOT_PERMITTED | RESOURCE_LOCKED,
                     ..
                 }) => Ok(()),
                 Err(Error::Refused { .. }) => Err(refusal),
