@@ -19,6 +19,7 @@ use crate::interrupt::Interrupt;
 use crate::settings::Broker;
 use crate::talk::Talk;
 use crate::text;
+use crate::topology::QueueKind;
 use crate::values::{Host, Mechanism, Secret};
 
 /// How long to connect in silence.
@@ -114,6 +115,7 @@ impl Connector {
             Some((socket, greeting)) => Ok(Session {
                 connection: Connection::new(waiter, socket, greeting.frame_max),
                 series: greeting.series(),
+                queue: None,
                 library,
                 connector: self.clone(),
             }),
@@ -355,6 +357,8 @@ pub struct Session {
     pub(super) connection: Connection,
     /// RabbitMQ's series, such as (4, 0), if it is RabbitMQ.
     pub(super) series: Option<(u32, u32)>,
+    /// The kind of the queue that is consumed from, once it is known.
+    pub(super) queue: Option<QueueKind>,
     /// The client library, once it is started.
     library: Option<Library>,
     connector: Connector,

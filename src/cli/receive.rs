@@ -34,7 +34,7 @@ pub struct Receive {
     pub idle_timeout: Option<Span>,
 
     /// Stop when the queue is empty
-    #[arg(long, help_heading = "Ending", conflicts_with = "stream_offset")]
+    #[arg(long, help_heading = "Ending")]
     pub drain: bool,
 
     /// End when the connection is lost, instead of connecting again

@@ -265,7 +265,8 @@ pub enum Error {
     /// A message was not settled in the time that the broker gives its consumers.
     #[error(
         "{broker} ended the consumption of queue {queue}: a message was not acknowledged within its \
-         consumer_timeout ({})", text::one_line(said)
+         consumer_timeout{}",
+        timeout(said)
     )]
     AckTimeout {
         /// The broker's URL without password.
@@ -348,7 +349,7 @@ pub enum Error {
     },
 
     /// A command failed, and that is the end (`--on-failure stop`).
-    #[error("{0}; it is back in its queue, and this is the end (--on-failure stop)")]
+    #[error("{0}; this is the end (--on-failure stop)")]
     CommandFailed(String),
 
     /// The directory for the messages can't be written to.
@@ -613,6 +614,17 @@ pub fn reason(error: &io::Error) -> String {
 /// uses the code of a missing permission.
 fn is_exclusive_use(said: &str) -> bool {
     said.contains("in exclusive use")
+}
+
+/// The time that the broker names in such a refusal, in parentheses.
+fn timeout(said: &str) -> String {
+    let time = said.split_once("value used: ").map(|(_, rest)| rest);
+    let time = time.and_then(|rest| rest.split('.').next());
+    // The value is negative where the queue has one of its own.
+    match time.filter(|time| !time.starts_with('-')) {
+        Some(time) => format!(" ({})", text::one_line(time)),
+        None => String::new(),
+    }
 }
 
 /// Whether the broker closed a channel because a message was not settled in time

@@ -34,7 +34,11 @@ impl Message {
     #[must_use]
     pub fn delivery_count(&self) -> Option<u64> {
         // What comes for the first time did not come back, whatever its headers say.
-        let headers = self.properties.headers.as_ref().filter(|_| self.redelivered)?;
+        let headers = self
+            .properties
+            .headers
+            .as_ref()
+            .filter(|_| self.redelivered)?;
         match headers.get(b"x-delivery-count")? {
             Value::Long(count) => u64::try_from(*count).ok().filter(|count| *count > 0),
             _ => None,

@@ -18,7 +18,7 @@ pub use binding::{Binding, BindingOptions, Destination, all as bindings};
 use exchange::ALTERNATE;
 pub use exchange::{Exchange, ExchangeOptions, ExchangeType};
 use known::Known;
-pub use queue::{Overflow, Queue, QueueOptions, QueueType};
+pub use queue::{Overflow, Queue, QueueKind, QueueOptions, QueueType};
 pub use units::{Milliseconds, Size};
 
 use crate::message::Value;

@@ -24,6 +24,22 @@ pub enum QueueType {
     Stream,
 }
 
+/// What has to be known of a queue whose messages are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// It counts nothing.
+    Classic,
+    /// It counts how often a message comes back.
+    Quorum {
+        /// Its own delivery limit.
+        limit: Option<u64>,
+    },
+    /// It is a log, and numbers its messages.
+    Stream,
+    /// The broker does not tell this user.
+    Unknown,
+}
+
 impl QueueType {
     /// Their names, as `x-queue-type` has them.
     pub const NAMES: &[&str] = &["classic", "quorum", "stream"];

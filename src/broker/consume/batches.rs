@@ -140,6 +140,12 @@ impl BatchConsumer<'_, '_> {
         self.consumer.done()
     }
 
+    /// Whether a stream has no more.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.consumer.is_at_end()
+    }
+
     /// The messages to be written next.
     pub fn next_batch(&mut self) -> Option<Batch> {
         self.batches.hand_over()
@@ -203,14 +209,14 @@ impl BatchConsumer<'_, '_> {
     }
 
     fn take(&mut self) -> Result<bool, Error> {
-        let Some(delivery) = self.consumer.next()? else {
+        let Some(delivery) = self.consumer.take()? else {
             return Ok(false);
         };
         let it = Written {
             messages: 1,
             bytes: delivery.message.body.len() as u64,
             last: delivery.ticket,
-            offset: delivery.message.stream_offset(),
+            offset: delivery.offset,
         };
         self.batches.take(delivery.message, it);
         Ok(true)

@@ -4,17 +4,23 @@ use std::time::{Duration, Instant};
 
 use super::batch::Written;
 use super::deliveries::{Deliveries, Ticket};
-use super::limit::DeliveryLimit;
+use super::limit::{self, AtLimit, Count};
+use super::stream;
 use super::subscription::Subscription;
 use super::{ConsumeOptions, Total};
 use crate::broker::connection::Waited;
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
+use crate::broker::topology::kind;
 use crate::broker::wait::OnInterrupt;
 use crate::error::{self, Error};
 use crate::message::Message;
-use crate::values::QueueName;
+use crate::topology::QueueKind;
+use crate::values::{QueueName, StreamOffset};
 use crate::waker::Receiver;
+
+/// How long nothing may come from where a stream has something.
+const LATE: Duration = Duration::from_secs(2);
 
 /// How long the broker may take for the last settlements when nobody is in a hurry.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -27,7 +33,8 @@ pub struct Progress {
     pub(super) no_ack: bool,
     /// The first message of a stream that is not yet done.
     pub(super) next_offset: Option<u64>,
-    limit: DeliveryLimit,
+    /// The last message of a stream that is to be drained, once it is looked up.
+    end: Option<End>,
     /// Whether there was a connection before.
     is_resumed: bool,
 }
@@ -43,7 +50,7 @@ impl Progress {
             no_ack: options.auto_ack && options.count.is_none(),
             options,
             next_offset: None,
-            limit: DeliveryLimit::default(),
+            end: None,
             is_resumed: false,
         }
     }
@@ -53,6 +60,15 @@ impl Progress {
     pub fn done(&self) -> Total {
         self.deliveries.done()
     }
+}
+
+/// The end of a stream.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// It has no message.
+    Empty,
+    /// The number of its last message.
+    Message(u64),
 }
 
 /// What becomes of a message.
@@ -74,7 +90,9 @@ pub struct Delivery {
     /// The message.
     pub message: Box<Message>,
     /// How often it came back before, where its queue counts that.
-    pub count: u64,
+    pub count: Count,
+    /// Its number, if it came from a stream.
+    pub offset: Option<u64>,
 }
 
 /// What a [`Consumer`] was waiting for.
@@ -94,6 +112,12 @@ pub enum Event<R> {
 pub struct Consumer<'c> {
     pub(super) subscription: Subscription<'c>,
     pub(super) progress: &'c mut Progress,
+    at_limit: AtLimit,
+    /// Whether the end of the stream is reached that is to be drained.
+    is_at_end: bool,
+    /// Whether something has come, and since when it was waited for.
+    has_come: bool,
+    since: Instant,
 }
 
 /// Consumes from a queue for as long as `work` does. Then what is not settled is given back to the queue,
@@ -112,12 +136,15 @@ pub fn consume(
     if std::mem::replace(&mut progress.is_resumed, true) {
         subscription.follows_a_lost_connection();
     }
-    progress.limit.restart();
     let mut consumer = Consumer {
         subscription,
         progress: &mut *progress,
+        at_limit: AtLimit::default(),
+        is_at_end: false,
+        has_come: false,
+        since: Instant::now(),
     };
-    let result = consumer.resume().and_then(|()| work(&mut consumer));
+    let result = consumer.begin().and_then(|()| work(&mut consumer));
     let result = result.map_err(|error| in_time(error, queue));
     let given_back = consumer.give_back();
     let result = end(session, result, progress.done()).and(given_back);
@@ -162,7 +189,13 @@ impl Consumer<'_> {
     /// Whether all the messages that were asked for are unsettled, or done.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.progress.deliveries.is_complete()
+        self.is_at_end || self.progress.deliveries.is_complete()
+    }
+
+    /// Whether that is so because a stream has no more.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.is_at_end && !self.progress.deliveries.is_complete()
     }
 
     /// What has left the queue for good, on this connection and those before.
@@ -181,6 +214,15 @@ impl Consumer<'_> {
     #[must_use]
     pub fn holds(&self, ticket: Ticket) -> bool {
         self.progress.deliveries.tag(ticket).is_some()
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.progress.options.drain {
+            // A stream is read from its first message on then.
+            let (session, queue) = self.subscription.parts();
+            kind::find(session, queue)?;
+        }
+        self.resume()
     }
 
     /// Has the broker send messages, if there are some still to take.
@@ -214,7 +256,8 @@ impl Consumer<'_> {
         self.pause()?;
         while let Some(content) = self.subscription.next() {
             self.count(content.tag, &content.message)?;
-            if !self.progress.limit.holds(content.tag) {
+            let is_stream = self.offset(&content.message)?.is_some();
+            if !is_stream && !self.at_limit.holds(content.tag) {
                 let nack = frames::nack(MESSAGES, content.tag, false);
                 self.subscription.settle(&nack);
             }
@@ -225,7 +268,7 @@ impl Consumer<'_> {
     /// As [`Consumer::stop`] for good, and without waiting for the broker.
     pub fn leave(&mut self) {
         let (session, _) = self.subscription.parts();
-        let wanted = self.progress.limit.may_drop(session);
+        let wanted = limit::may_count(session);
         self.subscription.leave(wanted);
     }
 
@@ -240,16 +283,16 @@ impl Consumer<'_> {
             self.count(content.tag, &content.message)?;
         }
         let (session, queue) = self.subscription.parts();
-        self.progress.limit.give_back(session, queue)
+        std::mem::take(&mut self.at_limit).give_back(session, queue)
     }
 
     /// How often a message came back before, where its queue counts that.
-    fn count(&mut self, tag: u64, message: &Message) -> Result<u64, Error> {
+    fn count(&mut self, tag: u64, message: &Message) -> Result<Count, Error> {
         if self.progress.no_ack {
-            return Ok(0);
+            return Ok(Count::default());
         }
         let (session, queue) = self.subscription.parts();
-        self.progress.limit.count(session, queue, tag, message)
+        self.at_limit.count(session, queue, tag, message)
     }
 
     /// Waits for whatever comes first: a message, if one more `may_come`; something in `other`; the
@@ -292,16 +335,45 @@ impl Consumer<'_> {
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection is.
-    pub fn next(&mut self) -> Result<Option<Delivery>, Error> {
+    pub fn take(&mut self) -> Result<Option<Delivery>, Error> {
         let Some(content) = self.subscription.next() else {
             return Ok(None);
         };
+        self.has_come = true;
         let count = self.count(content.tag, &content.message)?;
+        let offset = self.offset(&content.message)?;
+        if let Some(offset) = offset.filter(|_| self.progress.options.drain) {
+            self.is_at_end = match self.end()? {
+                End::Empty => true,
+                End::Message(last) => last <= offset,
+            };
+        }
         Ok(Some(Delivery {
             ticket: self.progress.deliveries.take(content.tag),
             message: content.message,
             count,
+            offset,
         }))
+    }
+
+    /// The number of a message in its stream. Elsewhere its sender may have written that header.
+    fn offset(&mut self, message: &Message) -> Result<Option<u64>, Error> {
+        let Some(offset) = message.stream_offset() else {
+            return Ok(None);
+        };
+        let (session, queue) = self.subscription.parts();
+        let kind = kind::find(session, queue)?;
+        Ok(Some(offset).filter(|_| matches!(kind, QueueKind::Stream | QueueKind::Unknown)))
+    }
+
+    /// The end of the stream when it was first asked for.
+    fn end(&mut self) -> Result<End, Error> {
+        if let Some(end) = self.progress.end {
+            return Ok(end);
+        }
+        let (session, queue) = self.subscription.parts();
+        let end = stream::last_offset(session, queue)?.map_or(End::Empty, End::Message);
+        Ok(*self.progress.end.insert(end))
     }
 
     /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
@@ -318,7 +390,7 @@ impl Consumer<'_> {
             Outcome::Requeue => frames::reject(MESSAGES, tag, true),
         };
         self.subscription.settle(&settlement);
-        self.progress.limit.settled(tag, false);
+        self.at_limit.settled(tag, false);
         match outcome {
             Outcome::Requeue => self.progress.deliveries.give_back(1),
             _ => self.progress.deliveries.finish(Total {
@@ -338,7 +410,7 @@ impl Consumer<'_> {
                 return;
             }
             self.subscription.settle(&frames::ack(MESSAGES, tag, true));
-            self.progress.limit.settled(tag, true);
+            self.at_limit.settled(tag, true);
         }
         self.progress.next_offset = written.offset.map(|offset| offset + 1);
         self.progress.deliveries.finish(Total {
@@ -354,7 +426,14 @@ impl Consumer<'_> {
     /// # Errors
     /// [`Error::Lost`] if the connection is.
     pub fn stop_if_empty(&mut self) -> Result<bool, Error> {
-        if !self.subscription.is_queue_empty()? {
+        let is_empty = self.subscription.is_queue_empty()?;
+        if !self.has_come && (is_empty || self.since.elapsed() > LATE) {
+            let (session, queue) = self.subscription.parts();
+            if kind::find(session, queue)? == QueueKind::Stream {
+                return self.has_no_more();
+            }
+        }
+        if !is_empty {
             return Ok(false);
         }
         // What is not ready any more may be on its way to us. To a consumer that is cancelled nothing is.
@@ -365,5 +444,19 @@ impl Consumer<'_> {
             self.resume()?;
         }
         Ok(is_empty)
+    }
+
+    /// Whether a stream that has sent nothing has nothing from where its reading begins.
+    fn has_no_more(&mut self) -> Result<bool, Error> {
+        let End::Message(last) = self.end()? else {
+            return Ok(true);
+        };
+        let begin = self.progress.next_offset.map(StreamOffset::Number);
+        Ok(match begin.or(self.progress.options.stream_offset) {
+            Some(StreamOffset::Next) => true,
+            Some(StreamOffset::Number(begin)) => begin > last,
+            Some(StreamOffset::Moment(_)) => self.since.elapsed() > LATE,
+            Some(StreamOffset::First | StreamOffset::Last) | None => false,
+        })
     }
 }

@@ -112,7 +112,10 @@ mod tests {
         deliveries.take(3);
         deliveries.finish(one(5));
         assert!(deliveries.is_complete() && deliveries.is_idle());
-        assert_eq!((deliveries.done().messages, deliveries.done().bytes), (2, 12));
+        assert_eq!(
+            (deliveries.done().messages, deliveries.done().bytes),
+            (2, 12)
+        );
     }
 
     #[test]

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::publish::{Fate, PublishEvent, PublishOptions, Publisher};
 use crate::broker::session::Session;
-use crate::broker::topology::{self, QueueKind};
+use crate::broker::topology::kind;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::message::Message;
+use crate::message::{Message, ShortString};
+use crate::topology::QueueKind;
 use crate::values::{QueueName, Span};
 
 /// How long it may take to publish messages again.
@@ -24,32 +25,32 @@ const PUBLISHING: Duration = Duration::from_secs(10);
 /// The headers that make a copy of a message go astray, or that the queue sets anew.
 const NOT_COPIED: [&[u8]; 4] = [b"CC", b"BCC", b"x-delivery-count", b"x-acquired-count"];
 
-/// What is known of a queue's delivery limit, and the messages that giving back would drop.
-#[derive(Debug, Default)]
-pub struct DeliveryLimit {
-    queue: Option<QueueKind>,
-    /// By the tags of their deliveries.
-    at_limit: BTreeMap<u64, Box<Message>>,
+/// Whether messages that are given back with their channel or their connection may come nearer to their
+/// delivery limit.
+pub fn may_count(session: &Session) -> bool {
+    match session.queue {
+        Some(QueueKind::Classic | QueueKind::Stream) => false,
+        Some(QueueKind::Quorum { .. }) => true,
+        None | Some(QueueKind::Unknown) => default_limit(session).is_some(),
+    }
 }
 
-impl DeliveryLimit {
-    /// Begins with a new connection.
-    pub fn restart(&mut self) {
-        self.at_limit.clear();
+/// The delivery limit of the queue; `None` if it has none, or that is not known.
+fn limit(session: &Session) -> Option<u64> {
+    match session.queue {
+        Some(QueueKind::Quorum { limit }) => limit.or(default_limit(session)),
+        Some(QueueKind::Unknown) => default_limit(session),
+        _ => None,
     }
+}
 
-    /// Whether the queue may drop messages that are given back to it.
-    pub fn may_drop(&self, session: &Session) -> bool {
-        match self.queue {
-            _ if session.series >= Some(FREE) => false,
-            None | Some(QueueKind::Unknown) => default_limit(session).is_some(),
-            Some(QueueKind::Quorum { limit }) => limit.or(default_limit(session)).is_some(),
-            Some(QueueKind::Other) => false,
-        }
-    }
+/// The messages of one connection that giving back would drop, by the tags of their deliveries.
+#[derive(Debug, Default)]
+pub struct AtLimit(BTreeMap<u64, Box<Message>>);
 
+impl AtLimit {
     /// How often a delivered message came back before, if its queue counts that. One at its limit is
-    /// remembered.
+    /// remembered if it must not be given back.
     ///
     /// # Errors
     /// What ended the connection.
@@ -59,54 +60,48 @@ impl DeliveryLimit {
         queue: &QueueName,
         tag: u64,
         message: &Message,
-    ) -> Result<u64, Error> {
+    ) -> Result<Count, Error> {
         let Some(count) = message.delivery_count() else {
-            return Ok(0);
+            return Ok(Count::default());
         };
         // Only a quorum queue writes this header itself; elsewhere the sender may have.
-        let kind = match self.queue {
-            Some(kind) => kind,
-            None => *self.queue.insert(topology::identify(session, queue)?),
-        };
-        let limit = match kind {
-            QueueKind::Other => return Ok(0),
-            QueueKind::Quorum { limit } => limit.or(default_limit(session)),
-            QueueKind::Unknown => default_limit(session),
-        };
-        if self.may_drop(session) && limit.is_some_and(|limit| count >= limit) {
-            self.at_limit.insert(tag, Box::new(message.clone()));
+        let kind = kind::find(session, queue)?;
+        let is_at_limit = limit(session).is_some_and(|limit| count >= limit);
+        if is_at_limit && session.series < Some(FREE) {
+            self.0.insert(tag, Box::new(message.clone()));
         }
-        Ok(match kind {
-            QueueKind::Unknown => 0,
-            _ => count,
+        let is_known = matches!(kind, QueueKind::Quorum { .. });
+        Ok(Count {
+            times: if is_known { count } else { 0 },
+            is_at_limit,
         })
     }
 
     /// Whether a delivery must not be given back.
     pub fn holds(&self, tag: u64) -> bool {
-        self.at_limit.contains_key(&tag)
+        self.0.contains_key(&tag)
     }
 
     /// How many bytes the bodies have of those that must not be given back.
     pub fn held(&self) -> usize {
-        let messages = self.at_limit.values();
+        let messages = self.0.values();
         messages.map(|message| message.body.len()).sum()
     }
 
     /// Notes that a delivery is settled; with `multiple` all before it, too.
     pub fn settled(&mut self, tag: u64, multiple: bool) {
-        if multiple && !self.at_limit.is_empty() {
-            self.at_limit = self.at_limit.split_off(&(tag + 1));
+        if multiple && !self.0.is_empty() {
+            self.0 = self.0.split_off(&(tag + 1));
         }
-        self.at_limit.remove(&tag);
+        self.0.remove(&tag);
     }
 
     /// Gives back everything that was delivered and is not settled.
     ///
     /// # Errors
     /// [`Error::Dropped`] if messages at their limit could not be published again.
-    pub fn give_back(&mut self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
-        let at_limit = std::mem::take(&mut self.at_limit);
+    pub fn give_back(self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+        let at_limit = self.0;
         let wanted = at_limit.len();
         let mut result = Ok(());
         if wanted > 0 {
@@ -131,11 +126,23 @@ impl DeliveryLimit {
                 });
             }
         }
-        const ALL: u64 = 0;
-        let nack = frames::nack(MESSAGES, ALL, true);
-        session.connection.socket().post(&nack);
+        // Where it makes no difference, closing the connection gives back, too. A stream takes none.
+        if session.series >= Some(FREE) && session.queue != Some(QueueKind::Stream) {
+            // Tag 0 stands for all.
+            let nack = frames::nack(MESSAGES, 0, true);
+            session.connection.socket().post(&nack);
+        }
         result
     }
+}
+
+/// How often a message came back to its queue, where that counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How often.
+    pub times: u64,
+    /// Whether the queue drops or dead-letters it the next time.
+    pub is_at_limit: bool,
 }
 
 /// From this version on a message that is given back by basic.nack is not counted.
@@ -216,10 +223,10 @@ impl AsRef<Message> for Copy {
 impl Copy {
     fn of(tag: u64, mut message: Message, queue: &QueueName, username: &str) -> Self {
         message.exchange = String::new();
-        message.routing_key = queue.as_str().to_owned();
+        queue.as_str().clone_into(&mut message.routing_key);
         let properties = &mut message.properties;
         // The broker takes no other user's.
-        let is_ours = |user: &crate::message::ShortString| user.as_str() == Some(username);
+        let is_ours = |user: &ShortString| user.as_str() == Some(username);
         properties.user_id = properties.user_id.take().filter(is_ours);
         if let Some(headers) = &mut properties.headers {
             headers.retain(|name| !NOT_COPIED.contains(&name.as_bytes()));

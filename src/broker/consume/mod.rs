@@ -6,15 +6,17 @@ pub mod consumer;
 mod deliveries;
 mod limit;
 pub mod peek;
+mod stream;
 mod subscription;
 
 pub use super::connection::Waited;
-pub use deliveries::Ticket;
 use crate::message::{ShortString, Table, Value};
+use crate::topology::QueueKind;
 use crate::values::StreamOffset;
+pub use deliveries::Ticket;
 
 /// How to consume.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct ConsumeOptions {
     /// How many messages to take; `None` for any number.
     pub count: Option<u64>,
@@ -28,6 +30,8 @@ pub struct ConsumeOptions {
     pub priority: Option<i32>,
     /// Where to begin in a stream.
     pub stream_offset: Option<StreamOffset>,
+    /// End with what is in the queue. Of a stream that is all from where its reading begins.
+    pub drain: bool,
 }
 
 impl ConsumeOptions {
@@ -41,12 +45,15 @@ impl ConsumeOptions {
     }
 
     /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
-    fn arguments(&self, next_offset: Option<u64>) -> Table {
+    fn arguments(&self, next_offset: Option<u64>, kind: Option<QueueKind>) -> Table {
         let mut arguments = Vec::new();
         if let Some(priority) = self.priority {
             arguments.push(("x-priority", Value::SignedInt(priority)));
         }
-        let offset = next_offset.map(StreamOffset::Number).or(self.stream_offset);
+        let is_drained = self.drain && kind == Some(QueueKind::Stream);
+        let default = is_drained.then_some(StreamOffset::First);
+        let offset = next_offset.map(StreamOffset::Number);
+        let offset = offset.or(self.stream_offset).or(default);
         if let Some(offset) = offset {
             let text = |text: &str| Value::LongString(text.into());
             let offset = match offset {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crossbeam_channel::RecvError;
 
-use super::limit::DeliveryLimit;
+use super::limit::AtLimit;
 use crate::broker::connection::{Arrival, Content, Waited};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
@@ -24,7 +24,7 @@ const HELD_MAX: usize = 64 << 20;
 pub struct Peek<'s, 'q> {
     session: &'s mut Session,
     queue: &'q QueueName,
-    limit: DeliveryLimit,
+    at_limit: AtLimit,
 }
 
 impl<'s, 'q> Peek<'s, 'q> {
@@ -34,7 +34,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         Self {
             session,
             queue,
-            limit: DeliveryLimit::default(),
+            at_limit: AtLimit::default(),
         }
     }
 
@@ -58,7 +58,8 @@ impl<'s, 'q> Peek<'s, 'q> {
             return Ok(None);
         };
         let Content { tag, message, .. } = self.session.inspect(content);
-        self.limit.count(self.session, self.queue, tag, &message)?;
+        self.at_limit
+            .count(self.session, self.queue, tag, &message)?;
         Ok(Some(message))
     }
 
@@ -66,15 +67,15 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// delivery limit.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.limit.held() >= HELD_MAX
+        self.at_limit.held() >= HELD_MAX
     }
 
     /// Gives every message back.
     ///
     /// # Errors
     /// [`Error::Dropped`] if that could not be done without losing some.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.limit.give_back(self.session, self.queue)
+    pub fn close(self) -> Result<(), Error> {
+        self.at_limit.give_back(self.session, self.queue)
     }
 
     /// Waits for something from another thread, or until `until`. An error stands for a thread that is

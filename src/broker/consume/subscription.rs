@@ -9,6 +9,7 @@ use crate::broker::session::Session;
 use crate::broker::topology;
 use crate::broker::wait::{OnInterrupt, Patience};
 use crate::error::Error;
+use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Waker;
 
@@ -81,9 +82,12 @@ impl<'s> Subscription<'s> {
             &self.tag(),
             self.no_ack,
             self.options.exclusive,
-            &self.options.arguments(next_offset),
+            &self.options.arguments(next_offset, self.session.queue),
         ));
         self.ask(&request, frames::BASIC_CONSUME_OK)?;
+        // It was answered before that.
+        let socket = self.session.connection.socket();
+        socket.take_answer(frames::BASIC_QOS_OK);
         self.is_consuming = true;
         Ok(())
     }
@@ -188,7 +192,11 @@ impl<'s> Subscription<'s> {
     pub fn cancel(&mut self) -> Result<(), Error> {
         self.is_consuming = false;
         let cancel = frames::cancel(MESSAGES, &self.tag(), false);
-        self.ask(&cancel, frames::BASIC_CANCEL_OK)
+        self.ask(&cancel, frames::BASIC_CANCEL_OK)?;
+        match self.session.queue {
+            Some(QueueKind::Classic) => Ok(()),
+            _ => self.settle_down(),
+        }
     }
 
     /// Cancels the consumer without waiting for the broker, for good. What is here and what still comes
@@ -213,8 +221,19 @@ impl<'s> Subscription<'s> {
     pub fn has_left(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_leaving) {
             self.ask(&[], frames::BASIC_CANCEL_OK)?;
+            self.settle_down()?;
         }
         Ok(())
+    }
+
+    /// Waits until the channel has sent what its queue had sent it: a quorum queue or a stream answers a
+    /// request past what is on its way to the channel.
+    ///
+    /// # Errors
+    /// What ended the connection.
+    pub fn settle_down(&mut self) -> Result<(), Error> {
+        let limit = frames::limit(MESSAGES, self.options.prefetch);
+        self.ask(&limit, frames::BASIC_QOS_OK)
     }
 
     /// Whether deliveries can still be settled. If not, the next wait says why.

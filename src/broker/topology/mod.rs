@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod difference;
+pub mod kind;
 
 use amiquip::{
     ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions, QueueDeleteOptions,
@@ -10,11 +11,9 @@ use amiquip::{
 use super::session::Session;
 use crate::error::{self, Error};
 use crate::text;
-use crate::message::Value;
-use crate::topology::{Binding, Destination, Exchange, Queue, QueueType, integer};
+use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind};
 use crate::values::QueueName;
 use arguments::field_table;
-use difference::Comparison;
 
 /// What the broker says of a queue that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +61,11 @@ pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
             session.reopen()?;
             ensure_durable(session, name, queue)
         }
-        declared => exists_anyway(session, name, declared.map(drop)),
+        Ok(_) => {
+            session.queue = kind::of_declared(queue);
+            Ok(())
+        }
+        refused => exists_anyway(session, name, refused.map(drop)),
     }
 }
 
@@ -146,6 +149,7 @@ pub fn listen(
         }
         Ok(name)
     })?;
+    session.queue = Some(QueueKind::Classic);
     named(&name)
 }
 
@@ -198,47 +202,6 @@ pub fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, E
             .queue_declare_passive(name)
             .map(|queue| state(&queue))
     })
-}
-
-/// What has to be known of a queue before its messages are given back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueKind {
-    /// It counts how often a message comes back, and may have a limit of its own.
-    Quorum {
-        /// Its own delivery limit.
-        limit: Option<u64>,
-    },
-    /// It counts nothing.
-    Other,
-    /// The broker does not tell this user.
-    Unknown,
-}
-
-/// Finds out of what kind a queue is, without changing anything.
-///
-/// # Errors
-/// [`Error::Lost`].
-pub fn identify(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error> {
-    const TYPE: &str = "x-queue-type";
-    const LIMIT: &str = "x-delivery-limit";
-    let mut quorum = Queue::plain(name.clone());
-    quorum.durable = true;
-    let kind = Value::LongString(QueueType::Quorum.as_str().into());
-    quorum.arguments.insert(TYPE.to_owned(), kind);
-    let differences = match difference::of_queue(session, name, &quorum) {
-        Ok(Comparison::Same) => return Ok(QueueKind::Quorum { limit: None }),
-        Ok(Comparison::Different(differences)) => differences.list,
-        Ok(Comparison::Missing) | Err(Error::Refused { .. }) => return Ok(QueueKind::Unknown),
-        Err(error) => return Err(error),
-    };
-    let differs = |property: &str| differences.iter().find(|it| it.property == property);
-    if differs(TYPE).is_some() || differs("durable").is_some() {
-        return Ok(QueueKind::Other);
-    }
-    let limit = differs(LIMIT).and_then(|it| integer(it.existing.as_ref()?));
-    // A negative one is none at all.
-    let limit = limit.map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
-    Ok(QueueKind::Quorum { limit })
 }
 
 /// Deletes a queue and returns how many messages were ready in it. One that does not exist is no

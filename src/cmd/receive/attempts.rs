@@ -27,9 +27,10 @@ impl Key {
     /// The key of a message.
     pub fn of(message: &Message) -> Self {
         let mut properties = message.properties.clone();
-        if let Some(headers) = &mut properties.headers {
+        properties.headers = properties.headers.and_then(|mut headers| {
             headers.retain(|name: &ShortString| !CHANGING.contains(&name.as_bytes()));
-        }
+            Some(headers).filter(|headers| !headers.is_empty())
+        });
         let mut encoded = Vec::new();
         properties.encode(&mut encoded);
         let mut hasher = DefaultHasher::new();
@@ -107,9 +108,8 @@ mod tests {
     use crate::message::{Table, Value};
 
     fn message(headers: &[(&str, i64)]) -> Message {
-        let named = |(name, value): &(&str, i64)| {
-            (ShortString::new(*name).unwrap(), Value::Long(*value))
-        };
+        let named =
+            |(name, value): &(&str, i64)| (ShortString::new(*name).unwrap(), Value::Long(*value));
         let mut message = Message::default();
         message.properties.headers = Some(headers.iter().map(named).collect::<Table>());
         message
@@ -129,7 +129,10 @@ mod tests {
         attempts.remember(key, 1);
         attempts.remember(key, 1);
         assert_eq!(attempts.take(key, false, 0), 0);
-        assert_eq!([attempts.take(key, true, 0), attempts.take(key, true, 0)], [1, 1]);
+        assert_eq!(
+            [attempts.take(key, true, 0), attempts.take(key, true, 0)],
+            [1, 1]
+        );
         assert_eq!(attempts.take(key, true, 0), 0);
     }
 
@@ -138,8 +141,12 @@ mod tests {
         let key = |headers: &[(&str, i64)]| Key::of(&message(headers));
         assert_ne!(key(&[("n", 1)]), key(&[("n", 2)]));
         assert_eq!(key(&[("n", 1)]), key(&[("n", 1), ("x-delivery-count", 3)]));
-        assert_eq!(key(&[]), key(&[("x-acquired-count", 3)]));
-        assert_ne!(key(&[]), Key::of(&Message::default()));
+        // The first time it has none of them.
+        assert_eq!(
+            Key::of(&Message::default()),
+            key(&[("x-acquired-count", 3)])
+        );
+        assert_eq!(key(&[]), Key::of(&Message::default()));
     }
 
     #[test]
@@ -155,7 +162,10 @@ mod tests {
         let mut attempts = Attempts::new();
         let keys = || (0..2 * REMEMBERED as u64).map(Key);
         keys().for_each(|key| attempts.remember(key, 1));
-        assert_eq!((attempts.failures.len(), attempts.order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(
+            (attempts.failures.len(), attempts.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
         assert_eq!(attempts.take(Key(0), true, 0), 0);
     }
 }

@@ -35,6 +35,10 @@ const REMEMBERED: usize = 1_000;
 /// How many messages may wait for their next delivery beside those that are being handled.
 pub const SPARE: u16 = 10;
 
+/// What becomes of a message that failed once more than its queue permits.
+const DELIVERY_LIMIT: &str =
+    "it failed more often than its queue's delivery limit, so the queue drops or dead-letters it";
+
 /// What the exit statuses of a command mean.
 const DONE: i32 = 0;
 const REJECT: i32 = 3;
@@ -78,6 +82,8 @@ struct Running {
     bytes: u64,
     /// How often it has failed before.
     failures: u32,
+    /// Whether its queue keeps it no longer if it fails once more.
+    is_at_limit: bool,
     /// The same message, delivered again as the connection that it came over is lost.
     again: Option<Delivery>,
     address: Option<Address>,
@@ -203,7 +209,11 @@ impl<'c> Commands<'c> {
                 match end {
                     Some(end) => return end,
                     None if consumer.is_complete() && self.delayed.is_empty() => {
-                        return Ok(End::Count);
+                        return Ok(if consumer.is_at_end() {
+                            End::Empty
+                        } else {
+                            End::Count
+                        });
                     }
                     None => {}
                 }
@@ -226,7 +236,7 @@ impl<'c> Commands<'c> {
             // takes longer would never be done. So everything is read.
             match consumer.wait(may_take, None, &self.done, end.is_none(), at_most)? {
                 Event::Arrived => {
-                    let Some(delivery) = consumer.next()? else {
+                    let Some(delivery) = consumer.take()? else {
                         continue;
                     };
                     self.last_message = Instant::now();
@@ -306,6 +316,7 @@ impl<'c> Commands<'c> {
             ticket,
             message,
             count,
+            ..
         } = delivery;
         let id = &message.properties.message_id;
         let has_id = id.is_some();
@@ -313,7 +324,7 @@ impl<'c> Commands<'c> {
             Some(id) => format!("message {id}"),
             None => "a message".to_owned(),
         };
-        let failures = self.attempts.take(key, message.redelivered, count);
+        let failures = self.attempts.take(key, message.redelivered, count.times);
         let address = Address::of(&message);
         let captured = self.replies.is_some();
         if captured && address.is_none() {
@@ -327,6 +338,7 @@ impl<'c> Commands<'c> {
             key,
             bytes: message.body.len() as u64,
             failures,
+            is_at_limit: count.is_at_limit,
             again: None,
             address,
             deadline: None,
@@ -399,9 +411,12 @@ impl<'c> Commands<'c> {
                     self.attempts.remember(key, failures + 1);
                     let delay = attempts::delay(failures + 1);
                     let delay_text = text::rounded(delay);
-                    self.context.talk.note(&format!(
-                        "{failure}; it goes back to the queue in {delay_text}"
-                    ));
+                    let becomes = if running.is_at_limit {
+                        DELIVERY_LIMIT.to_owned()
+                    } else {
+                        format!("it goes back to the queue in {delay_text}")
+                    };
+                    self.context.talk.note(&format!("{failure}; {becomes}"));
                     self.delayed.insert((Instant::now() + delay, ticket));
                     return Ok(());
                 }
@@ -420,8 +435,14 @@ impl<'c> Commands<'c> {
                 Outcome::Reject
             }
             (_, OnFailure::Stop) => {
+                // Or it would come again at once.
+                consumer.leave();
                 consumer.settle(ticket, Outcome::Requeue, 0);
-                return Err(Error::CommandFailed(failure));
+                return Err(Error::CommandFailed(if running.is_at_limit {
+                    format!("{failure}; {DELIVERY_LIMIT}")
+                } else {
+                    format!("{failure}; it is back in its queue")
+                }));
             }
         };
         if let (Outcome::Acknowledge, Some(replies), Some(address)) =

@@ -67,6 +67,8 @@ pub struct Line<'c> {
     until: Option<Instant>,
     /// Whether the queue was made sure of on an earlier connection.
     is_queue_there: bool,
+    /// Whether the user knows what to do about messages that are not acknowledged in time.
+    is_advised: bool,
     /// Since when the connection is open, or has brought its last message.
     pub alive_since: Instant,
 }
@@ -86,6 +88,7 @@ impl<'c> Line<'c> {
             source,
             until,
             is_queue_there: false,
+            is_advised: false,
             alive_since: Instant::now(),
         }
     }
@@ -130,7 +133,13 @@ impl<'c> Line<'c> {
                 retry.progress();
             }
             drop(session);
+            let is_ack_timeout = matches!(error, Error::AckTimeout { .. });
+            let hint = error.hint().filter(|_| is_ack_timeout && !self.is_advised);
             session = self.connector.reopen(error, self.until, &mut retry)?;
+            if let Some(hint) = hint {
+                self.is_advised = true;
+                self.context.talk.note(&format!("hint: {hint}"));
+            }
         }
     }
 

@@ -204,6 +204,7 @@ fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
         exclusive: arguments.exclusive,
         priority: arguments.priority,
         stream_offset: arguments.stream_offset,
+        drain: arguments.drain,
     }
 }
 

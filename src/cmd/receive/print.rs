@@ -178,7 +178,11 @@ impl<'c> Printer<'c> {
                 }
             }
         }
-        Ok(end)
+        Ok(if consumer.is_at_end() {
+            End::Empty
+        } else {
+            end
+        })
     }
 
     /// The oldest batch is written.

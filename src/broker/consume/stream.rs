@@ -1,0 +1,53 @@
+//! The end of a stream, which the broker does not tell: the number of messages that it gives lags behind.
+
+use std::time::{Duration, Instant};
+
+use super::ConsumeOptions;
+use super::subscription::Subscription;
+use crate::broker::connection::Waited;
+use crate::broker::session::Session;
+use crate::broker::wait::OnInterrupt;
+use crate::error::Error;
+use crate::interrupt::Interrupt;
+use crate::values::{QueueName, StreamOffset};
+
+/// More messages than are stored together: a consumer that begins with the last of a stream is sent all
+/// that were stored with it.
+const LAST: u16 = 10_000;
+
+/// How long the broker may take to send the last message of a stream, if it has one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The number of the last message of a stream; `None` if it has no message. It is found over a connection
+/// of its own.
+///
+/// # Errors
+/// What kept that from being opened, or ended it.
+pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
+    let until = Instant::now() + PATIENCE;
+    let mut session = session.beside(&Interrupt::default(), until + PATIENCE)?;
+    let options = ConsumeOptions {
+        prefetch: LAST,
+        stream_offset: Some(StreamOffset::Last),
+        ..ConsumeOptions::default()
+    };
+    let mut subscription = Subscription::open(&mut session, queue, options, false);
+    subscription.start(None, None)?;
+    let ignore = OnInterrupt::Ignore;
+    let mut last = None;
+    while last.is_none() {
+        match subscription.wait(Some(until), ignore, true, None, || None::<()>)? {
+            Waited::Came(_) => last = subscription.next(),
+            Waited::Interrupted | Waited::Late => break,
+        }
+    }
+    if last.is_some() {
+        // The others are sent at once, before anything else is answered.
+        subscription.settle_down()?;
+        while let Some(content) = subscription.next() {
+            last = Some(content);
+        }
+    }
+    session.close();
+    Ok(last.and_then(|content| content.message.stream_offset()))
+}

@@ -1,0 +1,73 @@
+//! Of what kind the queue is that messages come from.
+
+use super::arguments::Inequivalent;
+use super::difference::{self, Comparison};
+use crate::broker::session::Session;
+use crate::error::Error;
+use crate::message::Value;
+use crate::topology::{Queue, QueueKind, QueueType, integer};
+use crate::values::QueueName;
+
+const TYPE: &str = "x-queue-type";
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
+
+/// Returns the kind of a queue that was declared, if that tells.
+pub fn of_declared(queue: &Queue) -> Option<QueueKind> {
+    let limit = queue.arguments.get(DELIVERY_LIMIT).and_then(integer);
+    match queue.arguments.get(TYPE).and_then(QueueType::of) {
+        Some(QueueType::Classic) => Some(QueueKind::Classic),
+        Some(QueueType::Quorum) => Some(quorum(limit)),
+        Some(QueueType::Stream) => Some(QueueKind::Stream),
+        // The others have to be durable.
+        None if !queue.durable => Some(QueueKind::Classic),
+        None => None,
+    }
+}
+
+fn quorum(limit: Option<i64>) -> QueueKind {
+    // A negative limit is none at all.
+    let limit = limit.map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
+    QueueKind::Quorum { limit }
+}
+
+/// Finds out of what kind a queue is, once a session, without changing anything.
+///
+/// # Errors
+/// [`Error::Lost`].
+pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error> {
+    if let Some(kind) = session.queue {
+        return Ok(kind);
+    }
+    let mut wanted = Queue::plain(name.clone());
+    wanted.durable = true;
+    let kind = Value::LongString(QueueType::Quorum.as_str().into());
+    wanted.arguments.insert(TYPE.to_owned(), kind);
+    let kind = match difference::first_of_queue(session, &wanted) {
+        Ok(Some(Ok(it))) if it.property == TYPE => {
+            match it.existing.as_ref().and_then(QueueType::of) {
+                Some(QueueType::Stream) => QueueKind::Stream,
+                _ => QueueKind::Classic,
+            }
+        }
+        Ok(Some(Ok(Inequivalent { property, .. }) | Err(property))) if property == "durable" => {
+            QueueKind::Classic
+        }
+        // The words were cut off.
+        Ok(Some(Err(property))) if property == TYPE => QueueKind::Unknown,
+        Ok(Some(_)) => quorum(limit(session, name, &wanted)?),
+        Ok(None) | Err(Error::Refused { .. }) => QueueKind::Unknown,
+        Err(error) => return Err(error),
+    };
+    session.queue = Some(kind);
+    Ok(kind)
+}
+
+/// The delivery limit of a quorum queue, if it has one of its own.
+fn limit(session: &mut Session, name: &QueueName, wanted: &Queue) -> Result<Option<i64>, Error> {
+    let Comparison::Different(differences) = difference::of_queue(session, name, wanted)? else {
+        return Ok(None);
+    };
+    let mut list = differences.list.iter();
+    let limit = list.find(|it| it.property == DELIVERY_LIMIT);
+    Ok(limit.and_then(|it| integer(it.existing.as_ref()?)))
+}
