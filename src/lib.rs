@@ -10,6 +10,7 @@ pub mod color;
 pub mod completion;
 pub mod config;
 pub mod credentials;
+pub mod descriptors;
 pub mod error;
 pub mod input;
 pub mod interrupt;
@@ -54,20 +55,20 @@ pub fn answer(instead: &Instead) -> Status {
 
 /// Says what failed before anything was done, and returns the status to end with.
 #[must_use]
-pub fn report(cli: &Cli, error: &Error) -> Status {
-    talk(cli).error(error);
+pub fn report(common: &Common, error: &Error) -> Status {
+    talk(common).error(error);
     error.status()
 }
 
-fn talk(cli: &Cli) -> Talk {
-    Talk::new(cli.common.quiet).painted(paint(cli.common.color, &io::stderr()))
+fn talk(common: &Common) -> Talk {
+    Talk::new(common.quiet).painted(paint(common.color, &io::stderr()))
 }
 
 /// Does what was typed, says what went wrong, and returns the status to end with.
 #[must_use]
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
-    let talk = talk(&cli);
+    let talk = talk(&cli.common);
     let result = match cli.command {
         Command::Verb(verb) => execute(&cli.common, verb, interrupt, talk.clone()),
         Command::Completions(arguments) => cmd::completions::run(&arguments),

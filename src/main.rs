@@ -6,9 +6,12 @@ use std::process::{ExitCode, exit};
 use std::sync::{Arc, Mutex};
 
 use hello_mq::error::Status;
-use hello_mq::{abort, answer, cli, completion, interrupt, report, run};
+use hello_mq::{abort, answer, cli, completion, descriptors, interrupt, report, run};
 
 fn main() -> ExitCode {
+    if let Err(error) = descriptors::check() {
+        return ExitCode::from(report(&cli::Common::default(), &error).code());
+    }
     keep_pages();
     if completion::answer() {
         return ExitCode::SUCCESS;
@@ -44,7 +47,7 @@ fn supervise(cli: cli::Cli) -> Status {
     };
     let interrupt = match interrupt::install(at_once) {
         Ok(interrupt) => interrupt,
-        Err(error) => return report(&cli, &error),
+        Err(error) => return report(&cli.common, &error),
     };
     // What has panicked has said so.
     let status = catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug);

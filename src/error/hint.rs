@@ -66,6 +66,11 @@ impl Error {
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later"
             }
+            Self::Descriptor { name, .. } => match *name {
+                "standard input" => "where there is nothing to read, redirect it: </dev/null",
+                "standard output" => "to throw away what is printed, redirect it: >/dev/null",
+                _ => "to throw away what is said, redirect it: 2>/dev/null",
+            },
             Self::Short { .. }
             | Self::TimeIsUp
             | Self::Input(_)

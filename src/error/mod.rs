@@ -295,6 +295,15 @@ pub enum Error {
     #[error("{0}")]
     NotTaken(Box<NotTaken>),
 
+    /// A standard descriptor was not open, or not in its direction, when the process was started.
+    #[error("{name} is {problem}: nothing was done")]
+    Descriptor {
+        /// Which of them, such as `standard output`.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
     /// Standard input could not be read.
     #[error("cannot read standard input: {}", reason(.0))]
     Input(io::Error),
@@ -531,7 +540,7 @@ impl Error {
                 None if messages.returned.is_empty() => Status::NotConfirmed,
                 None => Status::NoSuchQueue,
             },
-            Self::Input(_) | Self::Output { .. } => Status::Io,
+            Self::Descriptor { .. } | Self::Input(_) | Self::Output { .. } => Status::Io,
             Self::Directory { .. } => Status::CantCreate,
             Self::Interrupted(_) => Status::Interrupted,
             Self::Bug(_) => Status::Bug,

@@ -5,6 +5,7 @@
 
 mod command;
 mod declare;
+mod descriptors;
 mod errors;
 mod faults;
 mod interrupt;
