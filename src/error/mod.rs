@@ -339,8 +339,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Standard output could not be written.
-    #[error("cannot write to standard output: {}; {consequence}", reason(source))]
+    /// Standard output, or a file of `--save`, could not be written.
+    #[error("{}; {consequence}", unwritten(source))]
     Output {
         /// The system's reason.
         source: io::Error,
@@ -377,6 +377,22 @@ pub enum Error {
     /// Something that can't happen did.
     #[error("a bug in hello-mq: {0}")]
     Bug(String),
+}
+
+/// Why a message could not be saved as a file; the cause that an [`io::Error`] of `--save` has.
+#[derive(Debug, Error)]
+#[error("cannot save messages in {}: {}; {}", text::escape(&path.display().to_string()), reason(source), match saved {
+    0 => "none was saved".to_owned(),
+    1 => "1 was saved".to_owned(),
+    saved => format!("{saved} were saved"),
+})]
+pub struct NotSaved {
+    /// The directory.
+    pub path: PathBuf,
+    /// How many were saved before.
+    pub saved: u64,
+    /// The system's reason.
+    pub source: io::Error,
 }
 
 /// What exists with other properties than it was to be declared with.
@@ -604,6 +620,14 @@ impl Error {
             Self::Different(mismatch) => &mismatch.differences,
             _ => &[],
         }
+    }
+}
+
+/// What could not be written to, and why.
+fn unwritten(error: &io::Error) -> String {
+    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
+        Some(cause @ NotSaved { .. }) => cause.to_string(),
+        None => format!("cannot write to standard output: {}", reason(error)),
     }
 }
 

@@ -1,11 +1,17 @@
 //! `--save`: a file for each message.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
 use super::{Form, Output};
+use crate::error::NotSaved;
 use crate::message::Message;
 
 /// How many digits a file's name has: enough for any number of messages to sort.
@@ -23,53 +29,81 @@ pub struct Directory<W: Write> {
     out: BufWriter<W>,
     quiet: bool,
     next: u64,
+    saved: u64,
+    cleared: usize,
 }
 
 impl<W: Write> Directory<W> {
-    /// Makes the directory if it is not there. With `quiet`, no path is printed.
+    /// Makes the directory if it is not there, and removes what runs that were killed have left
+    /// unfinished in it. With `quiet`, no path is printed.
     ///
     /// # Errors
     /// Those of the system, so if it can't be written to.
     pub fn open(path: &Path, form: Form, out: W, quiet: bool) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
-        let directory = Self {
+        create(path)?;
+        let cleared = clear(path)?;
+        drop(Unfinished::create(path)?);
+        Ok(Self {
             path: path.to_owned(),
             form,
             out: BufWriter::new(out),
             quiet,
             next: 1 + last_number(path)?,
-        };
-        let probe = directory.aside();
-        File::create(&probe)?;
-        fs::remove_file(&probe)?;
-        Ok(directory)
+            saved: 0,
+            cleared,
+        })
     }
 
-    /// Where a file is written before it is whole: hidden, and no other process's.
-    fn aside(&self) -> PathBuf {
-        self.path.join(format!(".hello-mq-{}", std::process::id()))
+    /// How many unfinished files were removed.
+    pub fn cleared(&self) -> usize {
+        self.cleared
     }
 
     fn save(&mut self, message: &Message) -> io::Result<PathBuf> {
-        let aside = self.aside();
-        let mut file = BufWriter::new(File::create(&aside)?);
+        let mut unfinished = Unfinished::create(&self.path)?;
+        let mut file = BufWriter::new(&mut unfinished.file);
         self.form.write(message, &mut file)?;
         file.flush()?;
         file.get_ref().sync_all()?;
+        drop(file);
         loop {
             let path = self.path.join(format!("{:0DIGITS$}", self.next));
             self.next += 1;
             // A link fails where a renaming would overwrite.
-            match fs::hard_link(&aside, &path) {
+            match fs::hard_link(&unfinished.path, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                linked => {
-                    linked?;
-                    fs::remove_file(&aside)?;
-                    return Ok(path);
-                }
+                linked => return linked.map(|()| path),
             }
         }
     }
+
+    /// What failed where, instead of which file of it.
+    fn not_saved(&self, source: io::Error) -> io::Error {
+        io::Error::new(
+            source.kind(),
+            NotSaved {
+                path: self.path.clone(),
+                saved: self.saved,
+                source,
+            },
+        )
+    }
+}
+
+/// Makes a directory that outlives a crash of the machine, and those that it is in.
+fn create(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|path| !path.exists());
+    let missing: Vec<_> = missing.map(Path::to_owned).collect();
+    fs::create_dir_all(path)?;
+    for path in missing {
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The highest number that is a file's name.
@@ -77,10 +111,97 @@ fn last_number(path: &Path) -> io::Result<u64> {
     let mut last = 0;
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.parse().ok());
-        last = last.max(number.unwrap_or_default());
+        let is_number =
+            |name: &&str| name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_digit());
+        let number = name.to_str().filter(is_number);
+        last = last.max(number.map_or(0, |name| name.parse().unwrap_or_default()));
     }
     Ok(last)
+}
+
+/// A file that is not whole yet: hidden, under a name that no other process has, and locked, so that
+/// what a killed process leaves behind can be told from what is being written. It is removed when it is
+/// dropped; what was linked to it by then stays.
+#[derive(Debug)]
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+    /// None where the file system has no locks: nothing is ever cleared there.
+    _lock: Option<Flock<File>>,
+}
+
+/// What its name begins with. A random number of this many hexadecimal digits follows.
+const PREFIX: &str = ".hello-mq-";
+const RANDOM_DIGITS: usize = 16;
+
+impl Unfinished {
+    fn create(directory: &Path) -> io::Result<Self> {
+        loop {
+            // The seeds of the standard library are random, also where process ids are alike.
+            let random = RandomState::new().build_hasher().finish();
+            let path = directory.join(format!("{PREFIX}{random:0RANDOM_DIGITS$x}"));
+            // That it is new means, too, that it is not what a link leads to.
+            let file = match File::options().write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                file => file?,
+            };
+            let lock = match lock(file.try_clone()?) {
+                Ok(lock) => Some(lock),
+                // Somebody is just clearing up, and took it for abandoned.
+                Err(Errno::EWOULDBLOCK) => continue,
+                Err(_) => None,
+            };
+            if file.metadata()?.nlink() > 0 {
+                return Ok(Self {
+                    path,
+                    file,
+                    _lock: lock,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // What can't be removed now is removed by the next run.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn lock(file: File) -> Result<Flock<File>, Errno> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)
+}
+
+/// Removes the unfinished files that no living process writes, and returns how many they were.
+fn clear(directory: &Path) -> io::Result<usize> {
+    let mut cleared = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_unfinished(&entry) && remove_if_abandoned(&entry.path()).is_ok() {
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
+}
+
+fn is_unfinished(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    let digits = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    digits.is_some_and(|digits| {
+        digits.len() == RANDOM_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+    }) && entry.file_type().is_ok_and(|kind| kind.is_file())
+}
+
+fn remove_if_abandoned(path: &Path) -> io::Result<()> {
+    // Should it be something else by now: not through a link, nor waiting for a pipe's reader.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::options()
+        .write(true)
+        .custom_flags(flags.bits())
+        .open(path)?;
+    let _lock = lock(file)?;
+    fs::remove_file(path)
 }
 
 impl<W: Write + Send> Output for Directory<W> {
@@ -89,7 +210,8 @@ impl<W: Write + Send> Output for Directory<W> {
     }
 
     fn write(&mut self, message: &Message) -> io::Result<()> {
-        let path = self.save(message)?;
+        let path = self.save(message).map_err(|error| self.not_saved(error))?;
+        self.saved += 1;
         if self.quiet {
             return Ok(());
         }
@@ -99,7 +221,9 @@ impl<W: Write + Send> Output for Directory<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         // The names, too, must be on the disk.
-        File::open(&self.path)?.sync_all()?;
+        File::open(&self.path)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| self.not_saved(error))?;
         self.out.flush()
     }
 }
@@ -107,6 +231,7 @@ impl<W: Write + Send> Output for Directory<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
 
     fn message(body: &str) -> Message {
         Message {
@@ -115,14 +240,26 @@ mod tests {
         }
     }
 
+    fn open(path: &Path) -> Directory<Vec<u8>> {
+        Directory::open(path, Form::Body(Vec::new()), Vec::new(), false).unwrap()
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = fs::read_dir(path).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn files_are_numbered_on_and_never_overwritten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new");
-        let open = || Directory::open(&path, Form::Body(Vec::new()), Vec::new(), false).unwrap();
-        let mut first = open();
+        let mut first = open(&path);
         first.write(&message("a")).unwrap();
-        let mut second = open();
+        let mut second = open(&path);
         second.write(&message("b")).unwrap();
         // Both count on from the same number.
         first.write(&message("c")).unwrap();
@@ -132,5 +269,65 @@ mod tests {
         assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
         let printed = String::from_utf8(first.out.into_inner().unwrap()).unwrap();
         assert!(printed.ends_with("new/000000000003\n"), "{printed}");
+    }
+
+    #[test]
+    fn what_a_killed_run_has_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        open(path).write(&message("a")).unwrap();
+        // Killed between the link and the removal, and before it.
+        let left = |digits| path.join(format!("{PREFIX}{digits}"));
+        fs::hard_link(path.join("000000000001"), left("00000000000000aa")).unwrap();
+        fs::write(left("00000000000000ab"), "half").unwrap();
+        // A process that is still writing, and what only looks like such files.
+        let alive = Unfinished::create(path).unwrap();
+        fs::write(left("notes"), "kept").unwrap();
+        symlink(path.join("000000000001"), left("00000000000000ac")).unwrap();
+        let mut second = open(path);
+        assert_eq!(second.cleared(), 2);
+        second.write(&message("b")).unwrap();
+        let name = alive.path.file_name().unwrap().to_str().unwrap();
+        let mut expected = [
+            ".hello-mq-00000000000000ac",
+            name,
+            ".hello-mq-notes",
+            "000000000001",
+            "000000000002",
+        ];
+        expected.sort_unstable();
+        assert_eq!(names(path), expected);
+        assert_eq!(fs::read_to_string(path.join("000000000001")).unwrap(), "a");
+        drop(alive);
+        assert_eq!(open(path).cleared(), 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_finished_is_removed_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d");
+        let mut output = open(&path);
+        output.write(&message("a")).unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        let error = output.write(&message("b")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot save messages in {}: no such file or directory; 1 was saved",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_a_number_of_another_kind_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["18446744073709551615", "7", "+00000000007", "000000000007x"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        let mut output = open(directory.path());
+        output.write(&message("a")).unwrap();
+        assert!(directory.path().join("000000000001").exists());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -475,6 +477,99 @@ fn saved_messages_are_files_that_sort() {
         .run()
         .failed(73, &["cannot save messages in /proc/no"]);
     assert_eq!(Observer::new().drain(&queue), ["d"]);
+}
+
+#[test]
+fn what_can_not_be_saved_is_told_with_its_directory_and_stays() {
+    let queue = queue("save-full");
+    let files = Files::new();
+    let saved = PathBuf::from(files.path()).join("saved");
+    let big = "b".repeat(4096);
+    for body in ["a", &big] {
+        hello(["send", "-q", &queue, body]).run();
+        // A file of more than a KiB is refused, as on a disk that is full.
+        let line = "trap '' XFSZ; ulimit -f 1; $H receive --drain --quiet --save $D $Q";
+        let outcome = shell(line).env("D", &saved).env("Q", &queue).run();
+        if body == "a" {
+            outcome.printed("");
+        } else {
+            let said = format!(
+                "cannot save messages in {}: file too large; none was saved; what was not written \
+                 is back in queue '{queue}'",
+                saved.display()
+            );
+            outcome.failed(74, &[&said]);
+        }
+    }
+    assert_eq!(fs::read_dir(&saved).unwrap().count(), 1);
+    assert_eq!(Observer::new().drain(&queue), [big]);
+}
+
+#[test]
+fn what_a_killed_run_left_unfinished_is_removed_and_told() {
+    let queue = queue("save-left");
+    let files = Files::new();
+    let saved = PathBuf::from(files.path()).join("saved");
+    let save = || {
+        hello([
+            "receive",
+            "--drain",
+            "--save",
+            saved.to_str().unwrap(),
+            &queue,
+        ])
+        .run()
+    };
+    hello(["send", "-q", &queue, "a"]).run();
+    save();
+    let first = saved.join("000000000001");
+    fs::hard_link(&first, saved.join(".hello-mq-0123456789abcdef")).unwrap();
+    hello(["send", "-q", &queue, "b"]).run();
+    let outcome = save();
+    assert_eq!(outcome.status(), 0);
+    assert_eq!(
+        outcome.stderr,
+        format!(
+            "hello-mq: {}: removed what an earlier run left unfinished when it was killed (files: 1)\n",
+            saved.display()
+        )
+    );
+    assert_eq!(fs::read_to_string(first).unwrap(), "a");
+    assert_eq!(fs::read_dir(&saved).unwrap().count(), 2);
+}
+
+#[test]
+fn processes_of_the_same_id_save_into_one_directory() {
+    let queue = queue("save-same");
+    let files = Files::new();
+    let saved = PathBuf::from(files.path()).join("saved");
+    hello(["send", "-q", &queue, "-l"])
+        .stdin(
+            (0..400)
+                .map(|n| n.to_string())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
+        .run();
+    // Each is process 1 of a container of its own; but that takes root.
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let contained = if is_root { "unshare --pid --fork" } else { "" };
+    let line = "run() { $CONTAINED $H receive --drain --quiet --prefetch 7 --save $D $Q; }; \
+                run & run & run & wait -n && wait -n && wait -n";
+    shell(line)
+        .env("CONTAINED", contained)
+        .env("D", &saved)
+        .env("Q", &queue)
+        .run()
+        .printed("");
+    assert_eq!(Observer::new().messages(&queue), 0);
+    let mut bodies: Vec<u32> = fs::read_dir(&saved)
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .map(|body| body.parse().unwrap())
+        .collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, (0..400).collect::<Vec<_>>());
 }
 
 #[test]

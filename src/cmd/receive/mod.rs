@@ -325,6 +325,13 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
         path: path.clone(),
         source,
     })?;
+    if directory.cleared() > 0 {
+        context.talk.note(&format!(
+            "{}: removed what an earlier run left unfinished when it was killed (files: {})",
+            text::escape(&path.display().to_string()),
+            directory.cleared()
+        ));
+    }
     Ok(Writer::new(Box::new(directory)))
 }
 
