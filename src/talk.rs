@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use crate::color::{self, Paint};
 use crate::error::Error;
+use crate::text;
 
 /// Says things on standard error. A failure to do so is not reported: there is nowhere left to.
 #[derive(Clone, Debug)]
@@ -91,8 +92,8 @@ impl Talk {
 
     /// Says what the person should know before something bad happens, `--quiet` or not.
     pub fn warn(&self, text: &str) {
-        let warning = self.paint.text(color::WARNING, "warning:");
-        self.result(&format!("{warning} {text}"));
+        self.progress
+            .suspend(|| self.labelled(color::WARNING, "warning:", text));
     }
 
     /// Says what failed and what to do next.
@@ -103,19 +104,23 @@ impl Talk {
                 self.line(color::NAME, detail);
             }
             if let Some(hint) = error.hint() {
-                let label = self.paint.text(color::HINT, "hint:");
-                self.line(color::NAME, &format!("{label} {hint}"));
+                self.labelled(color::HINT, "hint:", &hint);
             }
         });
     }
 
     /// Asks, and leaves the cursor where the answer is to be typed.
     pub fn ask(&self, question: &str) {
-        self.write(color::NAME, &format!("{question} "));
+        self.write(color::NAME, &format!("{} ", text::visible(question)));
     }
 
     fn line(&self, style: Style, text: &str) {
-        self.write(style, &format!("{text}\n"));
+        self.write(style, &format!("{}\n", text::visible(text)));
+    }
+
+    fn labelled(&self, style: Style, label: &str, text: &str) {
+        let label = self.paint.text(style, label);
+        self.write(color::NAME, &format!("{label} {}\n", text::visible(text)));
     }
 
     fn write(&self, style: Style, text: &str) {

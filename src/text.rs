@@ -1,5 +1,6 @@
 //! How bytes from elsewhere are shown to a person: on one line, and unable to move the cursor.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
@@ -107,6 +108,39 @@ fn plain_length(bytes: &[u8]) -> usize {
 pub fn one_line(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     escape(&words.join(" ")).replace("\\'", "'")
+}
+
+/// Bytes that stand for themselves, made fit for a terminal: as [`escape`] does it, but for `'`, which
+/// delimits nothing here, and with `\xNN` for each byte that is not UTF-8.
+#[must_use]
+pub fn printable(bytes: &[u8]) -> String {
+    let mut line = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        line.push_str(&escape(chunk.valid()).replace("\\'", "'"));
+        for &byte in chunk.invalid() {
+            push_byte(&mut line, byte);
+        }
+    }
+    line
+}
+
+/// A sentence of hello-mq's own, in which what comes from elsewhere is escaped already, as it may be
+/// shown: whatever was forgotten can't move the cursor.
+#[must_use]
+pub fn visible(sentence: &str) -> Cow<'_, str> {
+    if !sentence.contains(is_invisible) {
+        return Cow::Borrowed(sentence);
+    }
+    let parts = sentence.split_inclusive(is_invisible).map(|part| {
+        let last = part.chars().next_back().filter(|&c| is_invisible(c));
+        let length = part.len() - last.map_or(0, char::len_utf8);
+        let mut shown = part[..length].to_owned();
+        if let Some(last) = last {
+            shown.push_str(&escape(last.encode_utf8(&mut [0; 4])));
+        }
+        shown
+    });
+    Cow::Owned(parts.collect())
 }
 
 fn push_byte(line: &mut String, byte: u8) {
@@ -330,6 +364,32 @@ mod tests {
             (u64::MAX, "18446.7 PB"),
         ] {
             assert_eq!(size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn bytes_for_a_terminal_are_plain_or_escaped() {
+        let rows: [(&[u8], &str); 6] = [
+            (b"order.created", "order.created"),
+            ("Grüße, it's 日本".as_bytes(), "Grüße, it's 日本"),
+            (b"\x1b[2J\x07\n", r"\x1b[2J\x07\n"),
+            ("\u{9b}1m\u{202e}".as_bytes(), r"\u{9b}1m\u{202e}"),
+            (b"a\xff\xc3 \xc3\xa9", r"a\xff\xc3 é"),
+            (br"\x1b \'", r"\\x1b \\'"),
+        ];
+        for (bytes, shown) in rows {
+            assert_eq!(printable(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn a_sentence_shows_what_was_not_escaped_in_it() {
+        for (sentence, shown) in [
+            (r"queue 'it\'s' \x1b", r"queue 'it\'s' \x1b"),
+            ("a\x1b[1m\nb\u{9b}", r"a\x1b[1m\nb\u{9b}"),
+            ("", ""),
+        ] {
+            assert_eq!(visible(sentence), shown);
         }
     }
 

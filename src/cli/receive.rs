@@ -75,6 +75,16 @@ pub struct Receive {
     #[arg(long, value_name = "TEMPLATE", help_heading = "Output", allow_hyphen_values = true, conflicts_with_all = ["output", "end"])]
     pub format: Option<Template>,
 
+    /// With --format on a terminal, print exchange, routing key, properties and headers as they are,
+    /// instead of escaping what could move the cursor
+    #[arg(
+        long,
+        help_heading = "Output",
+        requires = "format",
+        hide_short_help = true
+    )]
+    pub raw: bool,
+
     /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
     /// the file's path; its body, unless --output json or --format say otherwise
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]

@@ -9,7 +9,11 @@ use crate::text;
 
 /// A text with places for parts of a message.
 #[derive(Clone, Debug)]
-pub struct Template(Vec<Piece>);
+pub struct Template {
+    pieces: Vec<Piece>,
+    /// Whether what could move a terminal's cursor is escaped in everything but the body.
+    is_escaped: bool,
+}
 
 #[derive(Clone, Debug)]
 enum Piece {
@@ -110,7 +114,10 @@ impl FromStr for Template {
             rest = &token[length..];
         }
         push_bytes(&mut pieces, text::unescape(rest)?);
-        Ok(Self(pieces))
+        Ok(Self {
+            pieces,
+            is_escaped: false,
+        })
     }
 }
 
@@ -123,13 +130,22 @@ fn push_bytes(pieces: &mut Vec<Piece>, mut bytes: Vec<u8>) {
 }
 
 impl Template {
+    /// The same for a terminal, where nothing but the body is written as it came.
+    #[must_use]
+    pub fn escaped(self) -> Self {
+        Self {
+            is_escaped: true,
+            ..self
+        }
+    }
+
     /// Writes a message.
     ///
     /// # Errors
     /// Those of `out`.
     pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
         let properties = &message.properties;
-        for piece in &self.0 {
+        for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.write_all(bytes)?,
                 Piece::Body => out.write_all(&message.body)?,
@@ -139,8 +155,8 @@ impl Template {
                     }
                 }
                 Piece::Size => write!(out, "{}", message.body.len())?,
-                Piece::Exchange => out.write_all(message.exchange.as_bytes())?,
-                Piece::RoutingKey => out.write_all(message.routing_key.as_bytes())?,
+                Piece::Exchange => self.write_metadata(message.exchange.as_bytes(), out)?,
+                Piece::RoutingKey => self.write_metadata(message.routing_key.as_bytes(), out)?,
                 Piece::Redelivered => write!(out, "{}", message.redelivered)?,
                 Piece::Headers => match &properties.headers {
                     Some(headers) => envelope::write_table(headers, out)?,
@@ -154,14 +170,14 @@ impl Template {
                     match value {
                         None => {}
                         Some(Value::LongString(bytes) | Value::Binary(bytes)) => {
-                            out.write_all(bytes)?;
+                            self.write_metadata(bytes, out)?;
                         }
                         Some(value) => envelope::write_value(value, out)?,
                     }
                 }
                 Piece::Property(Property::Text(get)) => {
                     if let Some(text) = get(properties) {
-                        out.write_all(text.as_bytes())?;
+                        self.write_metadata(text.as_bytes(), out)?;
                     }
                 }
                 Piece::Property(Property::Number(get)) => {
@@ -177,6 +193,14 @@ impl Template {
             }
         }
         Ok(())
+    }
+
+    fn write_metadata(&self, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+        if self.is_escaped {
+            out.write_all(text::printable(bytes).as_bytes())
+        } else {
+            out.write_all(bytes)
+        }
     }
 }
 
@@ -242,6 +266,54 @@ mod tests {
             envelope.starts_with('{') && envelope.ends_with('}'),
             "{envelope}"
         );
+    }
+
+    #[test]
+    fn for_a_terminal_everything_but_the_body_is_escaped() {
+        const EVIL: &str = "\x1b[2J\u{9b}\n";
+        let short = || ShortString::new(EVIL).ok();
+        let headers = [
+            ("text", Value::LongString(EVIL.into())),
+            ("bytes", Value::Binary(b"\xff\x07".to_vec())),
+        ];
+        let headers = headers.map(|(name, value)| (ShortString::new(name).unwrap(), value));
+        let message = Message {
+            exchange: EVIL.to_owned(),
+            routing_key: EVIL.to_owned(),
+            properties: Properties {
+                content_type: short(),
+                content_encoding: short(),
+                correlation_id: short(),
+                reply_to: short(),
+                expiration: short(),
+                message_id: short(),
+                kind: short(),
+                user_id: short(),
+                app_id: short(),
+                cluster_id: short(),
+                headers: Some(headers.into_iter().collect()),
+                ..Properties::default()
+            },
+            body: EVIL.into(),
+            ..Message::default()
+        };
+        let metadata: Template = "%e%r%{exchange}%{routing_key}%h%{headers}%j%{headers.text}\
+            %{headers.bytes}%{content_type}%{content_encoding}%{correlation_id}%{reply_to}\
+            %{expiration}%{message_id}%{type}%{user_id}%{app_id}%{cluster_id}%T%S%x"
+            .parse()
+            .unwrap();
+        let written = |template: Template| {
+            let mut out = Vec::new();
+            template.write(&message, &mut out).unwrap();
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let shown = written(metadata.clone().escaped());
+        assert!(!shown.contains(text::is_invisible), "{shown}");
+        assert!(shown.starts_with(r"\x1b[2J\u{9b}\n"), "{shown}");
+        assert!(shown.contains(r"\xff\x07"), "{shown}");
+        // As it came where that is asked for, and the body always.
+        assert!(written(metadata).starts_with(EVIL));
+        assert_eq!(written("%s".parse::<Template>().unwrap().escaped()), EVIL);
     }
 
     #[test]

@@ -98,6 +98,40 @@ fn of_a_message_only_the_mark_is_coloured() {
 }
 
 #[test]
+fn what_a_sender_writes_cannot_move_the_cursor() {
+    let name = queue("escapes");
+    let clear = "\x1b[2J";
+    hello(["send", "-q", &name, "--message-id", clear, "--type", "it's"])
+        .args(["-H", &format!("h: {clear}"), clear])
+        .run();
+    let format = "%{message_id} %{headers.h} %{type} %h %r";
+    let receive = format!("$H receive {name} --peek --format '{format}'");
+    let came = format!("{clear} {clear} it's {{\"h\":\"\\u001b[2J\"}} {name}");
+    let escaped = came.replace(clear, r"\x1b[2J");
+    for (line, expected) in [
+        (receive.clone(), &escaped),
+        (format!("{receive} --raw"), &came),
+        (format!("{receive} | cat"), &came),
+    ] {
+        assert_eq!(&shown(&on_terminal(&line).run()), expected, "{line}");
+    }
+    for form in ["-o text", "-o json", "--format %j"] {
+        let line = format!("$H receive {name} --color=never --peek {form}");
+        let shown = shown(&on_terminal(&line).run());
+        assert!(!shown.contains('\x1b'), "{line}: {shown:?}");
+    }
+    // A body that is asked for is not escaped.
+    for form in ["-o body", "--format '%s\n'"] {
+        let line = format!("$H receive {name} --peek {form}");
+        let outcome = on_terminal(&line).run();
+        assert_eq!(shown(&outcome), format!("{clear}\n"), "{line}");
+    }
+    hello(["receive", "--raw", &name])
+        .run()
+        .failed(64, &["--format <TEMPLATE>"]);
+}
+
+#[test]
 fn what_is_said_is_coloured_on_a_terminal_and_plain_in_a_pipe() {
     let name = queue("said");
     hello(["declare", &name]).run();

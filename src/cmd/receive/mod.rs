@@ -12,7 +12,7 @@ mod peek;
 mod print;
 mod reply;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -281,7 +281,12 @@ fn command(
 /// What each message is to look like.
 fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
     if let Some(template) = &arguments.format {
-        return Ok(Form::Template(template.clone()));
+        let is_shown = arguments.save.is_none() && io::stdout().is_terminal();
+        return Ok(Form::Template(if is_shown && !arguments.raw {
+            template.clone().escaped()
+        } else {
+            template.clone()
+        }));
     }
     let ending = match &arguments.delimiter {
         _ if arguments.null => Some(b"\0".to_vec()),
