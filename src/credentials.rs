@@ -104,7 +104,9 @@ fn of_file(
     let (sender, done) = bounded(1);
     let path = path.to_owned();
     // What is no regular file may keep its reader waiting.
-    thread::spawn(move || sender.send(File::open(path).and_then(first_line)));
+    thread::Builder::new()
+        .spawn(move || sender.send(File::open(path).and_then(first_line)))
+        .map_err(Error::thread)?;
     let mut silence = after(SILENCE);
     let read = loop {
         select! {
@@ -142,7 +144,13 @@ fn of_command(
         Ok(child) => child,
         Err(error) => return Ok(Err(format!("cannot run {program}: {}", reason(&error)))),
     };
-    let done = watch(&mut child);
+    let done = match watch(&mut child) {
+        Ok(done) => done,
+        Err(error) => {
+            end(child);
+            return Err(Error::thread(error));
+        }
+    };
     let start = Instant::now();
     let give_up = after(patience);
     let mut silence = after(SILENCE);
@@ -192,16 +200,16 @@ fn of_command(
 }
 
 /// Reads what a command prints, to its end so that it is not stopped by a closed pipe.
-fn watch(child: &mut Child) -> Receiver<io::Result<Vec<u8>>> {
+fn watch(child: &mut Child) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
     let (sender, done) = bounded(1);
     if let Some(mut stdout) = child.stdout.take() {
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let line = first_line(&mut stdout);
             let rest = io::copy(&mut stdout, &mut io::sink());
             let _ = sender.send(rest.and(line));
-        });
+        })?;
     }
-    done
+    Ok(done)
 }
 
 fn end(mut child: Child) {
@@ -255,7 +263,9 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
     let (sender, answer) = bounded(1);
     let reading = terminal.try_clone().map_err(|_| no_terminal())?;
     // The thread ends with the process if nobody answers.
-    thread::spawn(move || sender.send(first_line(reading)));
+    thread::Builder::new()
+        .spawn(move || sender.send(first_line(reading)))
+        .map_err(Error::thread)?;
     let line = select! {
         recv(answer) -> line => line.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into())),
         recv(interrupt.receiver()) -> _ => {

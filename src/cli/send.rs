@@ -108,6 +108,15 @@ pub struct Send {
     )]
     pub format: Option<Template>,
 
+    /// With --format on a terminal, print what a reply says as it is, as 'receive --raw' does
+    #[arg(
+        long,
+        help_heading = "Output",
+        requires = "format",
+        hide_short_help = true
+    )]
+    pub raw: bool,
+
     /// Don't declare the queue first
     #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub no_declare: bool,

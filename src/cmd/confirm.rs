@@ -19,11 +19,12 @@ pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Err
     context.talk.ask(&format!("{question} [y/N]"));
     let (sender, answer) = bounded(1);
     // The thread ends with the process if nobody answers.
-    thread::spawn(move || {
+    let read = move || {
         let mut line = String::new();
         let read = io::stdin().read_line(&mut line);
         sender.send(read.map(|_| line))
-    });
+    };
+    thread::Builder::new().spawn(read).map_err(Error::thread)?;
     select! {
         recv(answer) -> line => match line {
             Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes" | "Yes" | "YES") => Ok(()),

@@ -1,6 +1,6 @@
 //! What to do next about an error.
 
-use super::{Error, Mismatch, TlsFault, is_exclusive_use, is_transient_refusal};
+use super::{Error, Mismatch, TlsFault, is_exclusive_use, is_exhaustion, is_transient_refusal};
 use crate::text;
 
 impl Error {
@@ -66,6 +66,8 @@ impl Error {
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later"
             }
+            Self::System { .. } => EXHAUSTION,
+            Self::Spawn { source, .. } if is_exhaustion(source) => EXHAUSTION,
             Self::Descriptor { name, .. } => match *name {
                 "standard input" => "where there is nothing to read, redirect it: </dev/null",
                 "standard output" => "to throw away what is printed, redirect it: >/dev/null",
@@ -87,6 +89,9 @@ impl Error {
         Some(hint.to_owned())
     }
 }
+
+const EXHAUSTION: &str =
+    "'ulimit -a' shows how much of it a process may have; fewer --jobs take less";
 
 const TROUBLE: &str = "the queue is full or its node is in trouble; try again later";
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::text;
@@ -33,6 +34,8 @@ pub enum Status {
     Unavailable = 69,
     /// A bug in hello-mq (`EX_SOFTWARE`).
     Bug = 70,
+    /// The system has no more of what is needed (`EX_OSERR`).
+    System = 71,
     /// Output can't be created (`EX_CANTCREAT`).
     CantCreate = 73,
     /// Output can't be written or input can't be read (`EX_IOERR`).
@@ -51,7 +54,7 @@ pub enum Status {
 
 impl Status {
     /// Every status, and what it means to a user.
-    pub const MEANINGS: [(Self, &'static str); 15] = [
+    pub const MEANINGS: [(Self, &'static str); 16] = [
         (
             Self::Done,
             "done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe",
@@ -76,6 +79,10 @@ impl Status {
             "the broker can't be reached, or was lost and not back in time",
         ),
         (Self::Bug, "a bug in hello-mq"),
+        (
+            Self::System,
+            "the system has no more open files, processes, threads or memory for it",
+        ),
         (
             Self::CantCreate,
             "the directory of --save can't be written to",
@@ -357,6 +364,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// The system has no more of something that is needed.
+    #[error("cannot {what}: {}", reason(source))]
+    System {
+        /// What it is needed for.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+
     /// A command failed, and that is the end (`--on-failure stop`).
     #[error("{0}; this is the end (--on-failure stop)")]
     CommandFailed(String),
@@ -518,10 +534,21 @@ pub fn listed(names: &[String]) -> String {
 }
 
 impl Error {
+    /// The error of a thread that the system does not start.
+    #[must_use]
+    pub fn thread(source: io::Error) -> Self {
+        Self::System {
+            what: "start a thread",
+            source,
+        }
+    }
+
     /// The one place where an error becomes an exit status.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
+            Self::System { .. } => Status::System,
+            Self::Spawn { source, .. } if is_exhaustion(source) => Status::System,
             Self::Usage(_) | Self::Spawn { .. } => Status::Usage,
             Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
             Self::InputFile { .. } => Status::NoInput,
@@ -621,6 +648,15 @@ impl Error {
             _ => &[],
         }
     }
+}
+
+/// Whether the system has no more of something at the moment: open files, processes or memory.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+    )
 }
 
 /// What could not be written to, and why.

@@ -288,7 +288,7 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         .name("input".to_owned())
         .spawn(work)
         .map(drop)
-        .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+        .map_err(Error::thread)
 }
 
 /// The thread that reads is gone without a word.

@@ -15,6 +15,7 @@ use crossbeam_channel::{Sender, unbounded};
 use nix::poll::PollFlags;
 
 use crate::color::Paint;
+use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::{Batch, Message, envelope};
 use crate::ready::{is_ready, wait_for};
@@ -273,10 +274,13 @@ impl Writer {
         self.orders.fetch_add(1, Ordering::Relaxed);
         let _ = self.work.send(work);
         if let Some(thread) = self.idle.take() {
-            // If it can't be started, nobody is there to report, and that is seen.
-            let _ = thread::Builder::new()
+            let reports = thread.reports.clone();
+            let started = thread::Builder::new()
                 .name("write".to_owned())
                 .spawn(move || thread.run());
+            if let Err(error) = started {
+                let _ = reports.send(Err(io::Error::other(Error::thread(error))));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! `--format`: a text with places for parts of a message.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::time::SystemTime;
 
@@ -130,9 +130,18 @@ fn push_bytes(pieces: &mut Vec<Piece>, mut bytes: Vec<u8>) {
 }
 
 impl Template {
-    /// The same for a terminal, where nothing but the body is written as it came.
+    /// The same for standard output: on a terminal nothing but the body is written as it came, unless
+    /// everything is to be `raw`.
     #[must_use]
-    pub fn escaped(self) -> Self {
+    pub fn for_stdout(self, raw: bool) -> Self {
+        if raw || !io::stdout().is_terminal() {
+            self
+        } else {
+            self.escaped()
+        }
+    }
+
+    fn escaped(self) -> Self {
         Self {
             is_escaped: true,
             ..self

@@ -472,3 +472,105 @@ fn each_command_has_the_timeout_for_itself() {
     );
     assert_eq!(Observer::new().drain(&dead), ["a", "b", "c"]);
 }
+
+#[test]
+fn a_message_too_large_for_the_environment_says_what_is_left_out() {
+    let queue = queue("environment");
+    let value = "x".repeat(2690);
+    let headers = (0..23).flat_map(|n| ["-H".to_owned(), format!("h{n}: {value}")]);
+    hello(["send", "-q", &queue, "--type", "t"])
+        .args(headers)
+        .args(["a"])
+        .run();
+    hello(["send", "-q", &queue, "b"]).run();
+    // Arguments and environment may have a quarter of the stack (execve(2)): 256 KiB, of which 160 are
+    // taken, and the message would need 124.
+    let script =
+        "echo \"$(cat) $HELLO_MQ_TYPE ${#HELLO_MQ_HEADERS} $HELLO_MQ_HEADER_H0|$HELLO_MQ_OMITTED\"";
+    let line = format!(
+        "ulimit -s 1024; export A=$(head -c 100000 /dev/zero | tr '\\0' a) B=$(head -c 60000 /dev/zero | tr '\\0' b); \
+         $H receive --drain {queue} -- sh -c '{script}'"
+    );
+    let outcome = shell(&line).run();
+    assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].starts_with("a t 0 xxx") && lines[0].contains("x|HELLO_MQ_HEADERS"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[1], "b  0 |");
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn a_system_that_has_no_more_is_no_mistake_of_the_user() {
+    let queue = queue("exhausted");
+    hello(["send", "-q", &queue, "-c", "60", "x"]).run();
+    let files = Files::new();
+    let log = files.write("log", "");
+    let script = format!("sleep 1; echo done >>{}", log.display());
+    let outcome = shell(&format!(
+        "ulimit -n 40; $H receive --jobs 60 --reply {queue} -- sh -c '{script}' 2>&1 | grep -v reply-to"
+    ))
+    .run();
+    assert_eq!(
+        outcome.stdout,
+        "hello-mq: cannot run 'sh': too many open files\n\
+         hello-mq: hint: 'ulimit -a' shows how much of it a process may have; fewer --jobs take less\n"
+    );
+    // Those that were running finished, and their messages are done.
+    let done = fs::read_to_string(log).unwrap().lines().count();
+    assert!((1..40).contains(&done), "{done}");
+    let left = Observer::new().messages(&queue);
+    assert_eq!(usize::try_from(left).unwrap(), 60 - done);
+    shell(&format!(
+        "ulimit -n 40; $H receive --jobs 60 --reply {queue} -- sleep 1"
+    ))
+    .run()
+    .failed(71, &["too many open files"]);
+}
+
+#[test]
+fn what_a_command_leaves_behind_keeps_no_reply_waiting() {
+    let queue = queue("behind-reply");
+    let replies = queue.clone() + "-replies";
+    hello(["declare", &replies]).run();
+    // In a session of its own, where no signal for the command's processes reaches it.
+    let script = "setsid sleep 8 2>/dev/null & cat; echo \" and $(printf %070000d 0 | wc -c)\"";
+    for end in [&["-c", "1", "--command-timeout", "3s"][..], &[]] {
+        hello(["send", "-q", &queue, "--reply-to", &replies, "hi"]).run();
+        let start = Instant::now();
+        let mut receiver = hello(["receive", "--reply", &queue])
+            .args(end)
+            .args(["--", "sh", "-c", script])
+            .spawn();
+        Observer::new().settles_at(&replies, 1);
+        if end.is_empty() {
+            receiver.signal(Signal::SIGINT);
+        }
+        assert!(receiver.ends_within(Duration::from_secs(5)));
+        let outcome = receiver.end();
+        assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert_eq!(Observer::new().drain(&replies), ["hi and 70000\n"]);
+    }
+    assert_eq!(Observer::new().messages(&queue), 0);
+}
+
+#[test]
+fn a_command_inherits_no_secret() {
+    let queue = queue("secrets");
+    hello(["send", "-q", &queue, "a"]).run();
+    let url = crate::support::url();
+    let script = "echo \"$HELLO_MQ_PASSWORD|$HELLO_MQ_URL|$AMQP_URL|$HELLO_MQ_QUEUE\"";
+    hello(["receive", "--drain", "--", "sh", "-c", script])
+        .env("HELLO_MQ_PASSWORD", "guest")
+        .env("AMQP_URL", "amqps://u:s3cret@other.example/v")
+        .env("HELLO_MQ_QUEUE", &queue)
+        .run()
+        .printed(&format!(
+            "|{}|amqps://u@other.example/v|{queue}\n",
+            url.replace("guest:guest@", "guest@")
+        ));
+}

@@ -243,7 +243,7 @@ impl<'c> Commands<'c> {
                     line.alive_since = self.last_message;
                     account.came(self.last_message);
                     look_at = look_at.map(|_| self.last_message + LULL);
-                    self.take(consumer, delivery)?;
+                    self.take(consumer, delivery);
                     if consumer.is_complete() {
                         // The last one's acknowledgement must not bring another.
                         consumer.stop()?;
@@ -290,7 +290,7 @@ impl<'c> Commands<'c> {
 
     /// Has the command run for a message, unless it runs for it already, or has done so: then the connection
     /// was lost before that could be told to the broker.
-    fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) -> Result<(), Error> {
+    fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) {
         let key = Key::of(&delivery.message);
         if delivery.message.redelivered {
             let mut running = self.running.iter_mut();
@@ -299,19 +299,19 @@ impl<'c> Commands<'c> {
             });
             if let Some((_, running)) = same {
                 running.again = Some(delivery);
-                return Ok(());
+                return;
             }
             if let Some(at) = self.succeeded.iter().position(|known| *known == key) {
                 self.succeeded.remove(at);
                 let bytes = delivery.message.body.len() as u64;
                 consumer.settle(delivery.ticket, Outcome::Acknowledge, bytes);
-                return Ok(());
+                return;
             }
         }
-        self.start(key, delivery)
+        self.start(key, delivery);
     }
 
-    fn start(&mut self, key: Key, delivery: Delivery) -> Result<(), Error> {
+    fn start(&mut self, key: Key, delivery: Delivery) {
         let Delivery {
             ticket,
             message,
@@ -348,8 +348,7 @@ impl<'c> Commands<'c> {
         let unfinished = self.running.len();
         let attempt = 1 + u64::from(failures);
         self.jobs
-            .run(ticket, *message, attempt, captured, unfinished)
-            .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+            .run(ticket, *message, attempt, captured, unfinished);
     }
 
     /// Leaves to the queue what no job has begun.
@@ -378,11 +377,13 @@ impl<'c> Commands<'c> {
         let again = running.again.take();
         let ticket = again.as_ref().map_or(ticket, |again| again.ticket);
         if !consumer.holds(ticket) {
-            return self.finish_lost(&running, status, None);
+            self.finish_lost(&running, status, None);
+            return Ok(());
         }
         // Without an id it may be another one that looks the same.
         if let Some(again) = again.filter(|_| !running.has_id) {
-            return self.finish_lost(&running, status, Some(again));
+            self.finish_lost(&running, status, Some(again));
+            return Ok(());
         }
         let Running { name, key, .. } = &running;
         let key = *key;
@@ -462,7 +463,7 @@ impl<'c> Commands<'c> {
         running: &Running,
         status: io::Result<ExitStatus>,
         again: Option<Delivery>,
-    ) -> Result<(), Error> {
+    ) {
         let Running {
             name,
             key,
@@ -475,16 +476,15 @@ impl<'c> Commands<'c> {
             if self.succeeded.len() > REMEMBERED {
                 self.succeeded.pop_front();
             }
-            return Ok(());
+            return;
         }
         self.context.talk.note(&format!(
             "{name}: the connection was lost before the command had ended; it is delivered again"
         ));
         let failures = failures + u32::from(!is_done);
         self.attempts.remember(*key, failures);
-        match again {
-            Some(again) => self.start(*key, again),
-            None => Ok(()),
+        if let Some(again) = again {
+            self.start(*key, again);
         }
     }
 

@@ -1,20 +1,137 @@
-//! What a command learns of its message: variables of its environment.
+//! The environment of a command: what it learns of its message, and what it inherits.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::process::Command;
+
+use url::Url;
 
 use crate::message::{Message, ShortString, Value, envelope};
+
+/// What the names of hello-mq's variables begin with.
+const PREFIX: &str = "HELLO_MQ_";
+
+/// The variable that names those that are left out.
+const OMITTED: &str = "HELLO_MQ_OMITTED";
+
+/// How many bytes of names it has at most.
+const MOST_OMITTED: usize = 4096;
 
 /// A variable that is longer is left out: the system would not start the command (`MAX_ARG_STRLEN`
 /// of Linux is 128 KiB).
 const LONGEST: usize = 100_000;
 
-/// The variables of a message: where it was sent to, its properties by the names of the envelope,
-/// all headers as JSON, and each header by itself.
-///
-/// A variable can't hold a NUL byte; what would have one is left out, but for the JSON, in which it
-/// is escaped.
-pub fn variables(message: &Message, attempt: u64) -> Vec<(OsString, OsString)> {
+/// The variables of a message that a command has.
+pub struct Variables {
+    /// The name of each, and how much room it takes.
+    there: Vec<(OsString, usize)>,
+    omitted: Vec<OsString>,
+}
+
+impl Variables {
+    /// Gives a command the variables of a message, but for those that none can have.
+    pub fn set(command: &mut Command, message: &Message, attempt: u64) -> Self {
+        let mut variables = Self {
+            there: Vec::new(),
+            omitted: Vec::new(),
+        };
+        for (name, value) in of(message, attempt) {
+            let name = OsString::from(format!("{PREFIX}{name}"));
+            // The end of a variable is a NUL byte.
+            if value.len() > LONGEST || value.contains(&0) {
+                variables.omitted.push(name);
+            } else {
+                command.env(&name, OsStr::from_bytes(&value));
+                variables.there.push((name, value.len()));
+            }
+        }
+        variables.note(command);
+        variables
+    }
+
+    /// Takes the longest away from the command until about half of the room is left. Returns whether
+    /// there were any.
+    pub fn halve(&mut self, command: &mut Command) -> bool {
+        let room = |(name, length): &(OsString, usize)| name.len() + length;
+        self.there.sort_by_key(room);
+        let most = self.there.iter().map(room).sum::<usize>() / 2;
+        let mut kept = 0;
+        let kept = self.there.iter().take_while(|variable| {
+            kept += room(variable);
+            kept <= most
+        });
+        let longest = self.there.split_off(kept.count());
+        let is_shorter = !longest.is_empty();
+        for (name, _) in longest.into_iter().rev() {
+            command.env_remove(&name);
+            self.omitted.push(name);
+        }
+        self.note(command);
+        is_shorter
+    }
+
+    fn note(&self, command: &mut Command) {
+        let mut names = OsString::new();
+        for name in &self.omitted {
+            if names.len() + name.len() > MOST_OMITTED {
+                names.push(" ...");
+                break;
+            }
+            if !names.is_empty() {
+                names.push(" ");
+            }
+            names.push(name);
+        }
+        if !names.is_empty() {
+            command.env(OMITTED, names);
+        }
+    }
+}
+
+/// The variables that are hello-mq's own settings. All others of its prefix tell of a message, and a
+/// command that runs in another one's command must not see that one's.
+const SETTINGS: [&str; 4] = [
+    "HELLO_MQ_URL",
+    "HELLO_MQ_QUEUE",
+    "HELLO_MQ_PROFILE",
+    "HELLO_MQ_CONFIG",
+];
+
+/// The settings that may have a password in them.
+const URLS: [&str; 2] = ["HELLO_MQ_URL", "AMQP_URL"];
+
+/// What a command does not inherit as it is: the variables of another message and secrets go, and a
+/// URL is without its password.
+pub fn changes(
+    inherited: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<(OsString, Option<OsString>)> {
+    let mut changes = Vec::new();
+    for (name, value) in inherited {
+        let Some(text) = name.to_str() else {
+            continue;
+        };
+        if URLS.contains(&text) {
+            let url = value.to_str().and_then(|url| Url::parse(url).ok());
+            let url = url.filter(Url::has_host);
+            if url.as_ref().is_none_or(|url| url.password().is_some()) {
+                // What is no URL may hold anything.
+                changes.push((name, url.and_then(without_password)));
+            }
+        } else if text.starts_with(PREFIX) && !SETTINGS.contains(&text) {
+            changes.push((name, None));
+        }
+    }
+    changes
+}
+
+fn without_password(mut url: Url) -> Option<OsString> {
+    url.set_password(None).ok()?;
+    Some(String::from(url).into())
+}
+
+/// The variables of a message without their prefix: where it was sent to, its properties by the names
+/// of the envelope, all headers as JSON, and each header by itself.
+fn of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
     let p = &message.properties;
     let text = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_bytes().to_vec());
     let number = |number: Option<u64>| number.map(|number| number.to_string().into_bytes());
@@ -63,10 +180,6 @@ pub fn variables(message: &Message, attempt: u64) -> Vec<(OsString, OsString)> {
         }
     }
     variables
-        .into_iter()
-        .filter(|(_, value)| !value.contains(&0) && value.len() < LONGEST)
-        .map(|(name, value)| (format!("HELLO_MQ_{name}").into(), OsString::from_vec(value)))
-        .collect()
 }
 
 /// A header's name as a part of a variable's: capital letters, digits and `_`.
@@ -105,17 +218,27 @@ mod tests {
             },
             ..Message::default()
         };
-        let variables = variables(&message, 2);
-        let get = |name: &str| {
-            let found = variables.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone().into_vec())
+        let mut command = Command::new("true");
+        let mut variables = Variables::set(&mut command, &message, 2);
+        let get = |command: &Command, name: &str| {
+            let name = format!("{PREFIX}{name}");
+            let found = command.get_envs().find(|(key, _)| *key == &*name);
+            found.and_then(|(_, value)| value.map(|value| value.as_bytes().to_vec()))
         };
-        assert_eq!(get("HELLO_MQ_EXCHANGE"), Some(Vec::new()));
-        assert_eq!(get("HELLO_MQ_ROUTING_KEY"), Some(b"k".to_vec()));
-        assert_eq!(get("HELLO_MQ_ATTEMPT"), Some(b"2".to_vec()));
-        assert_eq!(get("HELLO_MQ_APP_ID"), Some(b"p".to_vec()));
-        assert_eq!(get("HELLO_MQ_HEADER_X_SHOP_NO"), Some(b"7 \xff".to_vec()));
-        assert_eq!(get("HELLO_MQ_HEADER_N"), Some(b"1".to_vec()));
+        for (name, value) in [
+            ("EXCHANGE", &b""[..]),
+            ("ROUTING_KEY", b"k"),
+            ("ATTEMPT", b"2"),
+            ("APP_ID", b"p"),
+            ("HEADER_X_SHOP_NO", b"7 \xff"),
+            ("HEADER_N", b"1"),
+            (
+                "OMITTED",
+                b"HELLO_MQ_MESSAGE_ID HELLO_MQ_HEADERS HELLO_MQ_HEADER_ZERO HELLO_MQ_HEADER_LONG",
+            ),
+        ] {
+            assert_eq!(get(&command, name).as_deref(), Some(value), "{name}");
+        }
         for absent in [
             "MESSAGE_ID",
             "HEADER_ZERO",
@@ -123,7 +246,68 @@ mod tests {
             "HEADERS",
             "PRIORITY",
         ] {
-            assert_eq!(get(&format!("HELLO_MQ_{absent}")), None, "{absent}");
+            assert_eq!(get(&command, absent), None, "{absent}");
+        }
+        // The longest go first, and in the end all.
+        assert!(variables.halve(&mut command));
+        assert_eq!(get(&command, "HEADER_X_SHOP_NO"), None);
+        assert!(get(&command, "APP_ID").is_some());
+        while variables.halve(&mut command) {}
+        let left = command.get_envs().filter(|(_, value)| value.is_some());
+        assert_eq!(left.count(), 1);
+        let omitted = String::from_utf8(get(&command, "OMITTED").unwrap()).unwrap();
+        assert_eq!(omitted.split(' ').count(), 11, "{omitted}");
+    }
+
+    #[test]
+    fn the_note_of_what_is_left_out_is_bounded() {
+        let headers = (0..10_000).map(|n| {
+            let name = ShortString::new(format!("header-{n}")).unwrap();
+            (name, Value::LongString(vec![0]))
+        });
+        let message = Message {
+            properties: Properties {
+                headers: Some(headers.collect()),
+                ..Properties::default()
+            },
+            ..Message::default()
+        };
+        let mut command = Command::new("true");
+        Variables::set(&mut command, &message, 1);
+        let omitted = command.get_envs().find(|(name, _)| *name == OMITTED);
+        let omitted = omitted.unwrap().1.unwrap().as_bytes();
+        assert!(omitted.len() < MOST_OMITTED + 10 && omitted.ends_with(b" ..."));
+    }
+
+    #[test]
+    fn no_secret_is_inherited_nor_what_another_message_says() {
+        let rows = [
+            ("HELLO_MQ_PASSWORD", "s3cret", Some(None)),
+            ("HELLO_MQ_HEADER_X", "x", Some(None)),
+            ("HELLO_MQ_QUEUE", "q", None),
+            ("HELLO_MQ_CONFIG", "/c", None),
+            ("HELLO_MQ_PROFILE", "p", None),
+            ("HOME", "/", None),
+            ("HELLO_MQ_URL", "amqp://h:1/v", None),
+            (
+                "HELLO_MQ_URL",
+                "amqp://u:s3cret@h:1/a%2Fb?heartbeat=5",
+                Some(Some("amqp://u@h:1/a%2Fb?heartbeat=5")),
+            ),
+            (
+                "AMQP_URL",
+                "amqps://:s3cret@[::1]/",
+                Some(Some("amqps://[::1]/")),
+            ),
+            ("AMQP_URL", "u:s3cret@h", Some(None)),
+        ];
+        for (name, value, change) in rows {
+            let expected: Vec<(OsString, _)> = change
+                .map(|value: Option<&str>| (name.into(), value.map(OsString::from)))
+                .into_iter()
+                .collect();
+            let inherited = [(name.into(), value.into())];
+            assert_eq!(changes(inherited.into_iter()), expected, "{name}={value}");
         }
     }
 }

@@ -4,23 +4,27 @@
 use std::collections::BTreeMap;
 use std::convert::identity;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::environment::variables;
+use super::environment::{self, Variables};
 use crate::broker::consume::Ticket;
 use crate::error::Error;
 use crate::message::Message;
+use crate::ready::{is_ready, wait_for_any};
 use crate::waker;
 
 /// How long processes that are asked to end have for it.
@@ -90,22 +94,6 @@ fn send(group: i32, signal: Signal) {
     }
 }
 
-/// The variables that are hello-mq's own settings. All others of its prefix tell of a message, and a
-/// command that runs in another one's command must not see that one's.
-const SETTINGS: [&str; 5] = [
-    "HELLO_MQ_URL",
-    "HELLO_MQ_PASSWORD",
-    "HELLO_MQ_QUEUE",
-    "HELLO_MQ_PROFILE",
-    "HELLO_MQ_CONFIG",
-];
-
-fn is_of_message(variable: &OsString) -> bool {
-    variable
-        .to_str()
-        .is_some_and(|name| name.starts_with("HELLO_MQ_") && !SETTINGS.contains(&name))
-}
-
 /// What has become of a message in the meantime.
 #[derive(Debug)]
 pub enum Done {
@@ -123,6 +111,7 @@ pub enum Done {
 struct Task {
     ticket: Ticket,
     command: Command,
+    variables: Variables,
     body: Vec<u8>,
 }
 
@@ -132,8 +121,8 @@ pub struct Jobs {
     most: usize,
     threads: usize,
     command: Vec<OsString>,
-    /// What the environment of this process has that a command must not see.
-    hidden: Vec<OsString>,
+    /// What a command does not inherit, or with another value.
+    changes: Vec<(OsString, Option<OsString>)>,
     sender: Sender<Task>,
     waiting: Receiver<Task>,
     done: waker::Sender<Done>,
@@ -148,10 +137,7 @@ impl Jobs {
             most,
             threads: 0,
             command,
-            hidden: env::vars_os()
-                .map(|(name, _)| name)
-                .filter(is_of_message)
-                .collect(),
+            changes: environment::changes(env::vars_os()),
             sender,
             waiting,
             done,
@@ -160,9 +146,6 @@ impl Jobs {
 
     /// Has the command run for a message as soon as a job is free: now, if no more than `most` are
     /// `unfinished`, this one among them. With `captured`, what it prints is part of what is told.
-    ///
-    /// # Errors
-    /// Those of the system, if it has no more threads.
     pub fn run(
         &mut self,
         ticket: Ticket,
@@ -170,35 +153,37 @@ impl Jobs {
         attempt: u64,
         captured: bool,
         unfinished: usize,
-    ) -> io::Result<()> {
+    ) {
         if self.threads < unfinished.min(self.most) {
             let (waiting, done) = (self.waiting.clone(), self.done.clone());
-            thread::Builder::new().spawn(move || work(&waiting, &done))?;
-            self.threads += 1;
+            match thread::Builder::new().spawn(move || work(&waiting, &done)) {
+                Ok(_) => self.threads += 1,
+                Err(error) => {
+                    let _ = self.done.send(Done::NotStarted(ticket, error));
+                    return;
+                }
+            }
         }
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .process_group(0);
+        let mut words = self.command.iter();
+        let mut command = Command::new(words.next().map_or(OsStr::new(""), OsStr::new));
+        command.args(words).stdin(Stdio::piped()).process_group(0);
         if captured {
             command.stdout(Stdio::piped());
         }
-        for name in &self.hidden {
-            command.env_remove(name);
+        for (name, value) in &self.changes {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
-        command.envs(variables(&message, attempt));
+        let variables = Variables::set(&mut command, &message, attempt);
         let body = message.body;
         let _ = self.sender.send(Task {
             ticket,
             command,
+            variables,
             body,
         });
-        Ok(())
     }
 
     /// Takes back what no job has begun.
@@ -238,7 +223,6 @@ impl Task {
         #[cfg(target_vendor = "apple")]
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = self
-            .command
             .spawn()
             .map_err(|error| Done::NotStarted(ticket, error))?;
         let it = Running {
@@ -247,32 +231,109 @@ impl Task {
         };
         running().insert(ticket, it);
         drop(is_over);
-        let fed = match child.stdin.take() {
-            Some(stdin) => feed(stdin, self.body),
-            None => Ok(()),
-        };
-        Ok(Started { ticket, child, fed })
+        let printed = child.stdout.take().map(Printed::read).transpose();
+        let fed = printed.and_then(|printed| {
+            if let Some(stdin) = child.stdin.take() {
+                feed(stdin, self.body)?;
+            }
+            Ok(printed)
+        });
+        match fed {
+            Ok(printed) => Ok(Started {
+                ticket,
+                child,
+                printed,
+            }),
+            // It may not act on a part of the body.
+            Err(error) => {
+                send(it.group, Signal::SIGKILL);
+                let _ = child.wait();
+                running().remove(&ticket);
+                Err(Done::NotStarted(ticket, error))
+            }
+        }
+    }
+
+    /// Starts the command with as much of what the message says as the system takes.
+    fn spawn(&mut self) -> io::Result<Child> {
+        loop {
+            match self.command.spawn() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ArgumentListTooLong
+                        && self.variables.halve(&mut self.command) => {}
+                child => return child,
+            }
+        }
     }
 }
 
-/// A command that was started, and whether it could be given all of the body.
+/// A command that was started.
 struct Started {
     ticket: Ticket,
     child: Child,
-    fed: io::Result<()>,
+    printed: Option<Printed>,
 }
 
 impl Started {
     /// Waits for the command's end.
     fn finish(mut self) -> Done {
-        let mut printed = Vec::new();
-        let read = match self.child.stdout.take() {
-            Some(stdout) => stdout.take(LONGEST).read_to_end(&mut printed),
-            None => Ok(0),
-        };
         let status = self.child.wait();
         running().remove(&self.ticket);
-        Done::Ended(self.ticket, self.fed.and(read).and(status), printed)
+        match self.printed.map(Printed::finish).transpose() {
+            Ok(printed) => Done::Ended(self.ticket, status, printed.unwrap_or_default()),
+            Err(error) => Done::Ended(self.ticket, Err(error), Vec::new()),
+        }
+    }
+}
+
+/// What a command prints until it ends. What it leaves behind in the background may keep its standard
+/// output open for as long as it likes.
+struct Printed {
+    thread: JoinHandle<io::Result<Vec<u8>>>,
+    end: UnixStream,
+}
+
+impl Printed {
+    /// Begins to read, in a thread.
+    fn read(stdout: ChildStdout) -> io::Result<Self> {
+        let (end, ended) = UnixStream::pair()?;
+        fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let thread = thread::Builder::new().spawn(move || read_until(&ended, stdout))?;
+        Ok(Self { thread, end })
+    }
+
+    /// Returns it, now that the command has ended.
+    fn finish(self) -> io::Result<Vec<u8>> {
+        // The thread may have come to the pipe's end, and be gone.
+        let _ = (&self.end).write(&[0]);
+        let died = |_| {
+            Err(io::Error::other(
+                "the thread that reads what it prints died",
+            ))
+        };
+        self.thread.join().unwrap_or_else(died)
+    }
+}
+
+/// Reads a pipe up to its end, or up to what was written into it by the time that it `ended`.
+fn read_until(ended: &UnixStream, pipe: ChildStdout) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    let mut pipe = pipe.take(LONGEST);
+    loop {
+        // What is written before the end is in the pipe when the end is seen, not the other way round.
+        let has_ended = is_ready(ended.as_fd(), PollFlags::POLLIN);
+        match pipe.read_to_end(&mut read) {
+            Ok(_) => return Ok(read),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) if has_ended => return Ok(read),
+            Err(_) => {
+                let either = [pipe.get_ref().as_fd(), ended.as_fd()];
+                wait_for_any(
+                    &mut either.map(|file| PollFd::new(file, PollFlags::POLLIN)),
+                    None,
+                );
+            }
+        }
     }
 }
 

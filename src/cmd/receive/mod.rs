@@ -12,7 +12,7 @@ mod peek;
 mod print;
 mod reply;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -259,9 +259,7 @@ fn command(
     let mut progress = Progress::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
     if arguments.reply {
-        commands
-            .reply()
-            .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
+        commands.reply().map_err(Error::thread)?;
     }
     let connector = context.connector("receive -- COMMAND", None);
     account.open();
@@ -281,11 +279,9 @@ fn command(
 /// What each message is to look like.
 fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
     if let Some(template) = &arguments.format {
-        let is_shown = arguments.save.is_none() && io::stdout().is_terminal();
-        return Ok(Form::Template(if is_shown && !arguments.raw {
-            template.clone().escaped()
-        } else {
-            template.clone()
+        return Ok(Form::Template(match &arguments.save {
+            Some(_) => template.clone(),
+            None => template.clone().for_stdout(arguments.raw),
         }));
     }
     let ending = match &arguments.delimiter {
@@ -313,18 +309,21 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
 
 /// What writes messages as the user wants them.
 fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
-    let bug = |error: io::Error| Error::Bug(format!("cannot write in a thread: {error}"));
+    let system = |source| Error::System {
+        what: "begin to write",
+        source,
+    };
     let form = form(arguments, context.paint)?;
     let is_quiet = context.talk.is_quiet();
     output::watch(
-        io::stdout().as_fd().try_clone_to_owned().map_err(bug)?,
+        io::stdout().as_fd().try_clone_to_owned().map_err(system)?,
         context.interrupt.clone(),
     )
-    .map_err(bug)?;
+    .map_err(system)?;
     let Some(path) = &arguments.save else {
-        return Writer::stream(form, is_quiet).map_err(bug);
+        return Writer::stream(form, is_quiet).map_err(system);
     };
-    let stdout = Stdout::open().map_err(bug)?;
+    let stdout = Stdout::open().map_err(system)?;
     let directory = Directory::open(path, form, stdout, is_quiet);
     let directory = directory.map_err(|source| Error::Directory {
         path: path.clone(),
@@ -350,8 +349,7 @@ fn forward(target: &Target, context: &Context) -> Result<Forward, Error> {
         )));
     }
     let connector = context.connector("receive --forward-to", None);
-    Forward::spawn(target.clone(), settings, connector, context.talk.clone())
-        .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))
+    Forward::spawn(target.clone(), settings, connector, context.talk.clone()).map_err(Error::thread)
 }
 
 fn has_come(moment: Option<Instant>) -> bool {

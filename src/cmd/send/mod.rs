@@ -131,14 +131,17 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, 
     };
     let end = b"\n".to_vec();
     let form = match (&arguments.format, arguments.output) {
-        (Some(template), _) => output::Form::Template(template.clone()),
+        (Some(template), _) => output::Form::Template(template.clone().for_stdout(arguments.raw)),
         (None, Some(OutputForm::Body)) => output::Form::Body(end),
         (None, Some(OutputForm::Json)) => output::Form::Json(end),
         (None, Some(OutputForm::Text) | None) => output::Form::Text(context.paint),
     };
     Replies::new(timeout, form)
         .map(Some)
-        .map_err(|error| Error::Bug(format!("cannot open standard output: {error}")))
+        .map_err(|source| Error::System {
+            what: "write to standard output",
+            source,
+        })
 }
 
 fn form(arguments: &cli::Send) -> Form {
