@@ -704,7 +704,7 @@ pub fn is_ack_timeout(said: &str) -> bool {
 }
 
 /// Whether the broker refused a queue because it is neither durable nor exclusive, which RabbitMQ
-/// 4.3 no longer permits and 4.0 to 4.2 can be told not to
+/// from 4.0 on can be told not to permit, and 4.3.0 does not by default
 /// (<https://www.rabbitmq.com/docs/deprecated-features-list>).
 #[must_use]
 pub fn is_transient_refusal(said: &str) -> bool {
