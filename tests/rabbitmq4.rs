@@ -180,6 +180,11 @@ fn a_mismatch_is_explained_as_on_older_brokers() {
 }
 
 #[test]
+fn what_means_the_same_is_no_difference() {
+    support::what_means_the_same_is_no_difference();
+}
+
+#[test]
 fn comparing_makes_nothing() {
     support::comparing_makes_nothing();
 }

@@ -33,7 +33,7 @@ pub struct Receive {
     )]
     pub idle_timeout: Option<Span>,
 
-    /// Stop when the queue is empty
+    /// Stop when the queue is empty, or at what is the end of a stream when it begins
     #[arg(long, help_heading = "Ending")]
     pub drain: bool,
 
@@ -194,7 +194,7 @@ pub struct Receive {
     pub priority: Option<i32>,
 
     /// Where to begin in a stream: first, last, next, an offset, or a time like
-    /// 2025-12-31T23:59:59Z [default: next]
+    /// 2025-12-31T23:59:59Z [default: next, or first with --drain]
     #[arg(
         long,
         value_name = "OFFSET",

@@ -3,7 +3,7 @@
 
 use super::argument::{integer, render};
 use super::queue::{Overflow, QueueType};
-use super::units::Milliseconds;
+use super::units::{Age, Milliseconds};
 use crate::message::Value;
 
 use QueueType::{Classic, Quorum, Stream};
@@ -21,6 +21,8 @@ pub enum Unit {
     Milliseconds(i64),
     /// Bytes.
     Bytes,
+    /// The age of a stream's messages, as a text.
+    Age,
     /// True or false.
     Flag,
 }
@@ -69,6 +71,10 @@ impl Known {
             }
             Unit::Bytes if in_range(0, i64::MAX) => None,
             Unit::Bytes => Some("must be a whole number of bytes from 0 on".to_owned()),
+            Unit::Age => match value {
+                Value::LongString(text) => String::from_utf8_lossy(text).parse::<Age>().err(),
+                _ => Some("must be a text".to_owned()),
+            },
             Unit::Flag if matches!(value, Value::Bool(_)) => None,
             Unit::Flag => Some("must be true or false".to_owned()),
         }
@@ -77,12 +83,31 @@ impl Known {
     /// The value that is shown so.
     pub fn read(&self, shown: &str) -> Option<Value> {
         Some(match self.unit {
-            Unit::Text | Unit::Word(_) => Value::LongString(shown.into()),
+            // A number without a unit can't be typed.
+            Unit::Age if shown.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Value::LongString(Age::shown(shown)?.to_string().into_bytes())
+            }
+            Unit::Text | Unit::Word(_) | Unit::Age => Value::LongString(shown.into()),
             Unit::Number(..) | Unit::Milliseconds(_) | Unit::Bytes => {
                 Value::Long(shown.parse().ok()?)
             }
             Unit::Flag => Value::Bool(shown.parse().ok()?),
         })
+    }
+
+    /// Whether two values mean the same, `None` being none.
+    #[must_use]
+    pub fn is_same(&self, one: Option<&Value>, other: Option<&Value>) -> bool {
+        let age = |value: Option<&Value>| match value {
+            Some(Value::LongString(text)) => Age::shown(std::str::from_utf8(text).ok()?),
+            _ => None,
+        };
+        let is_on = |value| value == Some(&Value::Bool(true));
+        match self.unit {
+            Unit::Age => age(one).is_some() && age(one) == age(other),
+            Unit::Flag => is_on(one) == is_on(other),
+            _ => false,
+        }
     }
 
     /// A value of it as the option takes it.
@@ -191,7 +216,7 @@ pub const KNOWN: &[Known] = &[
         &[Quorum],
     ),
     known("x-max-in-memory-bytes", None, Unit::Bytes, &[Quorum]),
-    known("x-max-age", None, Unit::Text, &[Stream]),
+    known("x-max-age", None, Unit::Age, &[Stream]),
     known(
         "x-stream-max-segment-size-bytes",
         None,

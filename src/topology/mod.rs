@@ -177,8 +177,8 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// The differences between two sets of properties. Numbers are the same whatever their type, as
-    /// they are for RabbitMQ.
+    /// The differences between two sets of properties. What means the same is the same: a number
+    /// whatever its type, an age in one unit or another.
     #[must_use]
     pub fn between(wanted: &Properties, existing: &Properties) -> Vec<Self> {
         let mut names: Vec<_> = wanted.keys().chain(existing.keys()).collect();
@@ -188,7 +188,7 @@ impl Difference {
             .into_iter()
             .filter_map(|name| {
                 let (wanted, existing) = (wanted.get(name), existing.get(name));
-                (!is_same(wanted, existing)).then(|| Self {
+                (!is_same(name, wanted, existing)).then(|| Self {
                     property: name.clone(),
                     wanted: wanted.cloned(),
                     existing: existing.cloned(),
@@ -246,8 +246,11 @@ pub(crate) fn is_taken_by(argument: &str, kind: QueueType) -> bool {
     Known::find(argument).is_none_or(|known| known.types.contains(&kind))
 }
 
-/// Whether two values are the same for RabbitMQ, `None` being none.
-pub(crate) fn is_same(one: Option<&Value>, other: Option<&Value>) -> bool {
+/// Whether two values of a property mean the same for RabbitMQ, `None` being none.
+pub(crate) fn is_same(property: &str, one: Option<&Value>, other: Option<&Value>) -> bool {
+    if Known::find(property).is_some_and(|known| known.is_same(one, other)) {
+        return true;
+    }
     match (one, other) {
         (Some(one), Some(other)) => {
             let numbers = (argument::integer(one), argument::integer(other));

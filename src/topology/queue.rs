@@ -356,7 +356,7 @@ pub(super) fn typed(option: &str, name: &str, value: &Value) -> String {
         value => super::argument::json(value),
     };
     let argument = match format!("{name}={plain}").parse::<Argument>() {
-        Ok(argument) if super::is_same(Some(&argument.value), Some(value)) => {
+        Ok(argument) if super::is_same(name, Some(&argument.value), Some(value)) => {
             format!("{name}={plain}")
         }
         _ => format!("{name}:={}", super::argument::json(value)),

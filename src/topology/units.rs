@@ -52,6 +52,59 @@ impl<'de> Deserialize<'de> for Milliseconds {
     }
 }
 
+/// The age at which a stream drops messages, as RabbitMQ takes it: a whole number and a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    milliseconds: u128,
+}
+
+impl Age {
+    /// The units, the largest first: RabbitMQ's years and months are of 365 and 30 days.
+    const UNITS: [(char, u128); 6] = [
+        ('Y', 365 * 86_400_000),
+        ('M', 30 * 86_400_000),
+        ('D', 86_400_000),
+        ('h', 3_600_000),
+        ('m', 60_000),
+        ('s', 1000),
+    ];
+
+    /// Reads what RabbitMQ shows of an age: as it was typed, or from 4.3 on in milliseconds.
+    #[must_use]
+    pub fn shown(text: &str) -> Option<Self> {
+        text.parse()
+            .or_else(|_| text.parse().map(|milliseconds| Self { milliseconds }))
+            .ok()
+    }
+}
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let milliseconds = Self::UNITS.iter().find_map(|(unit, length)| {
+            let number: u64 = text.strip_suffix(*unit)?.parse().ok()?;
+            (number > 0).then(|| u128::from(number) * length)
+        });
+        match milliseconds {
+            Some(milliseconds) => Ok(Self { milliseconds }),
+            None => Err("must be a whole number from 1 on and one of Y, M, D, h, m, s".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fitting = Self::UNITS
+            .iter()
+            .find(|(_, length)| self.milliseconds % length == 0);
+        match fitting {
+            Some((unit, length)) => write!(f, "{}{unit}", self.milliseconds / length),
+            None => write!(f, "{}", self.milliseconds),
+        }
+    }
+}
+
 /// A size in bytes, written as a number or with a unit: `64KiB` is 65536, `10MB` ten million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(u64);
@@ -142,6 +195,21 @@ mod tests {
         assert_eq!("1m30s".parse(), Ok(Milliseconds(90_000)));
         assert!("500us".parse::<Milliseconds>().is_err());
         assert!("-5s".parse::<Milliseconds>().is_err());
+        for (shown, age) in [
+            ("3600000", "1h"),
+            ("60m", "1h"),
+            ("90000", "90s"),
+            ("31536000000", "1Y"),
+            ("2592000000", "1M"),
+            ("7D", "7D"),
+            ("1", "1"),
+        ] {
+            let age = Some(age.to_owned());
+            assert_eq!(Age::shown(shown).map(|age| age.to_string()), age, "{shown}");
+        }
+        for text in ["", "h", "0s", "-1h", "+1h ", "1d", "1h30m", "3600000"] {
+            assert!(text.parse::<Age>().is_err(), "{text}");
+        }
         for milliseconds in [0, 1, 999, 86_400_000, 90_061_001, 4_294_967_295] {
             let shown = Milliseconds(milliseconds).to_string();
             assert_eq!(shown.parse(), Ok(Milliseconds(milliseconds)), "{shown}");

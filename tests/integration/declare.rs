@@ -479,6 +479,11 @@ fn what_the_broker_cuts_off_is_found_or_said_to_be_missing() {
 }
 
 #[test]
+fn what_means_the_same_is_no_difference() {
+    crate::support::what_means_the_same_is_no_difference();
+}
+
+#[test]
 fn comparing_makes_nothing() {
     crate::support::comparing_makes_nothing();
 }

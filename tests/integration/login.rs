@@ -721,7 +721,10 @@ fn each_command_says_what_it_would_do() {
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {
         let line =
             format!("\nbasic.consume 'q' no_ack=false exclusive=false x-stream-offset={offset}\n");
-        assert!(explained(&["receive", "q", "--stream-offset", offset]).contains(&line));
+        for more in [&[][..], &["--drain"]] {
+            let words = [&["receive", "q", "--stream-offset", offset], more].concat();
+            assert!(explained(&words).contains(&line), "{words:?}");
+        }
     }
     assert_eq!(
         explained(&["delete", "q", "--if-empty"]),

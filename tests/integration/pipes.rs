@@ -808,9 +808,6 @@ fn a_stream_is_read_from_any_point_and_keeps_its_messages() {
     };
     read("first", "20").printed(&lines);
     read("17", "3").printed("17\n18\n19\n");
-    hello(["receive", "--stream-offset", "first", "--drain", &queue])
-        .run()
-        .failed(64, &["cannot be used with"]);
     hello(["receive", "--stream-offset", "whenever", &queue])
         .run()
         .failed(64, &["write first, last, next, a number"]);

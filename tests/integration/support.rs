@@ -513,6 +513,54 @@ pub fn comparing_makes_nothing() {
         .failed(67, &["NOT_FOUND - no exchange"]);
 }
 
+/// Declares and compares with what means the same in other words.
+pub fn what_means_the_same_is_no_difference() {
+    let name = queue("same");
+    let declare = |options: &str| {
+        let words = options.split(' ').map(str::to_owned);
+        let start = ["declare", &name].map(str::to_owned);
+        hello(start.into_iter().chain(words)).run()
+    };
+    let stream = "--type stream --argument x-max-age";
+    assert_eq!(declare(&format!("{stream}=1h")).status(), 0);
+    for age in ["1h", "60m", "3600s"] {
+        for check in ["", " --check"] {
+            let outcome = declare(&format!("{stream}={age}{check}"));
+            assert_eq!(outcome.status(), 0, "{age}{check}: {outcome:?}");
+        }
+    }
+    // What differs is told in words that can be typed.
+    for (options, line) in [
+        ("=2h", "--argument x-max-age: wanted 2h, existing 1h\n"),
+        (
+            "=60m --max-length-bytes 5MB",
+            "--max-length-bytes: wanted 5000000, existing none\n",
+        ),
+    ] {
+        declare(&format!("{stream}{options}")).failed(
+            76,
+            &[
+                line,
+                &format!("declared by: hello-mq declare {name} --argument x-max-age=1h --type"),
+            ],
+        );
+    }
+    let name = queue("same");
+    hello([
+        "declare",
+        &name,
+        "--argument",
+        "x-single-active-consumer=false",
+        "--durable",
+    ])
+    .run();
+    hello(["declare", &name, "--durable"])
+        .run()
+        .printed(&format!(
+            " [x] Queue '{name}' exists (0 messages, 0 consumers)\n"
+        ));
+}
+
 /// Nodes that a test may kill.
 pub struct Node {
     shell: Child,

@@ -91,7 +91,7 @@ fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Value> {
             // It is of the type that was sent.
             Some(Value::Bool(_)) => shown.parse().ok().map(Value::Bool),
             Some(Value::Double(_) | Value::Float(_)) => shown.parse().ok().map(Value::Double),
-            Some(Value::LongString(_)) => Some(Value::LongString(shown.into())),
+            Some(Value::LongString(_)) => text(property, shown),
             Some(sent) if topology::integer(sent).is_some() => shown.parse().ok().map(Value::Long),
             // Nothing to go by was sent.
             Some(Value::Void) | None => topology::read(property, shown),
@@ -101,13 +101,21 @@ fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Value> {
     let (shown, kind) = shown.rsplit_once(" of type ")?;
     let shown = unquoted(shown)?;
     match unquoted(kind)? {
-        "longstr" => Some(Value::LongString(shown.into())),
+        "longstr" => text(property, shown),
         "bool" => shown.parse().ok().map(Value::Bool),
         "byte" | "unsignedbyte" | "short" | "unsignedshort" | "signedint" | "unsignedint"
         | "long" => shown.parse().ok().map(Value::Long),
         "double" | "float" => shown.parse().ok().map(Value::Double),
         "void" => Some(Value::Void),
         _ => None,
+    }
+}
+
+/// A text as the broker shows it, in the form in which it can be declared.
+fn text(property: &str, shown: &str) -> Option<Value> {
+    match topology::read(property, shown) {
+        read @ Some(Value::LongString(_)) => read,
+        _ => Some(Value::LongString(shown.into())),
     }
 }
 

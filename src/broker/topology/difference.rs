@@ -183,7 +183,7 @@ impl Found {
     /// Takes out what a queue of the existing type can't have, which the broker does not compare.
     fn forget_what_its_type_lacks(&mut self, wanted: &Properties) {
         let kind = self.existing.get("x-queue-type");
-        if is_same(kind, wanted.get("x-queue-type")) {
+        if is_same("x-queue-type", kind, wanted.get("x-queue-type")) {
             return;
         }
         let kind = kind.map_or(Some(crate::topology::QueueType::Classic), |kind| {

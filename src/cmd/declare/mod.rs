@@ -13,6 +13,9 @@ use crate::topology::{Binding, Destination, Difference, Entity, Exchange, Queue}
 use crate::values::QueueName;
 use report::{Outcome, Report, State};
 
+/// What is said of something that a check finds to be different: the broker was not asked to declare it.
+const NOT_AS_WANTED: &str = "not as wanted";
+
 /// Declares what is asked for, and prints what became of each.
 ///
 /// # Errors
@@ -147,7 +150,13 @@ impl Work {
                     code: 406, said, ..
                 }),
                 Some(name),
-            ) if is_mismatch(&said) => Err(self.different_queue(name, queue, said)?),
+            ) if is_mismatch(&said) => {
+                match difference::of_queue(&mut self.session, name, queue)? {
+                    // The broker tells apart what means the same.
+                    Comparison::Same => self.existing_queue(name),
+                    found => Err(self.different_queue(queue, said, found)),
+                }
+            }
             (declared, _) => {
                 let (name, counts) = declared?;
                 self.new_queue = Some(name.clone());
@@ -164,17 +173,20 @@ impl Work {
         let Some(name) = &queue.name else {
             return Err(Error::Usage("--check: which queue? Name it".to_owned()).into());
         };
-        let counts = topology::look_up(&mut self.session, name)?;
+        let existing = self.existing_queue(name)?;
         if self.compare {
-            let said = "not as wanted".to_owned();
-            match difference::of_queue(&mut self.session, name, queue)? {
-                Comparison::Different(_) => return Err(self.different_queue(name, queue, said)?),
-                Comparison::Missing | Comparison::Same => {}
+            let found = difference::of_queue(&mut self.session, name, queue)?;
+            if matches!(found, Comparison::Different(_)) {
+                return Err(self.different_queue(queue, NOT_AS_WANTED.to_owned(), found));
             }
         }
+        Ok(existing)
+    }
+
+    fn existing_queue(&mut self, name: &QueueName) -> Result<Outcome, Failure> {
         Ok(Outcome {
             name: Some(name.clone()),
-            counts: Some(counts),
+            counts: Some(topology::look_up(&mut self.session, name)?),
             ..Outcome::of(State::Exists)
         })
     }
@@ -188,7 +200,10 @@ impl Work {
         match topology::declare_exchange(&mut self.session, exchange) {
             Err(Error::Refused {
                 code: 406, said, ..
-            }) if is_mismatch(&said) => Err(self.different_exchange(exchange, said)?),
+            }) if is_mismatch(&said) => {
+                let found = difference::of_exchange(&mut self.session, exchange)?;
+                Err(self.different_exchange(exchange, said, found))
+            }
             declared => {
                 declared?;
                 Ok(Outcome::of(State::made(was_there)))
@@ -199,36 +214,28 @@ impl Work {
     fn check_exchange(&mut self, exchange: &Exchange) -> Result<Outcome, Failure> {
         topology::look_up_exchange(&mut self.session, &exchange.name)?;
         if self.compare {
-            let said = "not as wanted".to_owned();
-            match difference::of_exchange(&mut self.session, exchange)? {
-                Comparison::Different(_) => return Err(self.different_exchange(exchange, said)?),
-                Comparison::Missing | Comparison::Same => {}
+            let found = difference::of_exchange(&mut self.session, exchange)?;
+            if matches!(found, Comparison::Different(_)) {
+                return Err(self.different_exchange(exchange, NOT_AS_WANTED.to_owned(), found));
             }
         }
         Ok(Outcome::of(State::Exists))
     }
 
     /// Explains why a queue could not be declared.
-    fn different_queue(
-        &mut self,
-        name: &QueueName,
-        queue: &Queue,
-        said: String,
-    ) -> Result<Failure, Error> {
-        let comparison = difference::of_queue(&mut self.session, name, queue)?;
+    fn different_queue(&self, queue: &Queue, said: String, found: Comparison) -> Failure {
         let entity = Entity::Queue(queue.clone());
-        Ok(self.different(&entity, said, comparison, |existing| {
+        self.different(&entity, said, found, |existing| {
             queue.with(existing).command()
-        }))
+        })
     }
 
     /// Explains why an exchange could not be declared.
-    fn different_exchange(&mut self, exchange: &Exchange, said: String) -> Result<Failure, Error> {
-        let comparison = difference::of_exchange(&mut self.session, exchange)?;
+    fn different_exchange(&self, exchange: &Exchange, said: String, found: Comparison) -> Failure {
         let entity = Entity::Exchange(exchange.clone());
-        Ok(self.different(&entity, said, comparison, |existing| {
+        self.different(&entity, said, found, |existing| {
             exchange.with(existing).command()
-        }))
+        })
     }
 
     fn different(
