@@ -242,3 +242,8 @@ fn who_may_only_write_sends_to_a_queue_that_is_there() {
         .run()
         .printed(" [x] Sent 'x'\n");
 }
+
+#[test]
+fn what_a_type_does_not_have_is_told() {
+    support::what_a_type_does_not_have_is_told();
+}

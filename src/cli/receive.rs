@@ -179,7 +179,7 @@ pub struct Receive {
     )]
     pub routing_key: Vec<Name>,
 
-    /// Fail if the queue has another consumer, and let none come
+    /// Fail if the queue has another consumer, and let none come; for a classic queue
     #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub exclusive: bool,
 

@@ -138,7 +138,8 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
     let is_delete = operation.starts_with("delete");
     let hint = match code {
         403 if is_exclusive_use(said) => {
-            "another consumer has the queue for itself; wait until it ends, or use another queue"
+            "another consumer has the queue for itself (wait until it ends, or use another queue), or it \
+             is one for a single active consumer, which lets in nobody with --exclusive"
         }
         403 if said.contains("reserved prefix") || said.contains("system exchange") => {
             "names that begin with 'amq.' are the broker's own; use another"
@@ -154,8 +155,11 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
             "'rabbitmqctl list_exchanges' shows the exchanges that exist"
         }
         404 => {
-            "'hello-mq declare QUEUE' makes a queue; 'rabbitmqctl list_queues' shows those that \
-             exist"
+            "'hello-mq declare QUEUE' makes a queue, and with --type stream a stream; 'rabbitmqctl \
+             list_queues' shows those that exist"
+        }
+        405 if said.contains("single active consumer") => {
+            "it can't be looked into, only received from; 'hello-mq declare --check' counts its messages"
         }
         405 => {
             "another connection has the queue for itself; wait until it ends, or use another queue"
@@ -166,6 +170,13 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
         406 if is_delete && said.ends_with("in use") => {
             "without --if-unused it is deleted nevertheless"
         }
+        406 if said.contains("invalid arg 'x-stream-offset'") => "--stream-offset is for a stream",
+        406 if said.contains("invalid arg 'x-priority'") => {
+            "--priority is not for a stream, of which every consumer gets every message"
+        }
+        406 if said.contains("consumer prefetch count is not set for") => {
+            "--auto-ack is not for a stream, from which nothing is taken anyway"
+        }
         406 if said.contains("of queue type rabbit_classic_queue") => {
             "a classic queue does not take it; another type may (--type quorum, or stream)"
         }
@@ -173,6 +184,10 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
         540 if operation.starts_with("purge") => {
             "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
              'hello-mq declare' make it anew"
+        }
+        540 if operation.starts_with("look at") => {
+            "a stream is read without taking anything from it: 'hello-mq receive --stream-offset first \
+             --drain'"
         }
         540 if is_delete => {
             "'hello-mq declare --check' shows whether it has messages or consumers; without \

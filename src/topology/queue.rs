@@ -223,6 +223,12 @@ impl Queue {
         }
     }
 
+    /// The type that is asked for.
+    #[must_use]
+    pub fn kind(&self) -> Option<QueueType> {
+        self.arguments.get("x-queue-type").and_then(QueueType::of)
+    }
+
     /// What the broker compares when a queue is declared that exists.
     #[must_use]
     pub fn properties(&self) -> Properties {
@@ -298,7 +304,7 @@ impl Queue {
         } else {
             words.push(text::shell(name));
         }
-        let kind = self.arguments.get("x-queue-type").and_then(QueueType::of);
+        let kind = self.kind();
         if self.durable && !matches!(kind, Some(QueueType::Quorum | QueueType::Stream)) {
             words.push("--durable".to_owned());
         }

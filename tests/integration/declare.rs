@@ -525,3 +525,59 @@ fn a_name_is_shown_so_that_it_can_not_move_the_cursor() {
     let shown = hello(["declare", &name]).run().stdout;
     assert!(shown.contains("\\x1b[2J\\'é'"), "{shown:?}");
 }
+
+#[test]
+fn a_check_tells_no_more_than_it_knows() {
+    let name = queue("known");
+    hello(["declare", "--type", "quorum", &name]).run();
+    let check = |more: &[&str]| {
+        let outcome = hello(["declare", "--check", "-o", "json"]).args(more).run();
+        assert_eq!(outcome.status(), 0, "{outcome:?}");
+        outcome.stdout
+    };
+    let counts = "\"state\":\"exists\",\"messages\":0,\"consumers\":0";
+    assert_eq!(
+        check(&[&name]),
+        format!("{{\"kind\":\"queue\",\"name\":\"{name}\",{counts}}}\n")
+    );
+    assert_eq!(
+        check(&[&name, "--type", "quorum"]),
+        format!(
+            "{{\"kind\":\"queue\",\"name\":\"{name}\",{counts},\"durable\":true,\"auto_delete\":false,\
+             \"arguments\":{{\"x-queue-type\":\"quorum\"}}}}\n"
+        )
+    );
+    assert_eq!(
+        check(&["-e", "amq.topic"]),
+        "{\"kind\":\"exchange\",\"name\":\"amq.topic\",\"state\":\"exists\"}\n"
+    );
+}
+
+#[test]
+fn a_virtual_hosts_default_queue_type_is_for_durable_queues() {
+    let (host, plain, durable) = (queue("host"), queue("plain"), queue("durable"));
+    for line in [
+        format!("rabbitmqctl -q add_vhost --default-queue-type quorum {host}"),
+        format!("rabbitmqctl -q set_permissions -p {host} guest .* .* .*"),
+    ] {
+        broker_tool(&line);
+    }
+    hello(["send", "--vhost", &host, "-q", &plain, "a"]).run();
+    for _ in 0..2 {
+        hello(["declare", "--vhost", &host, "--durable", &durable])
+            .run()
+            .printed(&format!(
+                " [x] Declared '{durable}' (0 messages, 0 consumers)\n"
+            ));
+    }
+    let listed = broker_tool(&format!(
+        "rabbitmqctl -q list_queues -p {host} name type durable"
+    ));
+    for line in [
+        format!("{plain}\tclassic\tfalse"),
+        format!("{durable}\tquorum\ttrue"),
+    ] {
+        assert!(listed.lines().any(|listed| listed == line), "{listed}");
+    }
+    broker_tool(&format!("rabbitmqctl -q delete_vhost {host}"));
+}

@@ -696,7 +696,8 @@ fn each_command_says_what_it_would_do() {
             "3"
         ]),
         format!(
-            "{declare}basic.qos prefetch_count=5\nbasic.consume 'q' no_ack=false exclusive=true \
+            "{declare}queue.declare 'q' with arguments that make nothing, to learn its type\n\
+             basic.qos prefetch_count=5\nbasic.consume 'q' no_ack=false exclusive=true \
              x-priority=3\nbasic.ack of what is written\nbasic.cancel\n"
         )
     );

@@ -411,3 +411,8 @@ fn a_body_over_the_brokers_limit_is_refused_in_its_words() {
         outcome.stderr
     );
 }
+
+#[test]
+fn what_a_type_does_not_have_is_told() {
+    crate::support::what_a_type_does_not_have_is_told();
+}

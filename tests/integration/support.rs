@@ -561,6 +561,84 @@ pub fn what_means_the_same_is_no_difference() {
         ));
 }
 
+/// Asks for what a queue's type does not have.
+pub fn what_a_type_does_not_have_is_told() {
+    let [quorum, single, stream] = ["quorum", "single", "stream"].map(queue);
+    hello(["declare", "--type", "quorum", &quorum]).run();
+    hello(["declare", "--type", "stream", &stream]).run();
+    hello(["declare", "--type", "quorum", "--single-active-consumer"])
+        .args([&single])
+        .run();
+    // Whatever else the broker names first.
+    for name in [&quorum, &single, &stream] {
+        let outcome = hello(["receive", "--exclusive", name]).run();
+        outcome.failed(
+            64,
+            &[
+                &format!("--exclusive: '{name}' is no classic queue"),
+                "declared with --single-active-consumer",
+            ],
+        );
+    }
+    let classic = queue("classic");
+    hello(["declare", "--durable", &classic]).run();
+    hello(["receive", "--exclusive", "--timeout", "100ms", &classic])
+        .run()
+        .printed(" [*] Waiting for messages. To exit press CTRL+C\n");
+
+    for (words, queue, said, hint) in [
+        (
+            "--peek",
+            &single,
+            "single active consumer",
+            "it can't be looked into, only received from",
+        ),
+        (
+            "--peek",
+            &stream,
+            "basic.get not supported",
+            "a stream is read without taking anything from it",
+        ),
+        (
+            "--stream-offset first",
+            &classic,
+            "invalid arg 'x-stream-offset'",
+            "--stream-offset is for a stream",
+        ),
+        (
+            "--stream-offset first",
+            &quorum,
+            "invalid arg 'x-stream-offset'",
+            "--stream-offset is for a stream",
+        ),
+        (
+            "--auto-ack",
+            &stream,
+            "prefetch count is not set",
+            "--auto-ack is not for a stream",
+        ),
+        (
+            "--priority 1",
+            &stream,
+            "invalid arg 'x-priority'",
+            "--priority is not for a stream",
+        ),
+    ] {
+        let outcome = hello(["receive", queue]).args(words.split(' ')).run();
+        outcome.failed(76, &[said, &format!("\nhello-mq: hint: {hint}")]);
+        assert!(!outcome.stderr.contains("connection has the queue"));
+    }
+
+    // Nothing is made of what is no stream.
+    let missing = queue("missing");
+    hello(["receive", "--stream-offset", "first", &missing])
+        .run()
+        .failed(67, &["NOT_FOUND - no queue", "with --type stream a stream"]);
+    hello(["declare", "--check", &missing])
+        .run()
+        .failed(67, &["NOT_FOUND - no queue"]);
+}
+
 /// Nodes that a test may kill.
 pub struct Node {
     shell: Child,

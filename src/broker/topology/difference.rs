@@ -12,7 +12,7 @@ use super::arguments::Inequivalent;
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
-use crate::topology::{Difference, Exchange, Properties, Queue, is_same};
+use crate::topology::{Difference, Exchange, Properties, Queue, QueueType, is_same};
 use crate::values::QueueName;
 
 /// What a comparison found.
@@ -186,9 +186,7 @@ impl Found {
         if is_same("x-queue-type", kind, wanted.get("x-queue-type")) {
             return;
         }
-        let kind = kind.map_or(Some(crate::topology::QueueType::Classic), |kind| {
-            crate::topology::QueueType::of(kind)
-        });
+        let kind = kind.map_or(Some(QueueType::Classic), QueueType::of);
         let Some(kind) = kind else { return };
         self.existing
             .retain(|name, _| crate::topology::is_taken_by(name, kind));

@@ -62,6 +62,15 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
     Ok(kind)
 }
 
+/// Whether a queue is a classic one, or may be.
+///
+/// # Errors
+/// [`Error::Lost`].
+pub fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
+    let kind = find(session, name)?;
+    Ok(matches!(kind, QueueKind::Classic | QueueKind::Unknown))
+}
+
 /// The delivery limit of a quorum queue, if it has one of its own.
 fn limit(session: &mut Session, name: &QueueName, wanted: &Queue) -> Result<Option<i64>, Error> {
     let Comparison::Different(differences) = difference::of_queue(session, name, wanted)? else {

@@ -23,8 +23,10 @@ const NOT_AS_WANTED: &str = "not as wanted";
 /// [`Error::Topology`] if some of many failed; [`Error::Output`] if the result can't be printed.
 pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
     let (check, all) = (arguments.check, arguments.all);
-    let report = Report::new(context, arguments.output, all);
+    let form = arguments.output;
     let plan = plan::of(arguments, context)?;
+    // A check that compares nothing learns nothing but that there is something.
+    let report = Report::new(context, form, all, !check || plan.compare);
     let session = context.connector("declare", None).declaring(true).open()?;
     let mut work = Work {
         broker: context.settings.broker.to_string(),

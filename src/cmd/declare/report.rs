@@ -70,14 +70,22 @@ pub struct Report<'c> {
     form: ListForm,
     /// Whether there are many, of which each is told with its state.
     is_list: bool,
+    /// Whether the properties of what there is are known.
+    knows_properties: bool,
 }
 
 impl<'c> Report<'c> {
-    pub fn new(context: &'c Context, form: ListForm, is_list: bool) -> Self {
+    pub fn new(
+        context: &'c Context,
+        form: ListForm,
+        is_list: bool,
+        knows_properties: bool,
+    ) -> Self {
         Self {
             context,
             form,
             is_list,
+            knows_properties,
         }
     }
 
@@ -90,7 +98,10 @@ impl<'c> Report<'c> {
     pub fn entry(&self, entity: &Entity, result: &Result<Outcome, Failure>) -> Result<(), Error> {
         match (self.form, result) {
             (ListForm::Json, _) => {
-                let entry = Entry::new(entity, result);
+                let mut entry = Entry::new(entity, result);
+                if !self.knows_properties {
+                    entry.forget_properties();
+                }
                 let line = serde_json::to_string(&entry)
                     .map_err(|error| Error::Bug(format!("cannot write JSON: {error}")))?;
                 write(&line)
@@ -204,7 +215,8 @@ struct Entry {
     auto_delete: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     internal: Option<bool>,
-    arguments: Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     differences: Option<Vec<Differing>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -289,6 +301,15 @@ impl Entry {
         entry
     }
 
+    /// Leaves out what AMQP does not tell of something that was only looked up.
+    fn forget_properties(&mut self) {
+        self.r#type = None;
+        self.durable = None;
+        self.auto_delete = None;
+        self.internal = None;
+        self.arguments = None;
+    }
+
     fn empty(kind: &'static str, arguments: &Properties) -> Self {
         Self {
             kind,
@@ -304,10 +325,12 @@ impl Entry {
             durable: None,
             auto_delete: None,
             internal: None,
-            arguments: arguments
-                .iter()
-                .map(|(name, value)| (name.clone(), json(value)))
-                .collect(),
+            arguments: Some(
+                arguments
+                    .iter()
+                    .map(|(name, value)| (name.clone(), json(value)))
+                    .collect(),
+            ),
             differences: None,
             declare: None,
             error: None,

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::End;
+use crate::broker::topology::kind;
 use crate::broker::{Connector, Retry, Session, topology};
 use crate::cli;
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::settings::Origin;
+use crate::topology::QueueType;
 use crate::values::{Name, QueueName, Span};
 
 /// A connection that lasted so long is not one that fails again and again.
@@ -17,7 +19,12 @@ const STABLE: Duration = Duration::from_secs(30);
 /// What messages are received from.
 pub enum Source {
     /// The queue of the settings.
-    Queue,
+    Queue {
+        /// Whether it is made sure of first.
+        is_declared: bool,
+        /// Whether nobody else may receive from it.
+        is_exclusive: bool,
+    },
     /// What an exchange sends to these routing keys.
     Exchange(String, Vec<String>),
 }
@@ -33,7 +40,15 @@ impl Source {
     /// [`Error::Usage`] if it names nothing that can be received from.
     pub fn new(arguments: &cli::Receive, context: &Context) -> Result<Self, Error> {
         let Some(exchange) = &arguments.exchange else {
-            return Ok(Source::Queue);
+            let settings = &context.settings;
+            // A queue of another type than that of the configuration would not have the messages of
+            // the stream that is meant.
+            let is_meant = arguments.stream_offset.is_none()
+                || settings.definition.kind() == Some(QueueType::Stream);
+            return Ok(Source::Queue {
+                is_declared: !settings.no_declare.value && is_meant,
+                is_exclusive: arguments.exclusive,
+            });
         };
         let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
         if exchange.as_str().is_empty() {
@@ -80,8 +95,13 @@ impl<'c> Line<'c> {
         source: Source,
         until: Option<Instant>,
     ) -> Self {
-        let is_declaring =
-            matches!(source, Source::Exchange(..)) || !context.settings.no_declare.value;
+        let is_declaring = match source {
+            Source::Queue {
+                is_declared,
+                is_exclusive,
+            } => is_declared || is_exclusive,
+            Source::Exchange(..) => true,
+        };
         Self {
             context,
             connector: connector.declaring(is_declaring),
@@ -121,7 +141,7 @@ impl<'c> Line<'c> {
                 return Err(error);
             }
             let error = match error {
-                Error::Cancelled { .. } if matches!(self.source, Source::Queue) => {
+                Error::Cancelled { .. } if matches!(self.source, Source::Queue { .. }) => {
                     match self.resume(&mut session, error) {
                         Ok(()) => continue,
                         Err(error) => error,
@@ -167,11 +187,23 @@ impl<'c> Line<'c> {
     fn prepare(&mut self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
         let settings = &self.context.settings;
         match &self.source {
-            Source::Queue => {
-                if !settings.no_declare.value {
+            Source::Queue {
+                is_declared,
+                is_exclusive,
+            } => {
+                let queue = &settings.queue.value;
+                if *is_declared {
                     topology::keep(session, &settings.definition, &mut self.is_queue_there)?;
                 }
-                Ok(Cow::Borrowed(&settings.queue.value))
+                // The broker ignores it of other queues.
+                if *is_exclusive && !kind::is_classic(session, queue)? {
+                    return Err(Error::Usage(format!(
+                        "--exclusive: {queue} is no classic queue, and only those keep other consumers \
+                         out; of a quorum queue that is declared with --single-active-consumer, one \
+                         consumer at a time gets messages"
+                    )));
+                }
+                Ok(Cow::Borrowed(queue))
             }
             Source::Exchange(exchange, routing_keys) => {
                 topology::listen(session, exchange, routing_keys).map(Cow::Owned)

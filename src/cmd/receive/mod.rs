@@ -135,8 +135,20 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     let mut operations = Vec::new();
     let mut queue = Some(&settings.queue.value);
     match Source::new(arguments, context)? {
-        Source::Queue if settings.no_declare.value => {}
-        Source::Queue => operations.push(topology::implicit(&settings.definition)),
+        Source::Queue {
+            is_declared,
+            is_exclusive,
+        } => {
+            if is_declared {
+                operations.push(topology::implicit(&settings.definition));
+            }
+            if is_exclusive {
+                operations.push(format!(
+                    "queue.declare {} with arguments that make nothing, to learn its type",
+                    settings.queue.value
+                ));
+            }
+        }
         Source::Exchange(exchange, routing_keys) => {
             queue = None;
             operations.push("queue.declare '' exclusive=true auto_delete=true".to_owned());
