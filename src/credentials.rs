@@ -53,6 +53,10 @@ pub fn password(
     talk: &Talk,
 ) -> Result<Secret, Error> {
     let (key, found) = match &password.value {
+        Password::Known(secret) if secret.expose().is_empty() => {
+            let problem = "is empty, and RabbitMQ lets nobody in without one";
+            ("password", Err(problem.to_owned()))
+        }
         Password::Known(secret) => return Ok(secret.clone()),
         Password::Prompt => return Err(Error::Bug("nobody was asked".to_owned())),
         Password::File(path) => ("password_file", of_file(path, interrupt, talk)?),

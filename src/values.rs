@@ -170,6 +170,10 @@ impl fmt::Display for Host {
     }
 }
 
+/// What is said of several hosts where one is meant.
+pub(crate) const ONE_HOST: &str = "that is more than one host; write each on its own: --host H1 --host H2, or \
+                                   hosts = [\"H1\", \"H2\"] in the configuration file";
+
 impl FromStr for Host {
     type Err = String;
 
@@ -187,6 +191,9 @@ impl FromStr for Host {
             .unwrap_or(name);
         if name.is_empty() {
             return Err("a host's name can't be empty".to_owned());
+        }
+        if name.contains(',') {
+            return Err(ONE_HOST.to_owned());
         }
         let not_a_host =
             || "not a host's name or address; write HOST, HOST:PORT or [IPV6]:PORT".to_owned();
@@ -432,7 +439,7 @@ mod tests {
             assert_eq!((host.name(), host.port()), (name, port), "{text}");
         }
         for text in [
-            "", "[::1", " h", "a b", ":1", "h:", "h:0", "h:65536", "h:x", "[]:1",
+            "", "[::1", " h", "a b", ":1", "h:", "h:0", "h:65536", "h:x", "[]:1", "h,i", "h:1,i:2",
         ] {
             assert!(text.parse::<Host>().is_err(), "{text}");
         }

@@ -85,6 +85,9 @@ pub enum Failure {
     NotAmqp(String),
     /// The connection ended, failed or took too long.
     Io(Step, io::Error),
+    /// The broker closed the connection without a word at a login of so many bytes, which are more than
+    /// every broker takes.
+    TooLong(usize),
     /// The user does not want to wait any longer.
     Left(Error),
 }
@@ -183,7 +186,16 @@ pub fn log_in(
     let start_ok = start_ok(login, mechanism);
     let start_ok = method_frame(0, frames::CONNECTION_START_OK, &start_ok);
     dialogue.socket.send(&start_ok);
-    let tune = dialogue.expect(frames::CONNECTION_TUNE)?;
+    let tune = dialogue.expect(frames::CONNECTION_TUNE);
+    let tune = tune.map_err(|failure| match failure {
+        Failure::Io(_, error)
+            if error.kind() != io::ErrorKind::TimedOut
+                && start_ok.len() > FRAME_MIN_SIZE as usize =>
+        {
+            Failure::TooLong(start_ok.len())
+        }
+        other => other,
+    })?;
 
     dialogue.step = Step::Open;
     let agreed = agree(frames::arguments(&tune).0, login.heartbeat)?;

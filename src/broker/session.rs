@@ -16,7 +16,7 @@ use super::wait::{GRACE, Patience, Waiter};
 use crate::credentials;
 use crate::error::{Error, TlsFault, reason};
 use crate::interrupt::Interrupt;
-use crate::settings::Broker;
+use crate::settings::{Broker, Origin};
 use crate::talk::Talk;
 use crate::text;
 use crate::topology::QueueKind;
@@ -24,6 +24,9 @@ use crate::values::{Host, Mechanism, Secret};
 
 /// How long to connect in silence.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// AMQP's reply code of a frame that is too long.
+const FRAME_ERROR: u16 = 501;
 
 /// How to get a session with the broker, and in [`super::reconnect`] how to get it back.
 #[derive(Clone, Debug)]
@@ -266,12 +269,15 @@ impl Attempt<'_> {
     ) -> Result<(), Error> {
         let failed = match failure {
             Failure::Left(error) => return Err(error),
+            Failure::TooLong(length) => {
+                let said = format!(
+                    "it closed the connection without a word at a login of {length} bytes, most of which \
+                     are the password or token"
+                );
+                return Err(self.refused(host, FRAME_ERROR, said));
+            }
             Failure::Refused { code, said } => {
-                let error = Error::LoginRefused {
-                    broker: self.connector.broker.at(host),
-                    code,
-                    said: text::one_line(&said),
-                };
+                let error = self.refused(host, code, text::one_line(&said));
                 if !error.is_transient() {
                     return Err(error);
                 }
@@ -286,6 +292,17 @@ impl Attempt<'_> {
         };
         self.failed.push(failed);
         Ok(())
+    }
+
+    fn refused(&self, host: &Host, code: u16, said: String) -> Error {
+        let broker = &self.connector.broker;
+        Error::LoginRefused {
+            broker: broker.at(host),
+            username: broker.username.value.clone(),
+            has_password: broker.password.origin != Origin::Default,
+            code,
+            said,
+        }
     }
 
     /// The error of a broker that let nobody in anywhere.

@@ -168,8 +168,8 @@ pub struct Receive {
     #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
     pub exchange: Option<Name>,
 
-    /// With --exchange: messages with this routing key; may be repeated [default: #, which is
-    /// everything but for a direct exchange]
+    /// With --exchange: messages with this routing key; may be repeated, and has to be given for a
+    /// direct exchange [default: #, which is everything]
     #[arg(
         short,
         long,

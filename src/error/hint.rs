@@ -20,9 +20,13 @@ impl Error {
                 ));
             }
             Self::Tls { fault, .. } => return of_tls(*fault).map(ToOwned::to_owned),
-            Self::LoginRefused { code, said, .. } => {
-                return of_login(*code, said).map(ToOwned::to_owned);
-            }
+            Self::LoginRefused {
+                username,
+                has_password,
+                code,
+                said,
+                ..
+            } => return of_login(*code, said, username, *has_password),
             Self::Refused {
                 code,
                 operation,
@@ -49,7 +53,8 @@ impl Error {
                 None => {
                     "no queue took it: without --exchange it needs one of the routing key's name \
                      ('hello-mq declare' makes it, and so does send without --no-declare), with it \
-                     a binding that matches ('rabbitmqctl list_bindings')"
+                     a binding that matches ('rabbitmqctl list_bindings'); 'send --allow-unroutable' \
+                     takes it for no error"
                 }
             },
             Self::Lost { .. } => {
@@ -112,27 +117,46 @@ fn of_tls(fault: TlsFault) -> Option<&'static str> {
     }
 }
 
-fn of_login(code: u16, said: &str) -> Option<&'static str> {
-    match code {
-        403 if said.contains("EXTERNAL") => Some(
+fn of_login(code: u16, said: &str, username: &str, has_password: bool) -> Option<String> {
+    const PLACES: &str = "in the URL, HELLO_MQ_PASSWORD, --password-file or the configuration file";
+    let hint = match code {
+        403 if said.contains("EXTERNAL") => {
             "EXTERNAL takes the user from the client's certificate: is there one of that name, and \
-             does the broker have the mechanism on? --auth plain logs in with user and password",
-        ),
-        403 => Some(
-            "check --username and the password (in the URL, HELLO_MQ_PASSWORD, --password-file or \
-             the configuration file; --explain shows which); the user guest may only log in from \
-             the broker's own host",
-        ),
-        530 if said.contains("limit") => {
-            Some("'rabbitmqctl list_connections' shows who is connected")
+             does the broker have the mechanism on? --auth plain logs in with user and password"
         }
-        530 => Some(
+        403 if username == "guest" => {
+            return Some(format!(
+                "check --username and the password ({PLACES}; --explain shows which); the user guest \
+                 may only log in from the broker's own host"
+            ));
+        }
+        403 if has_password => {
+            return Some(format!(
+                "check --username and the password ({PLACES}; --explain shows which)"
+            ));
+        }
+        403 => {
+            return Some(format!(
+                "there is no password for user '{}', so that guest's was tried: give it {PLACES}",
+                text::escape(username)
+            ));
+        }
+        501 => {
+            "RabbitMQ takes a login of 4096 bytes at most up to 4.0, and of 8192 from 4.1 on: a shorter \
+             password or token, or a larger initial_frame_max of the broker"
+        }
+        530 if said.contains("limit") => LIMITED_USE,
+        530 => {
             "check --vhost and the user's right to it: 'rabbitmqctl list_vhosts' and \
-             'rabbitmqctl list_user_permissions USER' show them",
-        ),
-        _ => None,
-    }
+             'rabbitmqctl list_user_permissions USER' show them"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
+
+const LIMITED_USE: &str = "'rabbitmqctl list_connections' shows who is connected, and 'rabbitmqctl \
+                           list_vhost_limits' and 'list_user_limits' what is allowed";
 
 fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
     let is_delete = operation.starts_with("delete");
@@ -152,7 +176,11 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
             }));
         }
         404 if said.contains("no exchange") => {
-            "'rabbitmqctl list_exchanges' shows the exchanges that exist"
+            return Some(format!(
+                "'hello-mq declare {} --exchange-type TYPE' makes it, with TYPE direct, fanout, topic or \
+                 headers; 'rabbitmqctl list_exchanges' shows those that exist",
+                missing_exchange(said)
+            ));
         }
         404 => {
             "'hello-mq declare QUEUE' makes a queue, and with --type stream a stream; 'rabbitmqctl \
@@ -180,6 +208,10 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
         406 if said.contains("of queue type rabbit_classic_queue") => {
             "a classic queue does not take it; another type may (--type quorum, or stream)"
         }
+        406 if said.contains("limit") && said.ends_with("is reached") => {
+            "'rabbitmqctl list_vhost_limits' shows how many the virtual host may have; 'hello-mq delete' makes \
+             room, and so does a larger limit ('rabbitmqctl set_vhost_limits')"
+        }
         406 if said.contains("value_too_large") => "the broker takes no value as large as that",
         540 if operation.starts_with("purge") => {
             "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
@@ -193,6 +225,7 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
             "'hello-mq declare --check' shows whether it has messages or consumers; without \
              --if-empty and --if-unused it can be deleted"
         }
+        530 if said.contains("limit") => LIMITED_USE,
         _ if is_transient_refusal(said) => "declare the queue with --durable",
         _ => return None,
     };
@@ -212,6 +245,19 @@ fn of_mismatch(mismatch: &Mismatch) -> String {
                 "nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does"
             )
         }
+    }
+}
+
+/// The option that names the exchange of which the broker says `NOT_FOUND - no exchange 'e' in vhost '/'`.
+fn missing_exchange(said: &str) -> String {
+    let said = text::one_line(said);
+    let name = said
+        .split_once("no exchange '")
+        .and_then(|(_, rest)| rest.rsplit_once("' in vhost "));
+    match name {
+        Some((name, _)) if name.starts_with('-') => format!("-e{}", text::shell(name)),
+        Some((name, _)) => format!("-e {}", text::shell(name)),
+        None => "-e NAME".to_owned(),
     }
 }
 

@@ -154,6 +154,10 @@ pub enum Error {
     LoginRefused {
         /// The broker's URL without password.
         broker: String,
+        /// As whom it was to be.
+        username: String,
+        /// Whether there is a password other than the default.
+        has_password: bool,
         /// AMQP's reply code.
         code: u16,
         /// The broker's own words.
@@ -565,7 +569,7 @@ impl Error {
                 Status::Short
             }
             Self::LoginRefused { code, .. } => match code {
-                403 | 530 => Status::NoPermission,
+                403 | 501 | 530 => Status::NoPermission,
                 _ => Status::Unavailable,
             },
             Self::Refused { code, said, .. } => match code {
@@ -600,7 +604,7 @@ impl Error {
                 code: 404, said, ..
             } => said.contains("down or inaccessible"),
             // A broker that starts or stops refuses for reasons of its own.
-            Self::LoginRefused { code, .. } => !matches!(code, 403 | 530),
+            Self::LoginRefused { code, .. } => !matches!(code, 403 | 501 | 530),
             _ => false,
         }
     }

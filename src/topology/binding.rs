@@ -68,6 +68,16 @@ impl BindingOptions {
     }
 }
 
+/// A routing key that matches every other at a topic exchange, and means nothing to a fanout or a
+/// headers exchange.
+const EVERYTHING: &str = "#";
+
+/// The routing keys with which to listen in on an exchange: that for everything if there is none.
+pub fn keys_of(routing_keys: &[String]) -> impl Iterator<Item = &str> {
+    let everything = routing_keys.is_empty().then_some(EVERYTHING);
+    routing_keys.iter().map(String::as_str).chain(everything)
+}
+
 /// The bindings with each routing key, or with the empty one if there is none.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use crate::text;
 use crate::values::Name;
 
 /// The argument that names the exchange for what no queue takes.
-pub(super) const ALTERNATE: &str = "alternate-exchange";
+pub(crate) const ALTERNATE: &str = "alternate-exchange";
 
 /// How an exchange routes: `direct`, `fanout`, `topic`, `headers`, or a plugin's `x-…`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::{ConnectTimeout, Heartbeat, Host, Mechanism, Secret, ServerName, VirtualHost, parsed};
+use super::{
+    ConnectTimeout, Heartbeat, Host, Mechanism, ONE_HOST, Secret, ServerName, VirtualHost, parsed,
+};
 
 /// A broker's address as one URL: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS.
 ///
@@ -50,6 +52,19 @@ pub struct Parameters {
     pub insecure: Option<bool>,
 }
 
+/// Whether a text that is no URL would be one with the first of several hosts, as others write them.
+fn has_several_hosts(text: &str) -> bool {
+    let authority = text
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
+    let hosts = authority.and_then(|authority| match authority.rsplit_once('@') {
+        Some((_, hosts)) => Some(hosts),
+        // It may be a part of the password.
+        None => (!text.contains('@')).then_some(authority),
+    });
+    hosts.is_some_and(|hosts| hosts.contains(','))
+}
+
 const FORM: &str = "expected amqp://USER:PASSWORD@HOST:PORT/VHOST";
 
 impl FromStr for BrokerUrl {
@@ -59,6 +74,9 @@ impl FromStr for BrokerUrl {
     /// Says what is wrong with the URL, without repeating any part that may hold a password.
     fn from_str(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| {
+            if has_several_hosts(text) {
+                return ONE_HOST.to_owned();
+            }
             format!("not a URL: {error}; {FORM}, with reserved characters percent-encoded")
         })?;
         let tls = match url.scheme() {
@@ -300,6 +318,21 @@ mod tests {
             let error = text.parse::<BrokerUrl>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn several_hosts_are_told_from_one() {
+        for text in [
+            "amqp://h1,h2/",
+            "amqps://h1,h2",
+            "amqp://h1:1,h2:2/v",
+            "amqp://u:p,w@h1:1,h2?heartbeat=1",
+        ] {
+            assert_eq!(text.parse::<BrokerUrl>().unwrap_err(), ONE_HOST, "{text}");
+        }
+        assert!("amqp://u,v:p,w@h/a,b".parse::<BrokerUrl>().is_ok());
+        let error = "amqp://u:s3,cret/@h".parse::<BrokerUrl>().unwrap_err();
+        assert_ne!(error, ONE_HOST);
     }
 
     #[test]

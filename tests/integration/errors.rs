@@ -1,7 +1,9 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::support::{broker_tool, hello, queue, shell, url};
+use crate::support::{Files, broker_tool, hello, queue, shell, url};
 
 #[test]
 fn an_unreachable_broker_is_said_with_address_and_source() {
@@ -260,4 +262,78 @@ fn a_broker_that_is_none_is_told_by_what_it_answers() {
             )],
         );
     }
+}
+
+#[test]
+fn a_login_that_is_too_long_is_told_from_a_broker_that_is_not_there() {
+    let files = Files::new();
+    let file = files.write("token", &"t".repeat(9000));
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    hello(["declare", "--password-file", file.to_str().unwrap()])
+        .run()
+        .failed(
+            77,
+            &[
+                "closed the connection without a word at a login of 9",
+                "a shorter password or token",
+            ],
+        );
+}
+
+#[test]
+fn a_password_that_is_not_there_is_told_from_a_wrong_one() {
+    let address = url().rsplit_once('@').unwrap().1.to_owned();
+    let declare = |login: &str, words: &[&str]| {
+        hello(["declare"])
+            .args(words)
+            .env("HELLO_MQ_URL", format!("amqp://{login}@{address}"))
+            .run()
+    };
+    let (missing, guest) = ("there is no password for user 'nobody'", "user guest may");
+    for login in ["nobody", "nobody:"] {
+        let outcome = declare(login, &[]);
+        outcome.failed(77, &["ACCESS_REFUSED", missing]);
+        assert!(!outcome.stderr.contains(guest), "{outcome:?}");
+    }
+    let outcome = declare("nobody:s3cret", &[]);
+    outcome.failed(77, &["ACCESS_REFUSED", "check --username and the password"]);
+    assert!(!outcome.stderr.contains(guest), "{outcome:?}");
+    declare("guest:s3cret", &[]).failed(77, &["ACCESS_REFUSED", guest]);
+    let files = Files::new();
+    let file = files.write("config.toml", "username = \"nobody\"\npassword = \"\"\n");
+    let file = file.to_str().unwrap();
+    hello(["declare", "--config", file])
+        .without_env("HELLO_MQ_URL")
+        .run()
+        .failed(78, &["config.toml:2: password: is empty"]);
+}
+
+#[test]
+fn a_limit_is_told_with_what_shows_it() {
+    let (host, user) = (queue("limited"), queue("limited"));
+    for line in [
+        format!("add_vhost {host}"),
+        format!("set_permissions -p {host} guest .* .* .*"),
+        format!("set_vhost_limits -p {host} {{\"max-queues\":0}}"),
+        format!("add_user {user} s3cret"),
+        format!("set_permissions {user} .* .* .*"),
+        format!("set_user_limits {user} {{\"max-channels\":1}}"),
+    ] {
+        broker_tool(&format!("rabbitmqctl -q {line}"));
+    }
+    for words in [&["declare", "q"][..], &["receive", "-e", "amq.topic"]] {
+        hello(words)
+            .args(["--vhost", &host])
+            .run()
+            .failed(76, &["queue limit", "rabbitmqctl list_vhost_limits"]);
+    }
+    // It needs two.
+    hello(["send", "x"])
+        .env(
+            "HELLO_MQ_URL",
+            url().replace("guest:guest", &format!("{user}:s3cret")),
+        )
+        .run()
+        .failed(77, &["number of channels", "list_user_limits"]);
+    broker_tool(&format!("rabbitmqctl -q delete_vhost {host}"));
 }

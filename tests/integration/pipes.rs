@@ -283,7 +283,7 @@ fn a_message_goes_to_an_exchange_with_its_routing_key() {
         .printed(" [x] Sent 'x'\n");
     hello(["send", "-e", &exchange, "-r", "b", "x"])
         .run()
-        .failed(67, &["312 NO_ROUTE", "binding"]);
+        .failed(67, &["312 NO_ROUTE", "binding", "--allow-unroutable"]);
     hello(["send", "-r", &queue, "y"])
         .run()
         .printed(" [x] Sent 'y'\n");
@@ -627,8 +627,26 @@ fn one_can_listen_in_on_an_exchange() {
     assert_eq!(all.end().stdout, "a.x\nc\nb\n");
     hello(["receive", "-e", "no-such-exchange"]).run().failed(
         67,
-        &["listen to exchange 'no-such-exchange'", "no exchange"],
+        &[
+            "listen to exchange 'no-such-exchange'",
+            "no exchange",
+            "'hello-mq declare -e no-such-exchange --exchange-type TYPE'",
+        ],
     );
+    // Nothing stands for every routing key there.
+    hello(["receive", "-e", "amq.direct"])
+        .run()
+        .failed(64, &["'amq.direct' is a direct exchange", "--routing-key"]);
+    for words in [
+        &["amq.direct", "-r", "k"][..],
+        &["amq.fanout"],
+        &["amq.headers"],
+    ] {
+        hello(["receive", "--timeout", "100ms", "-e"])
+            .args(words)
+            .run()
+            .printed(" [*] Waiting for messages. To exit press CTRL+C\n");
+    }
     hello(["receive", "-e", &exchange, "-q", "x"])
         .run()
         .failed(64, &["either a queue or --exchange"]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use amiquip::{AmqpProperties, ConsumerMessage, ConsumerOptions, Publish};
 use nix::sys::signal::Signal;
 
-use crate::support::{Observer, hello, queue, shell};
+use crate::support::{Observer, Proxy, hello, queue, shell, url};
 
 #[test]
 fn any_program_is_a_server() {
@@ -196,4 +196,35 @@ fn another_client_is_answered() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn of_a_reply_it_is_said_that_nobody_knows_who_gets_it() {
+    let outcome = hello(["send", "-r", "amq.rabbitmq.reply-to.gone", "a", "b"]).run();
+    assert_eq!(
+        outcome.stdout,
+        " [x] Sent 'a'\n [x] Sent 'b'\n [x] Sent 2 messages\n"
+    );
+    assert_eq!((outcome.status(), outcome.stderr.lines().count()), (0, 1));
+    assert!(
+        outcome
+            .stderr
+            .contains("whether or not its requester is still there"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn what_a_lost_connection_was_to_do_is_told() {
+    let queue = queue("rpc-lost");
+    let proxy = Proxy::start(&url());
+    let mut sender = hello(["send", "--retry-for", "0s", "--reply-timeout", "60s", "-q"])
+        .args([&queue, "a"])
+        .env("HELLO_MQ_URL", &proxy.url)
+        .spawn();
+    sender.expect("Sent 'a'\n");
+    proxy.cut();
+    sender
+        .end()
+        .failed(69, &["it was to wait for replies; 1 of 1 confirmed"]);
 }

@@ -190,9 +190,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                 _ => format!("confirm {waiting} messages"),
             };
             let what: &dyn Fn() -> String = &what;
+            let operation = match waiting {
+                0 if self.options.replies => "wait for replies",
+                _ => "publish",
+            };
             let announcement = (waiting > 0).then_some((&mut self.patience, what));
             let waited = self.session.connection.wait(
-                &|| "publish".to_owned(),
+                &|| operation.to_owned(),
                 announcement,
                 until,
                 self.on_interrupt,
@@ -350,7 +354,8 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
 
 /// Whether a message goes straight to a channel. RabbitMQ returns every such message that is mandatory,
 /// although it delivers it.
-fn is_reply(message: &Message) -> bool {
+#[must_use]
+pub fn is_reply(message: &Message) -> bool {
     let rest = message.routing_key.strip_prefix(REPLY_TO);
     message.exchange.is_empty() && rest.is_some_and(|rest| rest.starts_with('.'))
 }

@@ -12,7 +12,9 @@ use super::arguments::Inequivalent;
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
-use crate::topology::{Difference, Exchange, Properties, Queue, QueueType, is_same};
+use crate::topology::{
+    ALTERNATE, Difference, Exchange, ExchangeType, Properties, Queue, QueueType, is_same,
+};
 use crate::values::QueueName;
 
 /// What a comparison found.
@@ -89,10 +91,40 @@ pub fn first_of_queue(
 /// [`Error::Refused`] for another reason than a difference; [`Error::Lost`].
 pub fn of_exchange(session: &mut Session, exchange: &Exchange) -> Result<Comparison, Error> {
     let wanted = exchange.properties();
-    let compared = compare(&wanted, &["alternate-exchange"], |candidate| {
+    let compared = compare(&wanted, &[ALTERNATE], |candidate| {
         super::declare_exchange(session, &exchange.with(candidate.clone()))
     })?;
     Ok(compared.map_or(Comparison::Missing, |found| found.against(&wanted)))
+}
+
+/// Whether an exchange is a direct one. None is taken for one of which it can't be told: as the user may
+/// not declare it, or as there is none.
+///
+/// # Errors
+/// [`Error::Refused`] for another reason; [`Error::Lost`].
+pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
+    let candidate = Exchange {
+        name: name.to_owned(),
+        kind: ExchangeType::default(),
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        arguments: Properties::from([(ALTERNATE.to_owned(), Value::Void)]),
+    };
+    let said = match super::declare_exchange(session, &candidate) {
+        Ok(()) => return Ok(true),
+        Err(Error::Refused {
+            code: 406, said, ..
+        }) => said,
+        Err(Error::Refused { code: 403, .. }) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // The broker compares the type first.
+    Ok(match Inequivalent::parse(&said, &candidate.arguments) {
+        Some(Ok(found)) => found.property != "type",
+        Some(Err(property)) => property != "type",
+        None => false,
+    })
 }
 
 /// What was found out about what exists.

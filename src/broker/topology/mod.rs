@@ -11,7 +11,7 @@ use amiquip::{
 use super::session::Session;
 use crate::error::{self, Error};
 use crate::text;
-use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind};
+use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind, keys_of};
 use crate::values::QueueName;
 use arguments::field_table;
 
@@ -121,7 +121,7 @@ fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Res
 }
 
 /// Makes a temporary queue that only this connection can use, and binds it to an exchange with each
-/// routing key. It goes with the connection.
+/// routing key, or without one to everything. It goes with the connection.
 ///
 /// # Errors
 /// [`Error::Refused`] in the broker's words if the exchange does not exist.
@@ -131,7 +131,8 @@ pub fn listen(
     routing_keys: &[String],
 ) -> Result<QueueName, Error> {
     let operation = format!("listen to exchange '{}'", text::escape(exchange));
-    let (exchange, routing_keys) = (exchange.to_owned(), routing_keys.to_vec());
+    let exchange = exchange.to_owned();
+    let routing_keys: Vec<_> = keys_of(routing_keys).map(ToOwned::to_owned).collect();
     let name = session.call(&operation, move |channel| {
         let options = QueueDeclareOptions {
             exclusive: true,

@@ -10,6 +10,7 @@ use crate::cli;
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::settings::Origin;
+use crate::text;
 use crate::topology::QueueType;
 use crate::values::{Name, QueueName, Span};
 
@@ -25,13 +26,9 @@ pub enum Source {
         /// Whether nobody else may receive from it.
         is_exclusive: bool,
     },
-    /// What an exchange sends to these routing keys.
+    /// What an exchange sends to these routing keys; without one, everything.
     Exchange(String, Vec<String>),
 }
-
-/// A routing key that matches every other at a topic exchange, and means nothing to a fanout or a
-/// headers exchange.
-const EVERYTHING: &str = "#";
 
 impl Source {
     /// What the command line names.
@@ -62,13 +59,8 @@ impl Source {
         if arguments.drain {
             return usage("--drain: the temporary queue of --exchange is empty to begin with");
         }
-        let keys = match arguments.routing_key.as_slice() {
-            [] => vec![EVERYTHING.to_owned()],
-            keys => keys
-                .iter()
-                .map(|key| Name::as_str(key).to_owned())
-                .collect(),
-        };
+        let keys = arguments.routing_key.iter().map(Name::as_str);
+        let keys = keys.map(ToOwned::to_owned).collect();
         Ok(Source::Exchange(exchange.as_str().to_owned(), keys))
     }
 }
@@ -206,6 +198,13 @@ impl<'c> Line<'c> {
                 Ok(Cow::Borrowed(queue))
             }
             Source::Exchange(exchange, routing_keys) => {
+                if routing_keys.is_empty() && difference::is_direct(session, exchange)? {
+                    return Err(Error::Usage(format!(
+                        "--exchange: '{}' is a direct exchange, at which nothing stands for every routing \
+                         key; name each with --routing-key",
+                        text::escape(exchange)
+                    )));
+                }
                 topology::listen(session, exchange, routing_keys).map(Cow::Owned)
             }
         }

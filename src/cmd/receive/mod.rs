@@ -151,10 +151,16 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
         }
         Source::Exchange(exchange, routing_keys) => {
             queue = None;
+            let name = text::escape(&exchange);
+            if routing_keys.is_empty() {
+                operations.push(format!(
+                    "exchange.declare '{name}' with arguments that make nothing, to learn its type"
+                ));
+            }
             operations.push("queue.declare '' exclusive=true auto_delete=true".to_owned());
-            operations.extend(routing_keys.iter().map(|key| {
-                let (exchange, key) = (text::escape(exchange.as_str()), text::escape(key.as_str()));
-                format!("queue.bind queue '' to exchange '{exchange}' with '{key}'")
+            operations.extend(topology::keys_of(&routing_keys).map(|key| {
+                let key = text::escape(key);
+                format!("queue.bind queue '' to exchange '{name}' with '{key}'")
             }));
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::replies::Replies;
-use crate::broker::publish::Fate;
+use crate::broker::publish::{Fate, is_reply};
 use crate::cmd::progress::{Figures, Progress, of};
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::cmd::{Context, counted};
@@ -35,6 +35,8 @@ pub struct Report<'c> {
     returned: Names,
     /// How much of the confirmed messages was body.
     bytes: u64,
+    /// Whether it was said that nobody may get a reply.
+    has_told_of_replies: bool,
     progress: Progress,
     replies: Option<Replies>,
     /// Why the results could not be printed. The sending goes on nevertheless.
@@ -59,6 +61,7 @@ impl<'c> Report<'c> {
             known: 0,
             returned: Names::default(),
             bytes: 0,
+            has_told_of_replies: false,
             progress,
             replies,
             unprinted: None,
@@ -217,6 +220,13 @@ impl Ledger for Report<'_> {
                     replies.prolong();
                 }
                 self.bytes += message.message.body.len() as u64;
+                if is_reply(&message.message) && !self.has_told_of_replies {
+                    self.has_told_of_replies = true;
+                    self.context.talk.note(&format!(
+                        "{} confirms a reply whether or not its requester is still there to get it",
+                        self.context.settings.broker
+                    ));
+                }
                 if self.is_detailed() {
                     let body = &message.message.body;
                     self.print(&match body.len() {
