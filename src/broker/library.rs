@@ -73,8 +73,11 @@ impl Library {
         let (sender, result) = bounded(1);
         let waker = self.waker.clone();
         let job: Job = Box::new(move |calls| {
-            let _ = sender.send(calls.call(run));
+            let (result, closing) = calls.call(run);
+            let _ = sender.send(result);
             waker.wake();
+            // This waits for the broker, unless the broker has closed it.
+            drop(closing);
         });
         let _ = self.jobs.send(job);
         result
@@ -95,19 +98,31 @@ struct Calls {
 }
 
 impl Calls {
-    fn call<T>(&mut self, run: impl FnOnce(&Channel) -> amiquip::Result<T>) -> amiquip::Result<T> {
-        let channel = match self.channel.take() {
-            Some(channel) => channel,
-            None => match &mut self.connection {
-                Ok(connection) => connection.open_channel(Some(LIBRARY))?,
-                Err(_) => return Err(amiquip::Error::EventLoopDropped),
-            },
+    /// Returns the result, and the channel if it is of no more use.
+    fn call<T>(
+        &mut self,
+        run: impl FnOnce(&Channel) -> amiquip::Result<T>,
+    ) -> (amiquip::Result<T>, Option<Channel>) {
+        let channel = match self.channel() {
+            Ok(channel) => channel,
+            Err(error) => return (Err(error), None),
         };
         let result = run(&channel);
         if result.is_ok() {
             self.channel = Some(channel);
+            return (result, None);
         }
-        result
+        (result, Some(channel))
+    }
+
+    fn channel(&mut self) -> amiquip::Result<Channel> {
+        if let Some(channel) = self.channel.take() {
+            return Ok(channel);
+        }
+        match &mut self.connection {
+            Ok(connection) => connection.open_channel(Some(LIBRARY)),
+            Err(error) => Err(std::mem::replace(error, amiquip::Error::EventLoopDropped)),
+        }
     }
 }
 
@@ -660,13 +675,14 @@ mod tests {
     }
 
     #[test]
-    fn its_calls_fail_if_it_does_not_start() {
+    fn its_calls_fail_if_it_does_not_start_and_the_first_says_why() {
         let mut scene = Scene::with(open_ok());
         let failed = scene.call(|_| Ok(()));
         assert!(
-            matches!(failed, Err(amiquip::Error::EventLoopDropped)),
+            matches!(failed, Err(amiquip::Error::FrameUnexpected)),
             "{failed:?}"
         );
+        assert!(scene.call(|_| Ok(())).is_err());
         scene.end();
     }
 }

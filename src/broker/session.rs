@@ -462,11 +462,20 @@ impl Session {
                 code,
                 said: message,
             },
-            other => Error::Bug(format!(
-                "the client library: {}",
-                text::one_line(&other.to_string())
-            )),
+            amiquip::Error::ExhaustedChannelIds
+            | amiquip::Error::UnavailableChannelId { .. }
+            | amiquip::Error::IoThreadPanic => Error::Bug(format!("the client library: {error}")),
+            // It does not go on after an answer that it can't make sense of.
+            other => {
+                info!("the client library: {other}");
+                self.misunderstood(operation)
+            }
         })
+    }
+
+    /// Gives the connection up, as the broker's answer makes no sense.
+    pub(super) fn misunderstood(&mut self, operation: &str) -> Error {
+        self.connection.misunderstood(operation)
     }
 
     /// Says what can't be read of a message that came, and is left out.

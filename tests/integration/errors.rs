@@ -1,6 +1,9 @@
 use std::fs::Permissions;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use crate::support::{Files, broker_tool, hello, queue, shell, url};
@@ -336,4 +339,56 @@ fn a_limit_is_told_with_what_shows_it() {
         .run()
         .failed(77, &["number of channels", "list_user_limits"]);
     broker_tool(&format!("rabbitmqctl -q delete_vhost {host}"));
+}
+
+/// A frame that is a method.
+fn method(channel: u8, class: u8, method: u8, arguments: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(arguments.len() + 4).unwrap();
+    let head = [1, 0, channel, 0, 0, 0, length, 0, class, 0, method];
+    [&head, arguments, b"\xce"].concat()
+}
+
+/// What the real one never says, a small fake has to.
+#[test]
+fn an_answer_that_makes_no_sense_is_the_brokers_fault() {
+    const QUEUE_DECLARE: [u8; 4] = [0, 50, 0, 10];
+    let login = [
+        method(0, 10, 10, b"\0\x09\0\0\0\0\0\0\0\x05PLAIN\0\0\0\x05en_US"),
+        method(0, 10, 30, b"\x07\xff\0\x02\0\0\0\0"),
+        method(0, 10, 41, b"\0"),
+        method(2, 20, 11, b"\0\0\0\0"),
+    ]
+    .concat();
+    for answer in [
+        method(2, 60, 11, b"\0"),
+        method(2, 99, 99, b"\0"),
+        method(2, 20, 41, b""),
+        method(2, 50, 11, b"\x01"),
+        method(2, 50, 11, b"\x02\xff\xfe\0\0\0\0\0\0\0\0"),
+        method(2, 50, 11, b"\0\0\0\0\0\0\0\0\0"),
+        method(7, 50, 11, b"\x01q\0\0\0\0\0\0\0\0"),
+        b"\x02\0\x02\0\0\0\0\xce".to_vec(),
+        b"\x01\0\x02\0\0\0\0\xce".to_vec(),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("amqp://{}", listener.local_addr().unwrap());
+        let (login, says) = (login.clone(), answer.clone());
+        let broker = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client.write_all(&login).unwrap();
+            let (mut heard, mut byte) = (Vec::new(), [0]);
+            while !heard.ends_with(&QUEUE_DECLARE) {
+                client.read_exact(&mut byte).unwrap();
+                heard.extend(byte);
+            }
+            client.write_all(&says).unwrap();
+            // It listens until the client leaves.
+            let _ = client.read_to_end(&mut Vec::new());
+        });
+        let outcome = hello(["declare", "-u", &url]).run();
+        broker.join().unwrap();
+        assert_eq!(outcome.status(), 69, "{answer:?}: {outcome:?}");
+        let said = "what came is not AMQP; it was to declare queue 'hello'";
+        assert!(outcome.stderr.contains(said), "{answer:?}: {outcome:?}");
+    }
 }

@@ -549,6 +549,12 @@ impl Connection {
         self.socket.end(Cause::GivenUp);
     }
 
+    /// Gives the connection up because of an answer that makes no sense, and returns that as an error.
+    pub fn misunderstood(&mut self, operation: &str) -> Error {
+        self.socket.end(Cause::NotAmqp);
+        self.error(operation)
+    }
+
     /// Returns what ended the connection, or the broker's refusal that closed the channel for messages,
     /// in the user's words. `operation` is what it was to do.
     pub fn error(&mut self, operation: &str) -> Error {

@@ -42,7 +42,7 @@ pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, Queue
         let queue = channel.queue_declare(name, options)?;
         Ok((queue.name().to_owned(), state(&queue)))
     })?;
-    Ok((named(&name)?, state))
+    Ok((named(session, &operation, &name)?, state))
 }
 
 /// Makes sure that a queue exists, as the tutorial does before it sends or receives: declares it
@@ -151,12 +151,13 @@ pub fn listen(
         Ok(name)
     })?;
     session.queue = Some(QueueKind::Classic);
-    named(&name)
+    named(session, &operation, &name)
 }
 
-fn named(name: &str) -> Result<QueueName, Error> {
+/// The name that the broker has given to a queue.
+fn named(session: &mut Session, operation: &str, name: &str) -> Result<QueueName, Error> {
     name.parse()
-        .map_err(|problem| Error::Bug(format!("the broker named a queue so that {problem}")))
+        .map_err(|_: String| session.misunderstood(operation))
 }
 
 /// Turns the refusal to declare a queue into success if the queue exists nevertheless.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::End;
-use crate::broker::topology::kind;
+use crate::broker::topology::{difference, kind};
 use crate::broker::{Connector, Retry, Session, topology};
 use crate::cli;
 use crate::cmd::Context;
