@@ -71,7 +71,7 @@ const SAME: Duration = Duration::from_millis(250);
 /// SIGHUP stays ignored where it was ignored before (nohup).
 ///
 /// # Errors
-/// [`Error::Bug`] if the system refuses the handler.
+/// [`Error::System`] if the system refuses the handler.
 pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Error> {
     if hangup_is_ignored() {
         // The handler is set for all three signals, but one that is blocked never arrives. Threads
@@ -97,7 +97,13 @@ pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Err
             at_once();
         }
     })
-    .map_err(|error| Error::Bug(format!("cannot catch signals: {error}")))?;
+    .map_err(|error| match error {
+        ctrlc::Error::System(source) => Error::System {
+            what: "catch signals",
+            source,
+        },
+        other => Error::Bug(format!("cannot catch signals: {other}")),
+    })?;
     Ok(interrupt)
 }
 

@@ -49,14 +49,14 @@ impl Library {
     /// owner.
     ///
     /// # Errors
-    /// [`Error::Bug`] if the system has no more threads.
+    /// [`Error::System`] if the system has no more threads.
     pub fn start(is_channel_open: bool, waker: &Waker) -> Result<Self, Error> {
         let (ours, stream) = pair(handshake(), is_channel_open, waker);
         let (jobs, todo) = unbounded();
         thread::Builder::new()
             .name("library".to_owned())
             .spawn(move || run(stream, &todo))
-            .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
+            .map_err(Error::thread)?;
         Ok(Self {
             jobs,
             ours,

@@ -14,7 +14,7 @@ use super::library::Library;
 use super::login::{self, Failure, Greeting, Login, Step};
 use super::wait::{GRACE, Patience, Waiter};
 use crate::credentials;
-use crate::error::{Error, TlsFault, reason};
+use crate::error::{Error, TlsFault, is_exhaustion, reason};
 use crate::interrupt::Interrupt;
 use crate::settings::{Broker, Origin};
 use crate::talk::Talk;
@@ -285,6 +285,12 @@ impl Attempt<'_> {
             }
             Failure::NotAmqp(why) => (format!("{why} ({address})"), None),
             Failure::Tls(fault, why) => (format!("{why} ({address})"), Some(fault)),
+            Failure::Io(_, source) if is_exhaustion(&source) => {
+                return Err(Error::System {
+                    what: "connect",
+                    source,
+                });
+            }
             Failure::Io(step, error) => {
                 let why = why(step, &error, self.tls.is_some(), waited);
                 (format!("{why} ({address})"), None)
@@ -461,6 +467,12 @@ impl Session {
                 operation: operation.to_owned(),
                 code,
                 said: message,
+            },
+            amiquip::Error::CreatePollHandle { source }
+            | amiquip::Error::RegisterWithPollHandle { source }
+            | amiquip::Error::ForkFailed { source } => Error::System {
+                what: "start the client library",
+                source,
             },
             amiquip::Error::ExhaustedChannelIds
             | amiquip::Error::UnavailableChannelId { .. }

@@ -134,10 +134,12 @@ impl Waiter {
     /// A waiter that can be interrupted, and that gives up [`GRACE`] after `until`.
     ///
     /// # Errors
-    /// [`Error::Bug`] if the system has no more file descriptors.
+    /// [`Error::System`] if the system has no more file descriptors.
     pub fn new(interrupt: &Interrupt, until: Option<Instant>, talk: &Talk) -> Result<Self, Error> {
-        let waker = Waker::new()
-            .map_err(|error| Error::Bug(format!("cannot make a pair of sockets: {error}")))?;
+        let waker = Waker::new().map_err(|source| Error::System {
+            what: "make a pair of sockets",
+            source,
+        })?;
         interrupt.wakes(&waker);
         Ok(Self {
             waker,

@@ -62,6 +62,7 @@ impl Error {
                  again, and what was not acknowledged is back in its queue"
             }
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug",
+            Self::System { .. } => EXHAUSTION,
             Self::NotBack { last, .. } => return last.hint(),
             Self::NoReply { .. } => {
                 "does anybody receive the requests, and answer them? 'rabbitmqctl list_consumers' \
@@ -71,7 +72,6 @@ impl Error {
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later"
             }
-            Self::System { .. } => EXHAUSTION,
             Self::Spawn { source, .. } if is_exhaustion(source) => EXHAUSTION,
             Self::Descriptor { name, .. } => match *name {
                 "standard input" => "where there is nothing to read, redirect it: </dev/null",

@@ -654,15 +654,6 @@ impl Error {
     }
 }
 
-/// Whether the system has no more of something at the moment: open files, processes or memory.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
-    )
-}
-
 /// What could not be written to, and why.
 fn unwritten(error: &io::Error) -> String {
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
@@ -681,6 +672,16 @@ pub fn reason(error: &io::Error) -> String {
         Some(first) => text::one_line(&format!("{}{}", first.to_lowercase(), characters.as_str())),
         None => "unknown".to_owned(),
     }
+}
+
+/// Whether the system has no more of something at the moment: open files, processes or memory.
+#[must_use]
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        errno,
+        Some(Errno::EAGAIN | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+    )
 }
 
 /// Whether the broker refused a consumer because another one has the queue for itself, for which it

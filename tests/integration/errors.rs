@@ -392,3 +392,22 @@ fn an_answer_that_makes_no_sense_is_the_brokers_fault() {
         assert!(outcome.stderr.contains(said), "{answer:?}: {outcome:?}");
     }
 }
+
+#[test]
+fn what_the_system_does_not_give_is_no_bug() {
+    let queue = queue("poor");
+    for command in [
+        format!("declare {queue}"),
+        format!("send --no-declare -q {queue} x"),
+        format!("receive --drain {queue}"),
+    ] {
+        for files in 4..12 {
+            let outcome = shell(&format!("ulimit -n {files}; $H {command}")).run();
+            let status = outcome.status();
+            assert!(status == 71 || files > 4 && status == 0, "{outcome:?}");
+            if status == 71 {
+                outcome.failed(71, &["too many open files", "hint: 'ulimit -a'"]);
+            }
+        }
+    }
+}

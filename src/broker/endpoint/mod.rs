@@ -88,7 +88,7 @@ pub fn resolve(
     thread::Builder::new()
         .name("resolve".to_owned())
         .spawn(look_up)
-        .map_err(|error| Error::Bug(format!("cannot start a thread: {error}")))?;
+        .map_err(Error::thread)?;
     // The system's own time-out may tell more than ours.
     limits.deadline += GRACE;
     let addresses = limits.wait(waiter, &mut (), |()| found.try_recv().ok());
