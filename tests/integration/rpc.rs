@@ -227,4 +227,19 @@ fn what_a_lost_connection_was_to_do_is_told() {
     sender
         .end()
         .failed(69, &["it was to wait for replies; 1 of 1 confirmed"]);
+
+    let mut observer = Observer::new();
+    hello(["purge", "--yes", "--quiet", &queue]).run();
+    let sender = shell("(echo a; exec sleep 3) | $H send --retry-for 0s -l -q $QUEUE")
+        .env("QUEUE", &queue)
+        .env("HELLO_MQ_URL", &proxy.url)
+        .spawn();
+    observer.reaches(&queue, 1);
+    // Its confirm comes, too.
+    thread::sleep(Duration::from_millis(300));
+    proxy.cut();
+    sender.end().failed(
+        69,
+        &["it was to wait for more to publish; nothing after line 1"],
+    );
 }

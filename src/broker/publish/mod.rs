@@ -192,6 +192,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             let what: &dyn Fn() -> String = &what;
             let operation = match waiting {
                 0 if self.options.replies => "wait for replies",
+                0 => "wait for more to publish",
                 _ => "publish",
             };
             let announcement = (waiting > 0).then_some((&mut self.patience, what));
