@@ -131,17 +131,14 @@ pub fn told(arrival: &Arrival) -> String {
 }
 
 fn told_content(what: &str, content: &Content) -> String {
-    let Content {
-        tag,
-        message,
-        problem,
-    } = content;
+    let Content { tag, message } = content;
     assert_eq!(message.properties.priority, Some(7));
     format!(
-        "{what} {tag} {} '{}' '{}' {} {problem:?}",
+        "{what} {tag} {} '{}' '{}' {} {:?}",
         message.redelivered,
         message.exchange,
         message.routing_key,
-        message.body.len()
+        message.body.len(),
+        message.incomplete
     )
 }

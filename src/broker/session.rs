@@ -492,7 +492,7 @@ impl Session {
 
     /// Says what can't be read of a message that came, and is left out.
     pub(super) fn inspect(&self, content: Content) -> Content {
-        if let Some(problem) = &content.problem {
+        if let Some(problem) = &content.message.incomplete {
             let note = format!("a part of a message can't be read, and is left out: {problem}");
             warn!("{note}");
             self.note(&note);

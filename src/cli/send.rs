@@ -8,6 +8,7 @@ use clap::Args;
 use super::OutputForm;
 use crate::message::ShortString;
 use crate::output::Template;
+use crate::topology::Size;
 use crate::values::{Delimiter, Expiration, Header, Name, Rate, Span, Timestamp};
 
 /// Options of `send`.
@@ -47,6 +48,17 @@ pub struct Send {
     /// 'receive -o json' prints them; options fill in what it leaves out
     #[arg(long, help_heading = "Message", group = "form")]
     pub jsonl: bool,
+
+    /// A line, or what else input is split into, that is longer is an error, and is not read to its
+    /// end [default: 512MiB, and with --jsonl 1GiB]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help_heading = "Message",
+        requires = "form",
+        hide_short_help = true
+    )]
+    pub max_line: Option<Size>,
 
     /// Send all that N times
     #[arg(short, long, value_name = "N", help_heading = "Message", value_parser = clap::value_parser!(u64).range(1..))]
@@ -187,9 +199,14 @@ pub struct Properties {
     #[arg(long, value_name = "QUEUE", hide_short_help = true)]
     pub reply_to: Option<ShortString>,
 
-    /// The message's name [default: one of its own for each]
+    /// The message's name [default: one of its own for each; with --jsonl none]
     #[arg(long, value_name = "ID", hide_short_help = true)]
     pub message_id: Option<ShortString>,
+
+    /// With --jsonl, too, give each message without a message-id one of its own, by which a message
+    /// that had to be sent again can be told from a second one
+    #[arg(long, requires = "jsonl", hide_short_help = true)]
+    pub add_message_id: bool,
 
     /// The message's type
     #[arg(long = "type", value_name = "TYPE", hide_short_help = true)]

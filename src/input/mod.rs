@@ -37,6 +37,9 @@ pub struct Request {
     pub form: Form,
     /// How many times all that is to be sent.
     pub count: u64,
+    /// The most bytes of a part of standard input or of a file; `None` for the most that RabbitMQ can
+    /// take.
+    pub longest_part: Option<usize>,
 }
 
 /// What standard input, or a file, is made of.
@@ -58,6 +61,48 @@ impl Form {
             Self::Whole | Self::Pieces(_) | Self::Envelopes => "line",
         }
     }
+
+    /// What stands between its parts.
+    fn delimiter(&self) -> &[u8] {
+        match self {
+            Self::Pieces(delimiter) => delimiter,
+            Self::Whole | Self::Envelopes => b"\n",
+        }
+    }
+
+    /// The message that a part is, if it is one.
+    fn message(&self, part: Vec<u8>, place: &Place) -> Result<Option<Envelope>, Error> {
+        if *self != Self::Envelopes {
+            return Ok(Some(part.into()));
+        }
+        if part.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let envelope = envelope::parse(part).map_err(|problem| bad(place, problem))?;
+        if envelope.body.len() > LONGEST {
+            return Err(too_long(place));
+        }
+        Ok(Some(envelope))
+    }
+
+    /// Finds what is wrong with a part of which only the beginning is here.
+    fn check_beginning(&self, part: &[u8], place: &Place) -> Result<(), Error> {
+        match self {
+            Self::Envelopes => {
+                envelope::check_beginning(part).map_err(|problem| bad(place, problem))
+            }
+            Self::Whole | Self::Pieces(_) => Ok(()),
+        }
+    }
+
+    /// The most bytes of a part, unless the user says otherwise.
+    fn longest_part(&self) -> usize {
+        match self {
+            Self::Whole | Self::Pieces(_) => LONGEST,
+            // In base64, or with a few characters that are escaped.
+            Self::Envelopes => 2 * LONGEST,
+        }
+    }
 }
 
 /// One message of the input.
@@ -71,6 +116,9 @@ pub struct Item {
 
 /// The longest message: RabbitMQ can't be told to take a longer one (`max_message_size`).
 const LONGEST: usize = 512 << 20;
+
+/// The length from which on the beginning of a part is looked at: what is wrong is not read to its end.
+const LONG: usize = 1 << 20;
 
 /// How many bytes are read at a time. Each read's messages go on together, so that a message does
 /// not wait for the next one to be typed.
@@ -143,6 +191,7 @@ impl Source {
 /// read at all; [`Error::EmptyInput`]; [`Error::Interrupted`] if the user did not wait for it.
 pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Input, Error> {
     let Request { form, count, .. } = request;
+    let longest_part = request.longest_part.unwrap_or(form.longest_part());
     let mut sources = sources(request.arguments, request.files);
     check(&sources, &form, count)?;
     for source in &mut sources {
@@ -167,7 +216,12 @@ pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Inpu
     let fits = fits(&sources, count);
     let read = move || {
         let mut out = Out::new(sender);
-        if let Err(End::Failed(error)) = read_all(&sources, &form, count, &mut out) {
+        let work = Work {
+            form,
+            longest_part,
+            out: &mut out,
+        };
+        if let Err(End::Failed(error)) = work.read_all(sources, count) {
             out.fail(error);
         }
     };
@@ -310,111 +364,125 @@ impl From<Error> for End {
     }
 }
 
-fn read_all(sources: &[Source], form: &Form, count: u64, out: &mut Out) -> Result<(), End> {
-    for _ in 0..count {
-        for source in sources {
-            match (source, form) {
-                (Source::Known { place, body }, _) => {
-                    out.push(body.clone().into(), place.clone())?;
-                }
-                (_, Form::Whole) => out.push(read_whole(source)?.into(), source.place())?,
-                (_, Form::Pieces(delimiter)) => {
-                    read_parts(source, delimiter, form.unit(), out, |body, _| {
-                        Ok(Some(body.into()))
-                    })?;
-                }
-                (_, Form::Envelopes) => {
-                    read_parts(source, b"\n", form.unit(), out, |line, place| {
-                        envelope(&line, place)
-                    })?;
+/// Reads sources to their end.
+struct Work<'o> {
+    form: Form,
+    longest_part: usize,
+    out: &'o mut Out,
+}
+
+impl Work<'_> {
+    fn read_all(mut self, mut sources: Vec<Source>, count: u64) -> Result<(), End> {
+        for round in 1..=count {
+            for source in &mut sources {
+                match source {
+                    Source::Known { place, body } => {
+                        // What is not needed again is not copied.
+                        let body = if round < count {
+                            body.clone()
+                        } else {
+                            std::mem::take(body)
+                        };
+                        let bytes = body.len();
+                        self.out.push(body.into(), place.clone(), bytes)?;
+                    }
+                    _ if self.form == Form::Whole => {
+                        let body = read_whole(source)?;
+                        let bytes = body.len();
+                        self.out.push(body.into(), source.place(), bytes)?;
+                    }
+                    _ => self.read_parts(source)?,
                 }
             }
         }
+        self.out.flush()
     }
-    out.flush()
+
+    fn read_parts(&mut self, source: &Source) -> Result<(), End> {
+        let form = &self.form;
+        let mut place = Place::Part {
+            of: source.name(),
+            unit: form.unit(),
+            number: 1,
+        };
+        let mut splitter = Splitter::new(form.delimiter());
+        let mut reader = open_source(source).map_err(|error| source.unreadable(error))?;
+        let mut chunk = vec![0; CHUNK];
+        let mut parts = Vec::new();
+        let mut check_at = LONG;
+        loop {
+            let length = reader
+                .read(&mut chunk)
+                .map_err(|error| source.unreadable(error))?;
+            let is_over = length == 0;
+            if is_over {
+                let last = std::mem::replace(&mut splitter, Splitter::new(form.delimiter()));
+                parts.extend(last.finish());
+            } else {
+                splitter.feed(&chunk[..length], |part| parts.push(part));
+            }
+            for part in parts.drain(..) {
+                check_length(&part, self.longest_part, &place)?;
+                let bytes = part.len();
+                let message = form.message(part, &place)?;
+                let next = place.next();
+                let place = std::mem::replace(&mut place, next);
+                if let Some(envelope) = message {
+                    self.out.push(envelope, place, bytes)?;
+                }
+                check_at = LONG;
+            }
+            let begun = splitter.begun();
+            check_length(begun, self.longest_part, &place)?;
+            if begun.len() >= check_at {
+                form.check_beginning(begun, &place)?;
+                check_at = 2 * begun.len();
+            }
+            // What is complete goes on before there is more to read.
+            self.out.flush()?;
+            if is_over {
+                return Ok(());
+            }
+        }
+    }
 }
 
-/// The message that a line of JSON is; none if the line is blank.
-fn envelope(line: &[u8], place: &Place) -> Result<Option<Envelope>, Error> {
-    if line.trim_ascii().is_empty() {
-        return Ok(None);
+/// Makes sure that a part, or its beginning, is no longer than it may be.
+fn check_length(part: &[u8], longest: usize, place: &Place) -> Result<(), Error> {
+    if part.len() <= longest {
+        return Ok(());
     }
-    envelope::parse(line)
-        .map(Some)
-        .map_err(|problem| Error::BadInput {
-            place: place.to_string(),
-            problem,
-        })
+    let problem = format!("is longer than {longest} bytes (--max-line)");
+    Err(bad(place, problem))
 }
 
 fn read_whole(source: &Source) -> Result<Vec<u8>, Error> {
     let failed = |error| source.unreadable(error);
+    let mut reader = open_source(source).map_err(failed)?;
     let mut body = Vec::new();
-    let most = LONGEST as u64 + 1;
-    open_source(source)
-        .and_then(|file| file.take(most).read_to_end(&mut body))
-        .map_err(failed)?;
-    if body.len() > LONGEST {
-        return Err(too_long(&source.place()));
-    }
-    Ok(body)
-}
-
-fn read_parts(
-    source: &Source,
-    delimiter: &[u8],
-    unit: &'static str,
-    out: &mut Out,
-    message: impl Fn(Vec<u8>, &Place) -> Result<Option<Envelope>, Error>,
-) -> Result<(), End> {
-    let of = source.name();
-    let mut numbers = 1..;
-    let mut place = || Place::Part {
-        of: Arc::clone(&of),
-        unit,
-        number: numbers.next().unwrap_or(u64::MAX),
-    };
-    let mut splitter = Splitter::new(delimiter);
-    let mut reader = open_source(source).map_err(|error| source.unreadable(error))?;
+    // What `read_to_end` sets aside it also touches, which is as much again as a long body has.
     let mut chunk = vec![0; CHUNK];
-    let mut parts = Vec::new();
     loop {
-        let length = reader
-            .read(&mut chunk)
-            .map_err(|error| source.unreadable(error))?;
-        let is_over = length == 0;
-        if is_over {
-            parts.extend(std::mem::replace(&mut splitter, Splitter::new(delimiter)).finish());
-        } else {
-            splitter.feed(&chunk[..length], |part| parts.push(part));
+        match reader.read(&mut chunk).map_err(failed)? {
+            0 => return Ok(body),
+            length => body.extend_from_slice(&chunk[..length]),
         }
-        for part in parts.drain(..) {
-            let place = place();
-            if part.len() > LONGEST {
-                return Err(too_long(&place).into());
-            }
-            if let Some(envelope) = message(part, &place)? {
-                out.push(envelope, place)?;
-            }
-        }
-        if splitter.pending() > LONGEST {
-            return Err(too_long(&place()).into());
-        }
-        // What is complete goes on before there is more to read.
-        out.flush()?;
-        if is_over {
-            return Ok(());
+        if body.len() > LONGEST {
+            return Err(too_long(&source.place()));
         }
     }
 }
 
 fn too_long(place: &Place) -> Error {
+    let most = LONGEST >> 20;
+    let problem = format!("is longer than {most} MiB, the most that RabbitMQ can take");
+    bad(place, problem)
+}
+
+fn bad(place: &Place, problem: String) -> Error {
     Error::BadInput {
         place: place.to_string(),
-        problem: format!(
-            "is longer than {} MiB, the most that RabbitMQ can take",
-            LONGEST >> 20
-        ),
+        problem,
     }
 }
 
@@ -459,8 +527,9 @@ impl Out {
         }
     }
 
-    fn push(&mut self, envelope: Envelope, place: Place) -> Result<(), End> {
-        self.bytes += envelope.body.len();
+    /// Adds a message that has so many bytes, all told.
+    fn push(&mut self, envelope: Envelope, place: Place, bytes: usize) -> Result<(), End> {
+        self.bytes += bytes;
         self.batch.push(Item { envelope, place });
         if self.batch.len() >= BATCH || self.bytes >= CHUNK {
             self.flush()?;
@@ -507,6 +576,7 @@ mod tests {
             files: Vec::new(),
             form,
             count: 1,
+            longest_part: None,
         }
     }
 

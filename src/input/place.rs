@@ -32,6 +32,19 @@ impl fmt::Display for Place {
 }
 
 impl Place {
+    /// The place of what comes right after it, if it is a part.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        match self {
+            Self::Part { of, unit, number } => Self::Part {
+                of: Arc::clone(of),
+                unit,
+                number: number + 1,
+            },
+            other => other.clone(),
+        }
+    }
+
     /// Whether `self` comes right after `other`, in the same input.
     fn follows(&self, other: &Self) -> bool {
         match (other, self) {

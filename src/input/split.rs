@@ -50,10 +50,10 @@ impl Splitter {
         self.remember();
     }
 
-    /// How many bytes the piece has that is not complete yet.
+    /// The beginning of the piece that is not complete yet.
     #[must_use]
-    pub fn pending(&self) -> usize {
-        self.rest.len()
+    pub fn begun(&self) -> &[u8] {
+        &self.rest
     }
 
     /// The last piece, if there is one without a delimiter behind it.

@@ -12,24 +12,32 @@
 //! | array, object, `null` | `array`, `table`, `void` |
 //!
 //! Everything else is an object that is tagged with RabbitMQ's name of the type:
-//! `{"!amqp":"timestamp","value":1700000000}`, `{"!amqp":"binary","base64":"AAE="}`.
+//! `{"!amqp":"timestamp","value":1700000000}`, `{"!amqp":"binary","base64":"AAE="}`. What RabbitMQ has no
+//! name for is `longlong` (the type `L`) or a `field`, with its bytes as AMQP carries them.
 
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 
-use base64::Engine;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeError, Engine};
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-
 use serde_json::ser::Formatter;
 
+use super::amqp10;
+use super::json::{self, Fault, Json, Reader};
 use super::{Message, Properties, ShortString, Table, Value};
 use crate::text;
 
 /// The key that marks an object as a value of a certain type.
 const TAG: &str = "!amqp";
+
+/// The key that says what is missing, where a message could not be read as a whole.
+const INCOMPLETE: &str = "incomplete";
+
+/// The key of what a body from AMQP 1.0 holds, for whoever reads it.
+const AMQP10_VALUE: &str = "amqp10_value";
 
 /// What an envelope says of a message to send.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,13 +67,39 @@ impl From<Vec<u8>> for Envelope {
 /// # Errors
 /// Those of `out`.
 pub fn write(message: &Message, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(b"{\"exchange\":")?;
+    write_with(message, None, out)
+}
+
+/// As [`write`], and adds what a body from AMQP 1.0 holds.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_decoded(message: &Message, out: &mut impl Write) -> io::Result<()> {
+    write_with(message, amqp10::value_of(message).as_ref(), out)
+}
+
+fn write_with(
+    message: &Message,
+    value: Option<&amqp10::Value>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    out.write_all(b"{")?;
+    if let Some(problem) = &message.incomplete {
+        write!(out, "\"{INCOMPLETE}\":")?;
+        write_text(problem, out)?;
+        out.write_all(b",")?;
+    }
+    out.write_all(b"\"exchange\":")?;
     write_text(&message.exchange, out)?;
     out.write_all(b",\"routing_key\":")?;
     write_text(&message.routing_key, out)?;
     write!(out, ",\"redelivered\":{}", message.redelivered)?;
     out.write_all(b",\"properties\":")?;
     write_properties(&message.properties, out)?;
+    if let Some(value) = value {
+        write!(out, ",\"{AMQP10_VALUE}\":")?;
+        write_amqp10(value, out)?;
+    }
     write!(out, ",\"payload_bytes\":{}", message.body.len())?;
     out.write_all(b",\"payload\":")?;
     match std::str::from_utf8(&message.body) {
@@ -76,6 +110,48 @@ pub fn write(message: &Message, out: &mut impl Write) -> io::Result<()> {
         Err(_) => {
             write!(out, "\"{}\"", Base64Display::new(&message.body, &STANDARD))?;
             out.write_all(b",\"payload_encoding\":\"base64\"}")
+        }
+    }
+}
+
+/// Writes a value of AMQP 1.0 for a reader; types that JSON lacks are texts.
+fn write_amqp10(value: &amqp10::Value, out: &mut impl Write) -> io::Result<()> {
+    use amqp10::Value;
+    match value {
+        Value::Text(text) => write_text(text, out),
+        Value::Binary(bytes) => write_bytes("binary", bytes, out),
+        Value::List(values) => {
+            out.write_all(b"[")?;
+            for (index, value) in values.iter().enumerate() {
+                out.write_all(if index > 0 { b"," } else { b"" })?;
+                write_amqp10(value, out)?;
+            }
+            out.write_all(b"]")
+        }
+        Value::Map(entries) => {
+            // Where keys are no texts, it is a list of pairs.
+            let is_object = entries.iter().all(|(key, _)| matches!(key, Value::Text(_)));
+            let [open, colon, comma, close]: [&[u8]; 4] = if is_object {
+                [b"{", b":", b",", b"}"]
+            } else {
+                [b"[[", b",", b"],[", b"]]"]
+            };
+            out.write_all(open)?;
+            for (index, (key, value)) in entries.iter().enumerate() {
+                out.write_all(if index > 0 { comma } else { b"" })?;
+                write_amqp10(key, out)?;
+                out.write_all(colon)?;
+                write_amqp10(value, out)?;
+            }
+            out.write_all(close)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            out.write_all(value.simple().unwrap_or_default().as_bytes())
+        }
+        Value::Float(number) if number.is_finite() => write!(out, "{number:?}"),
+        Value::Double(number) if number.is_finite() => write!(out, "{number:?}"),
+        Value::Float(_) | Value::Double(_) | Value::Timestamp(_) | Value::Uuid(_) => {
+            write_text(&value.simple().unwrap_or_default(), out)
         }
     }
 }
@@ -248,6 +324,7 @@ pub fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
         Value::UnsignedShort(value) => tagged("unsignedshort", format_args!("{value}"), out),
         Value::UnsignedInt(value) => tagged("unsignedint", format_args!("{value}"), out),
         Value::Long(value) => tagged("long", format_args!("{value}"), out),
+        Value::LongLong(value) => tagged("longlong", format_args!("{value}"), out),
         Value::Timestamp(value) => tagged("timestamp", format_args!("{value}"), out),
         Value::Float(value) if value.is_finite() => {
             // As a double it is exact.
@@ -261,41 +338,137 @@ pub fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
             "{{\"{TAG}\":\"decimal\",\"scale\":{scale},\"value\":{value}}}"
         ),
         Value::Binary(bytes) => write_bytes("binary", bytes, out),
+        Value::Encoded(field) => write_bytes("field", field, out),
     }
 }
 
 /// Reads one line of JSON as a message to send. What a message has only once it was received
 /// (`redelivered`, `payload_bytes`, `message_count`) is accepted and means nothing.
 ///
+/// The body is made where the line stands, so that a long one is not in memory twice.
+///
 /// # Errors
-/// Says what is wrong with it, so if it has a key that hello-mq does not know: a property that was
-/// misspelled must not get lost.
-pub fn parse(line: &[u8]) -> Result<Envelope, String> {
-    let Json::Object(entries) = read(line)? else {
-        return Err("is not a JSON object".to_owned());
-    };
-    let mut envelope = Envelope::default();
-    let (mut payload, mut encoding) = (None, None);
-    for (key, value) in entries {
-        match key.as_str() {
-            "exchange" => envelope.exchange = Some(address(&key, value)?),
-            "routing_key" => envelope.routing_key = Some(address(&key, value)?),
-            "properties" => envelope.properties = properties(value)?,
-            "payload" => payload = Some(text_of(&key, value)?),
-            "payload_encoding" => encoding = Some(text_of(&key, value)?),
-            "redelivered" | "payload_bytes" | "message_count" => {}
-            _ => return Err(unknown("key", &key)),
-        }
-    }
+/// Says what is wrong with it, so if it has a key that hello-mq does not know, or one twice: a property
+/// that was misspelled must not get lost.
+pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
+    let Draft {
+        mut envelope,
+        payload,
+        encoding,
+    } = complete(Draft::read(&line), &line)?;
     let payload = payload.ok_or("has no payload")?;
-    envelope.body = match encoding.as_deref() {
-        None | Some("string") => payload.into_bytes(),
-        Some("base64") => STANDARD
-            .decode(payload)
+    let length = json::unescape(&mut line[payload.clone()])
+        .map_err(|(at, what)| json::not_json(what, payload.start + at))?;
+    let length = match encoding.as_deref() {
+        None | Some("string") => length,
+        Some("base64") => decode_base64(&mut line[payload.start..payload.start + length])
             .map_err(|error| format!("payload is not base64: {error}"))?,
         Some(_) => return Err("payload_encoding is neither string nor base64".to_owned()),
     };
+    line.truncate(payload.start + length);
+    line.drain(..payload.start);
+    envelope.body = line;
     Ok(envelope)
+}
+
+/// Finds what is wrong with a line of which only the beginning is here, so that a long one need not be
+/// read any further.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_beginning(line: &[u8]) -> Result<(), String> {
+    match Draft::read(line) {
+        Ok(_) | Err(Fault::CutShort) => Ok(()),
+        Err(Fault::Wrong(problem)) => Err(problem),
+    }
+}
+
+/// An envelope whose body is still where it stands in the line.
+#[derive(Default)]
+struct Draft {
+    envelope: Envelope,
+    payload: Option<Range<usize>>,
+    encoding: Option<String>,
+}
+
+impl Draft {
+    fn read(line: &[u8]) -> Result<Self, Fault> {
+        let mut reader = Reader::new(line);
+        if reader.peek()? != b'{' {
+            return Err(Fault::Wrong("is not a JSON object".to_owned()));
+        }
+        let mut draft = Self::default();
+        let mut keys = Vec::new();
+        reader.object(|reader, key| {
+            if keys.contains(&key) {
+                return Err(twice(&key).into());
+            }
+            draft.read_entry(reader, &key)?;
+            keys.push(key);
+            Ok(())
+        })?;
+        reader.end()?;
+        Ok(draft)
+    }
+
+    fn read_entry(&mut self, reader: &mut Reader, key: &str) -> Result<(), Fault> {
+        let envelope = &mut self.envelope;
+        match key {
+            "exchange" => envelope.exchange = Some(address(key, reader.value()?)?),
+            "routing_key" => envelope.routing_key = Some(address(key, reader.value()?)?),
+            "properties" => envelope.properties = properties(reader.value()?)?,
+            "payload" if reader.peek()? == b'"' => self.payload = Some(reader.raw()?.range()),
+            "payload" => {
+                if !b"[{".contains(&reader.peek()?) {
+                    reader.skip()?;
+                }
+                return Err(format!("{key} {NO_TEXT}").into());
+            }
+            "payload_encoding" => self.encoding = Some(text_of(key, reader.value()?)?),
+            INCOMPLETE => {
+                let problem = text_of(key, reader.value()?)?;
+                return Err(format!("is not the whole message: {}", text::escape(&problem)).into());
+            }
+            "redelivered" | "payload_bytes" | "message_count" | AMQP10_VALUE => reader.skip()?,
+            _ => return Err(unknown("key", key).into()),
+        }
+        Ok(())
+    }
+}
+
+/// What was read of something that does not go on.
+fn complete<T>(read: Result<T, Fault>, json: &[u8]) -> Result<T, String> {
+    read.map_err(|fault| match fault {
+        Fault::CutShort => json::not_json("it ends too early", json.len()),
+        Fault::Wrong(problem) => problem,
+    })
+}
+
+/// Decodes base64 where it stands. Returns how many bytes there are then.
+fn decode_base64(text: &mut [u8]) -> Result<usize, DecodeError> {
+    const DECODED: usize = 3 << 10;
+    const ENCODED: usize = DECODED / 3 * 4;
+    let mut decoded = [0; DECODED];
+    let mut written = 0;
+    for start in (0..text.len()).step_by(ENCODED) {
+        let end = text.len().min(start + ENCODED);
+        let length = STANDARD
+            .decode_slice_unchecked(&text[start..end], &mut decoded)
+            .map_err(|error| match error {
+                DecodeError::InvalidByte(at, byte) => DecodeError::InvalidByte(start + at, byte),
+                DecodeError::InvalidLastSymbol(at, byte) => {
+                    DecodeError::InvalidLastSymbol(start + at, byte)
+                }
+                other => other,
+            })?;
+        if end < text.len() && length < DECODED {
+            // It was padded, as only its end may be.
+            return Err(DecodeError::InvalidByte(end - 1, text[end - 1]));
+        }
+        text[written..written + length].copy_from_slice(&decoded[..length]);
+        written += length;
+    }
+    Ok(written)
 }
 
 /// Reads the value of a header.
@@ -303,11 +476,20 @@ pub fn parse(line: &[u8]) -> Result<Envelope, String> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn parse_value(json: &[u8]) -> Result<Value, String> {
-    value(read(json)?)
+    let mut reader = Reader::new(json);
+    let read = reader.value().and_then(|value| {
+        reader.end()?;
+        Ok(value)
+    });
+    value(complete(read, json)?)
 }
 
 fn unknown(what: &str, name: &str) -> String {
     format!("unknown {what} '{}'", text::escape(name))
+}
+
+fn twice(name: &str) -> String {
+    format!("has '{}' twice", text::escape(name))
 }
 
 fn text_of(name: &str, value: Json) -> Result<String, String> {
@@ -332,7 +514,11 @@ fn properties(json: Json) -> Result<Properties, String> {
         _ => return Err("properties is not an object".to_owned()),
     };
     let mut p = Properties::default();
+    let mut known = Vec::new();
     for (key, json) in entries {
+        if known.contains(&key) {
+            return Err(twice(&key));
+        }
         let name = key.as_str();
         let within = |problem: String| format!("{name} {problem}");
         let number = |json: &Json| match *json {
@@ -375,6 +561,7 @@ fn properties(json: Json) -> Result<Properties, String> {
                 *place = Some(short(json).map_err(within)?);
             }
         }
+        known.push(key);
     }
     Ok(p)
 }
@@ -406,7 +593,7 @@ fn value(json: Json) -> Result<Value, String> {
         Json::Number(number) => match (i32::try_from(number), i64::try_from(number)) {
             (Ok(number), _) => Value::SignedInt(number),
             (_, Ok(number)) => Value::Long(number),
-            _ => return Err(format!("{number} is more than AMQP can carry in 64 bits")),
+            _ => return Err(json::not_in_64_bits(number)),
         },
         Json::Double(number) => Value::Double(number),
         Json::Text(text) => Value::LongString(text.into_bytes()),
@@ -450,7 +637,11 @@ impl Tagged {
             base64: None,
             scale: None,
         };
+        let mut known = Vec::new();
         for (key, json) in entries {
+            if known.contains(&key) {
+                return Err(twice(&key));
+            }
             match (key.as_str(), json) {
                 (TAG, json) => tagged.tag = text_of(TAG, json)?,
                 ("value", json) => tagged.value = Some(json),
@@ -461,6 +652,7 @@ impl Tagged {
                 ("scale", Json::Number(scale)) => tagged.scale = Some(scale),
                 (key, _) => return Err(unknown("key", key)),
             }
+            known.push(key);
         }
         Ok(tagged)
     }
@@ -472,6 +664,9 @@ impl Tagged {
             return match tag {
                 "binary" => Ok(Value::Binary(bytes)),
                 "longstr" => Ok(Value::LongString(bytes)),
+                "field" => {
+                    Value::decode(&bytes).map_err(|problem| format!("{}: {problem}", wrong()))
+                }
                 _ => Err(wrong()),
             };
         }
@@ -484,6 +679,7 @@ impl Tagged {
             "signedint" => integer(&json).map(Value::SignedInt),
             "unsignedint" => integer(&json).map(Value::UnsignedInt),
             "long" => integer(&json).map(Value::Long),
+            "longlong" => integer(&json).map(Value::LongLong),
             "timestamp" => integer(&json).map(Value::Timestamp),
             "decimal" => match (self.scale.map(u8::try_from), integer(&json)) {
                 (Some(Ok(scale)), Some(value)) => Some(Value::Decimal { scale, value }),
@@ -526,102 +722,6 @@ fn pairs(json: Json) -> Result<Value, String> {
     pairs.collect::<Result<_, String>>().map(Value::Table)
 }
 
-fn read(json: &[u8]) -> Result<Json, String> {
-    serde_json::from_slice(json).map_err(|error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        format!(
-            "is not JSON: {} (column {})",
-            text::one_line(message),
-            error.column()
-        )
-    })
-}
-
-/// JSON as it was written: objects keep the order of their keys, and keys that stand twice.
-#[derive(Debug)]
-enum Json {
-    Null,
-    Bool(bool),
-    Number(i128),
-    Double(f64),
-    Text(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
-}
-
-impl Json {
-    fn double(&self) -> Option<f64> {
-        match self {
-            Self::Double(number) => Some(*number),
-            // Exact for what hello-mq writes, which has a fraction.
-            #[allow(clippy::cast_precision_loss)]
-            Self::Number(number) => Some(*number as f64),
-            _ => None,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AsWritten)
-    }
-}
-
-struct AsWritten;
-
-impl<'de> Visitor<'de> for AsWritten {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-        Ok(Json::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        Ok(Json::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-        Ok(Json::Number(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-        Ok(Json::Double(value))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
-    }
-
-    fn visit_string<E>(self, text: String) -> Result<Json, E> {
-        Ok(Json::Text(text))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = access.next_element()? {
-            values.push(value);
-        }
-        Ok(Json::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            entries.push(entry);
-        }
-        Ok(Json::Object(entries))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::properties::tests::properties as any_properties;
@@ -651,13 +751,16 @@ mod tests {
                 properties: message.properties,
                 body: message.body,
             };
-            prop_assert_eq!(parse(line.as_bytes()), Ok(expected), "{}", line);
+            prop_assert_eq!(parse(line.clone().into_bytes()), Ok(expected), "{}", line);
+            for end in 0..line.len() {
+                prop_assert_eq!(check_beginning(&line.as_bytes()[..end]), Ok(()), "{}", line);
+            }
         }
 
         #[test]
         fn nothing_that_is_read_panics(line in r#"[\[\]{}":,!a-z0-9.\\-]{0,60}"#) {
-            let _ = parse(line.as_bytes());
-            let _ = parse(format!(r#"{{"payload":"","properties":{{"headers":{line}}}}}"#).as_bytes());
+            let _ = parse(line.clone().into_bytes());
+            let _ = parse(format!(r#"{{"payload":"","properties":{{"headers":{line}}}}}"#).into_bytes());
         }
     }
 
@@ -694,13 +797,13 @@ mod tests {
     #[test]
     fn what_the_management_api_prints_is_read() {
         let line = br#"{"payload_bytes":1,"redelivered":true,"exchange":"","routing_key":"q","message_count":0,"properties":[],"payload":"a","payload_encoding":"string"}"#;
-        let envelope = parse(line).unwrap();
+        let envelope = parse(line.to_vec()).unwrap();
         assert_eq!(
             (envelope.body.as_slice(), envelope.properties),
             (&b"a"[..], Properties::default())
         );
         let line = br#"{"properties":{"headers":{"s":"x","i":1,"l":5000000000,"d":1.0,"a":[true,null]}},"payload":""}"#;
-        let headers = parse(line).unwrap().properties.headers.unwrap();
+        let headers = parse(line.to_vec()).unwrap().properties.headers.unwrap();
         let values: Vec<_> = headers
             .entries()
             .iter()
@@ -722,11 +825,34 @@ mod tests {
     fn what_is_wrong_is_told() {
         let long = "x".repeat(256);
         let rows = [
-            ("{", "is not JSON: EOF while parsing"),
+            ("{", "is not JSON: it ends too early (column 2)"),
+            ("", "is not JSON: it ends too early"),
             ("[1]", "is not a JSON object"),
             ("{}", "has no payload"),
             (r#"{"payload":1}"#, "payload is not a text in quotes"),
             (r#"{"payload":"","playload":1}"#, "unknown key 'playload'"),
+            (r#"{"payload":"a","payload":"b"}"#, "has 'payload' twice"),
+            (r#"{"payload":"","\u0070ayload":""}"#, "has 'payload' twice"),
+            (
+                r#"{"payload":"","properties":{"app_id":"a","app_id":"b"}}"#,
+                "has 'app_id' twice",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":1,"value":2}}}}"#,
+                "has 'value' twice",
+            ),
+            (
+                r#"{"payload":"\u00"}"#,
+                "is not JSON: an escape is wrong (column 13)",
+            ),
+            (
+                r#"{"payload":"\ud83d"}"#,
+                "is not JSON: half a surrogate pair stands alone (column 13)",
+            ),
+            (
+                r#"{"incomplete":"no \"properties\"","payload":""}"#,
+                "is not the whole message: no \"properties\"",
+            ),
             (
                 r#"{"payload":"%","payload_encoding":"base64"}"#,
                 "payload is not base64",
@@ -756,6 +882,18 @@ mod tests {
                 "headers 'n': 18446744073709551615 is more than",
             ),
             (
+                r#"{"payload":"","properties":{"headers":{"n":18446744073709551616}}}"#,
+                "headers 'n': 18446744073709551616 is more than AMQP can carry in 64 bits",
+            ),
+            (
+                r#"{"payload":"","properties":{"timestamp":18446744073709551616}}"#,
+                "timestamp",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"field","base64":"Vgd0"}}}}"#,
+                "'n': is no value of the type 'field'",
+            ),
+            (
                 r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":300}}}}"#,
                 "'n': is no value of the type 'byte'",
             ),
@@ -769,7 +907,7 @@ mod tests {
             ),
             (
                 r#"{"payload":"","properties":{"headers":{"n":1e999}}}"#,
-                "number out of range",
+                "the number is out of range",
             ),
             (
                 r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"qubit","value":1}}}}"#,
@@ -785,8 +923,121 @@ mod tests {
             ),
         ];
         for (line, problem) in rows {
-            let error = parse(line.as_bytes()).unwrap_err();
+            let error = parse(line.into()).unwrap_err();
             assert!(error.contains(problem), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_long_body_is_decoded_where_it_stands() {
+        for length in [0, 1, 2, 3, 3071, 3072, 3073, 3074, 6144, 100_000] {
+            let body: Vec<u8> = (0..length)
+                .map(|n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0] | 0x80)
+                .collect();
+            let message = Message {
+                body: body.clone(),
+                ..Message::default()
+            };
+            let line = written(&message);
+            let escaped = line.replace('/', "\\/");
+            for line in [line, escaped] {
+                assert!(parse(line.into_bytes()).unwrap().body == body, "{length}");
+            }
+        }
+        let encoded = "AAAA".repeat(2000);
+        for (at, wrong, problem) in [
+            (4090, "AA==", "Invalid symbol 61"),
+            (4095, "=", "Invalid symbol 61, offset 4095"),
+            (5000, "%", "Invalid symbol 37, offset 5000"),
+            (7999, "", "Invalid padding"),
+        ] {
+            let mut payload = encoded.clone();
+            payload.replace_range(at..payload.len().min(at + wrong.len().max(1)), wrong);
+            let line = format!(r#"{{"payload_encoding":"base64","payload":"{payload}"}}"#);
+            let error = parse(line.into_bytes()).unwrap_err();
+            assert!(error.contains(problem), "{at} {wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_not_complete_is_not_sent() {
+        let message = Message {
+            incomplete: Some("the properties: they end too early".to_owned()),
+            body: b"a".to_vec(),
+            ..Message::default()
+        };
+        let error = parse(written(&message).into_bytes()).unwrap_err();
+        assert_eq!(
+            error,
+            "is not the whole message: the properties: they end too early"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_before_the_line_ends() {
+        let begun = |text: &str| check_beginning(text.as_bytes());
+        let numbers = "1,".repeat(1 << 20);
+        for (begin, problem) in [
+            ("no JSON", "is not a JSON object"),
+            (r#"{"playload":"#, "unknown key 'playload'"),
+            (r#"{"payload":["#, "payload is not a text"),
+            (r#"{"payload":"a" "#, ""),
+            (r#"{"payload":"a";"#, "a ',' or a '}' has to follow"),
+        ] {
+            match begun(begin) {
+                Ok(()) => assert_eq!(problem, ""),
+                Err(error) => assert!(error.contains(problem), "{begin}: {error}"),
+            }
+        }
+        for key in [r#""properties":{"headers":{"a":"#, r#""redelivered":"#] {
+            let error = begun(&format!("{{{key}[{numbers}")).unwrap_err();
+            assert!(error.contains("has more properties and headers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_from_amqp_1_0_holds_is_added_and_left_aside() {
+        let value = |encoded: &[u8]| {
+            let message = Message {
+                properties: Properties {
+                    kind: ShortString::new("amqp-1.0").ok(),
+                    ..Properties::default()
+                },
+                body: [b"\0\x53\x77", encoded].concat(),
+                ..Message::default()
+            };
+            let mut line = Vec::new();
+            write_decoded(&message, &mut line).unwrap();
+            let read = parse(line.clone()).unwrap();
+            assert_eq!(read.body, message.body);
+            let line = String::from_utf8(line).unwrap();
+            let value = line.split(r#""amqp10_value":"#).nth(1)?.to_owned();
+            Some(value.split(r#","payload_bytes""#).next()?.to_owned())
+        };
+        for (encoded, expected) in [
+            (&b"\xa1\x03a\n\""[..], Some(r#""a\n\"""#)),
+            (
+                b"\xa0\x02\xff\0",
+                Some(r#"{"!amqp":"binary","base64":"/wA="}"#),
+            ),
+            (b"\x40", Some("null")),
+            (b"\x71\xff\xff\xff\xff", Some("-1")),
+            (b"\x72\x3f\xc0\0\0", Some("1.5")),
+            (b"\x72\x7f\xc0\0\0", Some(r#""NaN""#)),
+            (
+                b"\x83\0\0\0\0\0\0\0\0",
+                Some(r#""1970-01-01T00:00:00.000Z""#),
+            ),
+            (b"\xc1\x06\x02\xa1\x01k\x43", None),
+            (b"\xc1\x05\x02\xa1\x01k\x43", Some(r#"{"k":0}"#)),
+            (
+                b"\xc1\x05\x04\x43\x41\x44\x42",
+                Some("[[0,true],[0,false]]"),
+            ),
+            (b"\xc0\x03\x02\x43\x45", Some("[0,[]]")),
+            (b"\xc1\x01\0", Some("{}")),
+        ] {
+            assert_eq!(value(encoded).as_deref(), expected, "{encoded:?}");
         }
     }
 }

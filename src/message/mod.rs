@@ -1,10 +1,14 @@
 //! A message as hello-mq knows it, whatever the client library.
 
+pub(crate) mod amqp10;
 pub mod envelope;
+mod json;
+mod part;
 mod properties;
 
 use std::time::SystemTime;
 
+pub use part::Part;
 pub use properties::{Properties, ShortString, Table, Value};
 
 /// A message.
@@ -22,6 +26,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// When it came, if it did.
     pub received: Option<SystemTime>,
+    /// What of it could not be read, and is not here.
+    pub incomplete: Option<String>,
 }
 
 /// Messages that are handed over together. Each is in a box, as it is moved often and is big.

@@ -78,6 +78,8 @@ pub enum Value {
     UnsignedInt(u32),
     /// `l`
     Long(i64),
+    /// `L`, which RabbitMQ reads as `l` and some clients write in its place.
+    LongLong(i64),
     /// `f`
     Float(f32),
     /// `d`
@@ -101,6 +103,9 @@ pub enum Value {
     Binary(Vec<u8>),
     /// `V`
     Void,
+    /// What is not taken apart, as AMQP carries it: the type and the value. It is nested deeper than
+    /// [`DEEPEST`], or a boolean that is neither 0 nor 1.
+    Encoded(Vec<u8>),
 }
 
 impl PartialEq for Value {
@@ -127,6 +132,13 @@ impl Table {
             .iter()
             .find(|(key, _)| key.as_bytes() == name)
             .map(|(_, value)| value)
+    }
+
+    /// Removes every entry with this name. Returns whether there was one.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(key, _)| key.as_bytes() != name);
+        self.0.len() < before
     }
 
     /// All entries.
@@ -207,6 +219,16 @@ impl Properties {
             user_id: or(self.user_id, &others.user_id),
             app_id: or(self.app_id, &others.app_id),
             cluster_id: or(self.cluster_id, &others.cluster_id),
+        }
+    }
+
+    /// The properties with headers as RabbitMQ writes them where it has read them, as from 4.0 on it does:
+    /// in the order of their names, and without types that it does not tell from others.
+    #[must_use]
+    pub fn as_rabbitmq_has_them(&self) -> Self {
+        Self {
+            headers: self.headers.as_ref().map(Table::as_rabbitmq_has_it),
+            ..self.clone()
         }
     }
 
@@ -330,6 +352,15 @@ fn put_long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
 }
 
 impl Table {
+    fn as_rabbitmq_has_it(&self) -> Self {
+        let entries = self.0.iter();
+        let mut entries: Vec<_> = entries
+            .map(|(name, value)| (name.clone(), value.as_rabbitmq_has_it()))
+            .collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Self(entries)
+    }
+
     /// Reads the entries of a table, without the length that stands in front of them.
     ///
     /// # Errors
@@ -364,6 +395,7 @@ impl Value {
             Self::SignedInt(value) => put(b'I', &value.to_be_bytes()),
             Self::UnsignedInt(value) => put(b'i', &value.to_be_bytes()),
             Self::Long(value) => put(b'l', &value.to_be_bytes()),
+            Self::LongLong(value) => put(b'L', &value.to_be_bytes()),
             Self::Float(value) => put(b'f', &value.to_bits().to_be_bytes()),
             Self::Double(value) => put(b'd', &value.to_bits().to_be_bytes()),
             Self::Decimal { scale, value } => {
@@ -388,13 +420,39 @@ impl Value {
                 put_long(out, |out| out.extend(bytes));
             }
             Self::Void => put(b'V', &[]),
+            Self::Encoded(field) => out.extend(field),
+        }
+    }
+
+    fn as_rabbitmq_has_it(&self) -> Self {
+        match self {
+            Self::LongLong(number) => Self::Long(*number),
+            Self::Encoded(field) if field.starts_with(b"t") => Self::Bool(true),
+            Self::Table(table) => Self::Table(table.as_rabbitmq_has_it()),
+            Self::Array(values) => {
+                Self::Array(values.iter().map(Self::as_rabbitmq_has_it).collect())
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Reads a value as it stands in a table, with its type in front.
+    ///
+    /// # Errors
+    /// Says what is not as AMQP has it.
+    pub(crate) fn decode(field: &[u8]) -> Result<Self, String> {
+        let mut rest = Bytes(field);
+        let value = rest.value(0)?;
+        match rest.0 {
+            [] => Ok(value),
+            _ => Err("they go on where they should end".to_owned()),
         }
     }
 }
 
-/// How deep arrays and tables may stand in each other: a sender must not be able to exhaust a
-/// reader's stack, and JSON, in which a level can take three, must be able to follow (`serde_json`
-/// reads up to 128).
+/// How deep arrays and tables are taken apart that stand in each other: a sender must not be able to
+/// exhaust a reader's stack, and JSON, in which a level can take three, must be able to follow (an
+/// envelope is read up to 128).
 const DEEPEST: usize = 40;
 
 /// What is still to be read.
@@ -447,20 +505,28 @@ impl<'b> Bytes<'b> {
         Ok(Table(entries))
     }
 
+    /// The field that began where there was so much to read, as it came.
+    fn encoded_since(&self, field: &[u8]) -> Value {
+        Value::Encoded(field[..field.len() - self.0.len()].to_vec())
+    }
+
     fn value(&mut self, depth: usize) -> Result<Value, String> {
-        if depth > DEEPEST {
-            return Err(format!("is nested deeper than {DEEPEST}"));
-        }
+        let field = self.0;
         Ok(match self.byte()? {
-            b't' => Value::Bool(self.byte()? != 0),
+            b't' => match self.byte()? {
+                0 => Value::Bool(false),
+                1 => Value::Bool(true),
+                _ => self.encoded_since(field),
+            },
             b'b' => Value::Byte(i8::from_be_bytes(self.array()?)),
             b'B' => Value::UnsignedByte(self.byte()?),
             b's' => Value::Short(i16::from_be_bytes(self.array()?)),
             b'u' => Value::UnsignedShort(u16::from_be_bytes(self.array()?)),
             b'I' => Value::SignedInt(i32::from_be_bytes(self.array()?)),
             b'i' => Value::UnsignedInt(u32::from_be_bytes(self.array()?)),
-            // Unsigned in the specification; RabbitMQ makes no difference.
-            b'l' | b'L' => Value::Long(i64::from_be_bytes(self.array()?)),
+            // Unsigned in the specification, and signed for RabbitMQ.
+            b'l' => Value::Long(i64::from_be_bytes(self.array()?)),
+            b'L' => Value::LongLong(i64::from_be_bytes(self.array()?)),
             b'f' => Value::Float(f32::from_bits(u32::from_be_bytes(self.array()?))),
             b'd' => Value::Double(f64::from_bits(u64::from_be_bytes(self.array()?))),
             b'D' => Value::Decimal {
@@ -468,6 +534,10 @@ impl<'b> Bytes<'b> {
                 value: u32::from_be_bytes(self.array()?),
             },
             b'S' => Value::LongString(self.long()?.to_vec()),
+            b'A' | b'F' if depth == DEEPEST => {
+                self.long()?;
+                self.encoded_since(field)
+            }
             b'A' => {
                 let mut rest = Bytes(self.long()?);
                 let mut values = Vec::new();
@@ -527,6 +597,8 @@ pub mod tests {
             any::<i32>().prop_map(Value::SignedInt),
             any::<u32>().prop_map(Value::UnsignedInt),
             prop_oneof![any::<i64>(), -9..9_i64].prop_map(Value::Long),
+            any::<i64>().prop_map(Value::LongLong),
+            (2..=u8::MAX).prop_map(|byte| Value::Encoded(vec![b't', byte])),
             // By default only finite ones, as no broker lets others through.
             any::<f32>().prop_map(Value::Float),
             any::<f64>().prop_map(Value::Double),
@@ -588,9 +660,12 @@ pub mod tests {
         }
 
         #[test]
-        fn nothing_that_is_read_panics(bytes in vec(any::<u8>(), 0..200)) {
-            let _ = Properties::decode(&bytes);
-            let _ = Properties::decode(&[&[0x20, 0][..], &bytes].concat());
+        fn what_is_read_is_written_byte_for_byte(bytes in vec(any::<u8>(), 0..200)) {
+            for bytes in [&bytes[..], &[&[0x20, 0][..], &bytes].concat()] {
+                if let Ok(properties) = Properties::decode(bytes) {
+                    prop_assert_eq!(encoded(&properties), bytes);
+                }
+            }
         }
 
         #[test]
@@ -630,18 +705,49 @@ pub mod tests {
         assert_eq!(encoded(&properties), expected);
     }
 
-    #[test]
-    fn a_deep_nest_is_refused() {
-        let mut value = Value::Void;
-        for _ in 0..200 {
-            value = Value::Array(vec![value]);
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+            Value::Table(table) => 1 + table.0.iter().map(|(_, v)| depth(v)).max().unwrap_or(0),
+            _ => 0,
         }
-        let properties = Properties {
-            headers: Some(Table(vec![(ShortString(b"deep".to_vec()), value)])),
-            ..Properties::default()
-        };
-        let error = Properties::decode(&encoded(&properties)).unwrap_err();
-        assert_eq!(error, "header 'deep': is nested deeper than 40");
+    }
+
+    #[test]
+    fn a_deep_nest_is_kept_as_it_is_and_not_taken_apart() {
+        let name = |name: &str| ShortString(name.as_bytes().to_vec());
+        for levels in [39, 40, 41, 45, 200] {
+            let mut value = Value::Void;
+            for level in 0..levels {
+                value = match level % 2 {
+                    0 => Value::Array(vec![value, Value::Void]),
+                    _ => Value::Table(Table(vec![(name("k"), value)])),
+                };
+            }
+            let headers = vec![(name("deep"), value), (name("next"), Value::Bool(true))];
+            let properties = Properties {
+                headers: Some(Table(headers)),
+                app_id: Some(name("app")),
+                ..Properties::default()
+            };
+            let bytes = encoded(&properties);
+            let read = Properties::decode(&bytes).unwrap();
+            assert_eq!(encoded(&read), bytes, "{levels}");
+            assert_eq!(read.app_id, properties.app_id);
+            let (_, value) = &read.headers.as_ref().unwrap().entries()[0];
+            assert_eq!(depth(value), levels.min(DEEPEST));
+        }
+    }
+
+    #[test]
+    fn what_rabbitmq_reads_as_something_else_is_kept_as_it_is() {
+        // A boolean of 7, and the type L.
+        let fields = b"\x01bt\x07\x01nL\xff\xff\xff\xff\xff\xff\xff\xfe";
+        let table = Table::decode(fields).unwrap();
+        assert!(matches!(table.get(b"n"), Some(Value::LongLong(-2))));
+        let mut bytes = Vec::new();
+        table.encode(&mut bytes);
+        assert_eq!(&bytes[4..], fields);
     }
 
     #[test]

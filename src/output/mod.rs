@@ -17,7 +17,7 @@ use nix::poll::PollFlags;
 use crate::color::Paint;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::message::{Batch, Message, envelope};
+use crate::message::{Batch, Message, amqp10, envelope};
 use crate::ready::{is_ready, wait_for};
 use crate::text;
 use crate::waker::{self, Receiver};
@@ -52,8 +52,13 @@ pub enum Form {
     Text(Paint),
     /// The body and nothing else, with these bytes behind it.
     Body(Vec<u8>),
-    /// All of the message as a JSON object, with these bytes behind it.
-    Json(Vec<u8>),
+    /// All of the message as a JSON object.
+    Json {
+        /// What is put behind it.
+        end: Vec<u8>,
+        /// Whether what a body from AMQP 1.0 holds is in it, too.
+        decodes: bool,
+    },
     /// As the user wants it.
     Template(Template),
 }
@@ -67,15 +72,22 @@ impl Form {
         match self {
             Self::Text(paint) => {
                 write!(out, " {} Received ", paint.mark('x'))?;
-                text::write_quoted(out, &message.body)?;
+                match amqp10::value_of(message) {
+                    Some(value) => value.write(out)?,
+                    None => text::write_quoted(out, &message.body)?,
+                }
                 out.write_all(b"\n")
             }
             Self::Body(end) => {
                 out.write_all(&message.body)?;
                 out.write_all(end)
             }
-            Self::Json(end) => {
-                envelope::write(message, out)?;
+            Self::Json { end, decodes } => {
+                if *decodes {
+                    envelope::write_decoded(message, out)?;
+                } else {
+                    envelope::write(message, out)?;
+                }
                 out.write_all(end)
             }
             Self::Template(template) => template.write(message, out),

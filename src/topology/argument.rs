@@ -83,6 +83,7 @@ fn check(value: &Value) -> Result<(), String> {
             Err("an argument's text must be UTF-8".to_owned())
         }
         Value::Decimal { .. } => Err("an argument can't be a decimal".to_owned()),
+        Value::Encoded(_) => Err("an argument can't be a field".to_owned()),
         Value::Array(values) => values.iter().try_for_each(check),
         Value::Table(table) => {
             for (name, value) in table.entries() {

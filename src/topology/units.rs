@@ -115,6 +115,12 @@ impl Size {
     pub fn value(self) -> Value {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
+
+    /// The number of bytes, as far as memory can have so many.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
 }
 
 impl FromStr for Size {

@@ -43,10 +43,8 @@ const PATHS: [Path; 13] = [
     ("split-delimiter", || split(b"\n--boundary--\n")),
     ("text", || write(Form::Text(Paint::default()), text)),
     ("text-bytes", || write(Form::Text(Paint::default()), bytes)),
-    ("json-write", || write(Form::Json(b"\n".to_vec()), text)),
-    ("json-write-bytes", || {
-        write(Form::Json(b"\n".to_vec()), bytes)
-    }),
+    ("json-write", || write(json(), text)),
+    ("json-write-bytes", || write(json(), bytes)),
     ("json-read", || read(text)),
     ("json-read-bytes", || read(bytes)),
     ("format", format),
@@ -99,6 +97,7 @@ fn messages(body: fn(usize) -> Vec<u8>) -> Vec<Message> {
         },
         body: body(number),
         received: Some(UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)),
+        incomplete: None,
     };
     (0..MESSAGES).map(message).collect()
 }
@@ -127,6 +126,13 @@ fn write(form: Form, body: fn(usize) -> Vec<u8>) -> Round {
     })
 }
 
+fn json() -> Form {
+    Form::Json {
+        end: b"\n".to_vec(),
+        decodes: false,
+    }
+}
+
 fn format() -> Round {
     let template = r"%T %e/%r #%{message_id} %{headers.host} %{priority} %S bytes %h: %s\n";
     let template = template.parse().expect("it is a template");
@@ -142,7 +148,7 @@ fn read(body: fn(usize) -> Vec<u8>) -> Round {
     let lines: Vec<_> = messages(body).iter().map(line).collect();
     Box::new(move || {
         for line in &lines {
-            let envelope = envelope::parse(black_box(line));
+            let envelope = envelope::parse(black_box(line.clone()));
             drop(black_box(envelope.expect("it was written so")));
         }
     })

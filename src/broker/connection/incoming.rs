@@ -44,8 +44,6 @@ pub struct Content {
     pub tag: u64,
     /// The message.
     pub message: Box<Message>,
-    /// What of it could not be read, and is left out.
-    pub problem: Option<String>,
 }
 
 /// The broker's word on a message that was published, or on all up to it.
@@ -276,7 +274,7 @@ impl Incoming {
         let content = content.ok_or_else(frames::not_amqp)?;
         match Properties::decode(properties) {
             Ok(properties) => content.message.properties = properties,
-            Err(problem) => content.problem = Some(format!("the properties: {problem}")),
+            Err(problem) => content.message.incomplete = Some(format!("the properties: {problem}")),
         }
         let reserved = usize::try_from(length).unwrap_or(RESERVED).min(RESERVED);
         content.message.body = Vec::with_capacity(reserved);
@@ -346,11 +344,11 @@ fn addressed(fields: &mut frames::Fields) -> io::Result<Content> {
 
 /// The address of a message.
 fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
-    let mut problem = None;
+    let mut incomplete = None;
     let mut name = |what: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(name) => name.to_owned(),
         Err(_) => {
-            problem = Some(format!("what is not UTF-8 in the {what}"));
+            incomplete = Some(format!("what is not UTF-8 in the {what}"));
             String::from_utf8_lossy(bytes).into_owned()
         }
     };
@@ -360,9 +358,9 @@ fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
             exchange: name("exchange", fields.short_string()?),
             routing_key: name("routing key", fields.short_string()?),
             received: Some(SystemTime::now()),
+            incomplete,
             ..Message::default()
         }),
-        problem,
     })
 }
 
@@ -492,7 +490,14 @@ mod tests {
             panic!("{arrival:?}");
         };
         assert_eq!(content.message.body, b"hi");
-        assert!(content.problem.as_ref().unwrap().contains("properties"));
+        assert!(
+            content
+                .message
+                .incomplete
+                .as_ref()
+                .unwrap()
+                .contains("properties")
+        );
     }
 
     #[test]

@@ -22,7 +22,8 @@ fn field(value: &Value) -> AmqpValue {
         Value::UnsignedShort(number) => AmqpValue::ShortUInt(*number),
         Value::SignedInt(number) => AmqpValue::LongInt(*number),
         Value::UnsignedInt(number) => AmqpValue::LongUInt(*number),
-        Value::Long(number) => AmqpValue::LongLongInt(*number),
+        // RabbitMQ makes no difference between the two.
+        Value::Long(number) | Value::LongLong(number) => AmqpValue::LongLongInt(*number),
         Value::Float(number) => AmqpValue::Float(*number),
         Value::Double(number) => AmqpValue::Double(*number),
         // The library does not let its type of a decimal out, which is why `topology` refuses one.
@@ -41,7 +42,8 @@ fn field(value: &Value) -> AmqpValue {
                 .collect(),
         ),
         Value::Binary(bytes) => AmqpValue::ByteArray(bytes.clone()),
-        Value::Void => AmqpValue::Void,
+        // `topology` refuses what is encoded already.
+        Value::Void | Value::Encoded(_) => AmqpValue::Void,
     }
 }
 

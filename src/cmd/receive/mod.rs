@@ -315,7 +315,10 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
         (Some(OutputForm::Body), _) | (None, Some(_)) => {
             Ok(Form::Body(ending.unwrap_or(default_ending)))
         }
-        (Some(OutputForm::Json), _) => Ok(Form::Json(ending.unwrap_or(default_ending))),
+        (Some(OutputForm::Json), _) => Ok(Form::Json {
+            end: ending.unwrap_or(default_ending),
+            decodes: false,
+        }),
         (Some(OutputForm::Text) | None, _) if ending.is_some() => Err(Error::Usage(
             "--delimiter and --null go with --output body or json".to_owned(),
         )),

@@ -111,7 +111,8 @@ fn as_it_is() -> Template {
         routing_key: None,
         queue: String::new(),
         properties: Properties::default(),
-        run: None,
+        run: String::new(),
+        is_named: false,
         is_request: false,
     }
 }

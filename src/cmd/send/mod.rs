@@ -13,7 +13,7 @@ use crate::input::{self, Form, Request};
 use crate::message::{Properties, ShortString, Table};
 use crate::output;
 use crate::text;
-use crate::topology;
+use crate::topology::{self, Size};
 use crate::values::{Expiration, Header, Name};
 use replies::Replies;
 use report::Report;
@@ -33,6 +33,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         files: arguments.files,
         form: form.clone(),
         count: arguments.count.unwrap_or(1),
+        longest_part: arguments.max_line.map(Size::bytes),
     };
     let input = input::open(request, &context.interrupt, &context.talk)?;
     let settings = &context.settings;
@@ -133,7 +134,10 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, 
     let form = match (&arguments.format, arguments.output) {
         (Some(template), _) => output::Form::Template(template.clone().for_stdout(arguments.raw)),
         (None, Some(OutputForm::Body)) => output::Form::Body(end),
-        (None, Some(OutputForm::Json)) => output::Form::Json(end),
+        (None, Some(OutputForm::Json)) => output::Form::Json {
+            end,
+            decodes: false,
+        },
         (None, Some(OutputForm::Text) | None) => output::Form::Text(context.paint),
     };
     Replies::new(timeout, form)
@@ -190,7 +194,9 @@ fn template(arguments: &cli::Send, context: &Context) -> Template {
             app_id: given.app_id,
             cluster_id: None,
         },
-        run: Some(input::random_id()),
+        run: input::random_id(),
+        // What comes from an envelope is the message that was received, and nothing more.
+        is_named: !arguments.jsonl || arguments.properties.add_message_id,
         is_request: arguments.reply_timeout.is_some(),
     }
 }

@@ -40,10 +40,12 @@ pub struct Template {
     pub queue: String,
     /// The properties, as far as an envelope leaves them out.
     pub properties: Properties,
-    /// What every `message-id` begins with that nobody else gave; `None` for no such id.
-    pub run: Option<String>,
-    /// A message without a `correlation-id` gets its `message-id` for one, so that its reply can be
-    /// told from others.
+    /// What every id begins with that nobody else gave.
+    pub run: String,
+    /// A message without a `message-id` gets one.
+    pub is_named: bool,
+    /// A message without a `correlation-id` gets its `message-id` for one, or an id of its own, so that
+    /// its reply can be told from others.
     pub is_request: bool,
 }
 
@@ -66,11 +68,12 @@ impl Template {
                 _ => String::new(),
             });
         let mut properties = envelope.properties.or(&self.properties);
-        if let (None, Some(run)) = (&properties.message_id, &self.run) {
-            properties.message_id = ShortString::new(format!("{run}-{number}")).ok();
+        let id = || ShortString::new(format!("{}-{number}", self.run)).ok();
+        if self.is_named {
+            properties.message_id = properties.message_id.or_else(id);
         }
         if self.is_request && properties.correlation_id.is_none() {
-            properties.correlation_id.clone_from(&properties.message_id);
+            properties.correlation_id = properties.message_id.clone().or_else(id);
         }
         Outgoing {
             message: Message {
@@ -213,7 +216,8 @@ mod tests {
                 priority: Some(1),
                 ..Properties::default()
             },
-            run: Some("run".to_owned()),
+            run: "run".to_owned(),
+            is_named: true,
             is_request: false,
         }
     }
@@ -253,6 +257,38 @@ mod tests {
                 (Some(9), Some(2))
             );
             assert_eq!(properties.message_id.unwrap().as_bytes(), b"run-7");
+        }
+    }
+
+    #[test]
+    fn ids_are_added_where_they_are_wanted_and_to_requests_what_tells_their_replies() {
+        let given = ShortString::new("given").ok();
+        for (is_named, is_request, message_id, expected) in [
+            (false, false, None, (None, None)),
+            (true, false, None, (Some("run-7"), None)),
+            (true, false, given.clone(), (Some("given"), None)),
+            (false, true, None, (None, Some("run-7"))),
+            (true, true, None, (Some("run-7"), Some("run-7"))),
+            (false, true, given, (Some("given"), Some("given"))),
+        ] {
+            let template = Template {
+                is_named,
+                is_request,
+                ..template()
+            };
+            let mut envelope = envelope(None, None);
+            envelope.properties.message_id = message_id;
+            let out = template.fill(envelope, Place::Argument(1), 7);
+            let text = |id: &Option<ShortString>| id.as_ref().map(ToString::to_string);
+            let quoted = |id: Option<&str>| id.map(|id| format!("'{id}'"));
+            let properties = &out.message.properties;
+            assert_eq!(
+                (
+                    text(&properties.message_id),
+                    text(&properties.correlation_id)
+                ),
+                (quoted(expected.0), quoted(expected.1))
+            );
         }
     }
 

@@ -1,0 +1,532 @@
+//! JSON as it was written, read from a line that may still be coming.
+//!
+//! It is read here and not by a library because of what an envelope needs: whole numbers as they are,
+//! keys that stand twice, a body of which no second copy is made, and a bound on everything else.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memchr2;
+
+/// A value. Objects keep the order of their keys, and keys that stand twice.
+#[derive(Debug, PartialEq)]
+pub enum Json {
+    Null,
+    Bool(bool),
+    /// A number without fraction and exponent.
+    Number(i128),
+    Double(f64),
+    Text(String),
+    Array(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    pub fn double(&self) -> Option<f64> {
+        match self {
+            Self::Double(number) => Some(*number),
+            // Exact for what hello-mq writes, which has a fraction.
+            #[allow(clippy::cast_precision_loss)]
+            Self::Number(number) => Some(*number as f64),
+            _ => None,
+        }
+    }
+}
+
+/// Why something can't be read.
+#[derive(Debug, PartialEq)]
+pub enum Fault {
+    /// What there is is right, and ends too early.
+    CutShort,
+    /// It is wrong, whatever may follow.
+    Wrong(String),
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+/// How deep arrays and objects may stand in each other.
+const DEEPEST: usize = 128;
+
+/// How much the values may cost that are kept, in bytes: in AMQP they have to fit into one frame,
+/// which has 128 KiB unless the broker's operator makes more of it.
+const MOST: usize = 1 << 20;
+
+/// The least that a value costs, so that many small ones take little memory, too.
+const LEAST: usize = 8;
+
+/// The bytes that a byte of text takes at most: `\u0000`.
+const ESCAPE: usize = 6;
+
+/// A text as it stands in the line, without its quotes.
+#[derive(Debug)]
+pub struct Raw<'l> {
+    text: &'l str,
+    start: usize,
+    has_escapes: bool,
+}
+
+impl Raw<'_> {
+    /// Where it stands.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.text.len()
+    }
+}
+
+/// Reads one thing after the other.
+pub struct Reader<'l> {
+    bytes: &'l [u8],
+    at: usize,
+    /// How much the values may still cost.
+    left: usize,
+    depth: usize,
+}
+
+impl<'l> Reader<'l> {
+    pub fn new(bytes: &'l [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            left: MOST,
+            depth: 0,
+        }
+    }
+
+    /// What is not JSON, and in which column.
+    fn wrong(&self, what: &str) -> Fault {
+        Fault::Wrong(not_json(what, self.at))
+    }
+
+    /// The next byte that is no white space.
+    pub fn peek(&mut self) -> Result<u8, Fault> {
+        let rest = &self.bytes[self.at..];
+        let blanks = rest.iter().position(|byte| !b" \t\n\r".contains(byte));
+        self.at += blanks.unwrap_or(rest.len());
+        self.bytes.get(self.at).copied().ok_or(Fault::CutShort)
+    }
+
+    /// Makes sure that nothing follows.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        match self.peek() {
+            Err(_) => Ok(()),
+            Ok(_) => Err(self.wrong("something follows where it should end")),
+        }
+    }
+
+    /// Notes that a value of so many bytes is kept.
+    fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
+        let left = self.left.checked_sub(bytes.max(LEAST));
+        self.left = left.ok_or_else(too_much)?;
+        Ok(())
+    }
+
+    /// Reads an object: `entry` is told each key, and reads what belongs to it.
+    pub fn object(
+        &mut self,
+        mut entry: impl FnMut(&mut Self, Cow<'l, str>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.items(b'}', |reader| {
+            if reader.peek()? != b'"' {
+                return Err(reader.wrong("a key has to be a text in quotes"));
+            }
+            let key = reader.text()?;
+            if reader.peek()? != b':' {
+                return Err(reader.wrong("a ':' has to stand behind a key"));
+            }
+            reader.at += 1;
+            entry(reader, key)
+        })
+    }
+
+    /// Reads what stands between brackets, whose first is next, and between commas.
+    fn items(
+        &mut self,
+        close: u8,
+        mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if self.depth == DEEPEST {
+            return Err(self.wrong(&format!("it is nested deeper than {DEEPEST}")));
+        }
+        self.depth += 1;
+        self.at += 1;
+        if self.peek()? != close {
+            loop {
+                item(self)?;
+                match self.peek()? {
+                    b',' => self.at += 1,
+                    byte if byte == close => break,
+                    _ => {
+                        let close = char::from(close);
+                        return Err(self.wrong(&format!("a ',' or a '{close}' has to follow")));
+                    }
+                }
+            }
+        }
+        self.at += 1;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Reads a value.
+    pub fn value(&mut self) -> Result<Json, Fault> {
+        Ok(match self.peek()? {
+            b'"' => Json::Text(self.text()?.into_owned()),
+            b'[' => {
+                self.charge(0)?;
+                let mut values = Vec::new();
+                self.items(b']', |reader| {
+                    values.push(reader.value()?);
+                    Ok(())
+                })?;
+                Json::Array(values)
+            }
+            b'{' => {
+                self.charge(0)?;
+                let mut entries = Vec::new();
+                self.object(|reader, key| {
+                    entries.push((key.into_owned(), reader.value()?));
+                    Ok(())
+                })?;
+                Json::Object(entries)
+            }
+            _ => self.simple()?,
+        })
+    }
+
+    /// Reads a value that nobody wants to know. Its texts may have any length.
+    pub fn skip(&mut self) -> Result<(), Fault> {
+        match self.peek()? {
+            b'"' => {
+                self.raw()?;
+                self.charge(0)
+            }
+            b'[' => {
+                self.charge(0)?;
+                self.items(b']', Self::skip)
+            }
+            b'{' => {
+                self.charge(0)?;
+                self.object(|reader, _| reader.skip())
+            }
+            _ => self.simple().map(drop),
+        }
+    }
+
+    /// Reads a value that is neither a text nor has others in it.
+    fn simple(&mut self) -> Result<Json, Fault> {
+        match self.peek()? {
+            b'-' | b'0'..=b'9' => self.number(),
+            b'n' => self.word("null", Json::Null),
+            b't' => self.word("true", Json::Bool(true)),
+            b'f' => self.word("false", Json::Bool(false)),
+            _ => Err(self.wrong("a value has to stand here")),
+        }
+    }
+
+    fn word(&mut self, word: &str, value: Json) -> Result<Json, Fault> {
+        self.charge(0)?;
+        let rest = &self.bytes[self.at..];
+        if rest.starts_with(word.as_bytes()) {
+            self.at += word.len();
+            Ok(value)
+        } else if word.as_bytes().starts_with(rest) {
+            Err(Fault::CutShort)
+        } else {
+            Err(self.wrong("a value has to stand here"))
+        }
+    }
+
+    fn number(&mut self) -> Result<Json, Fault> {
+        let start = self.at;
+        if self.bytes[start] == b'-' {
+            self.at += 1;
+        }
+        if self.bytes.get(self.at) == Some(&b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        let mut is_whole = true;
+        if self.bytes.get(self.at) == Some(&b'.') {
+            is_whole = false;
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(self.at) {
+            is_whole = false;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.bytes.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let digits = &self.bytes[start..self.at];
+        self.charge(digits.len())?;
+        // It has nothing but ASCII in it.
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
+        if is_whole && digits != "-0" {
+            let number = digits.parse().map(Json::Number);
+            return number.map_err(|_| Fault::Wrong(not_in_64_bits(digits)));
+        }
+        match digits.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Json::Double(number)),
+            _ => Err(self.wrong("the number is out of range")),
+        }
+    }
+
+    fn digits(&mut self) -> Result<(), Fault> {
+        let rest = &self.bytes[self.at..];
+        let others = rest.iter().position(|byte| !byte.is_ascii_digit());
+        match others {
+            Some(0) => return Err(self.wrong("a digit has to stand here")),
+            // A number at the end may be complete, but not without a digit.
+            None if rest.is_empty() => return Err(Fault::CutShort),
+            others => self.at += others.unwrap_or(rest.len()),
+        }
+        if rest.len() > MOST && others.is_none() {
+            return Err(too_much());
+        }
+        Ok(())
+    }
+
+    /// Reads a text, which is kept.
+    fn text(&mut self) -> Result<Cow<'l, str>, Fault> {
+        let start = self.at;
+        let raw = match self.raw() {
+            // Whatever follows, it is too long already.
+            Err(Fault::CutShort) if (self.bytes.len() - start) / ESCAPE > self.left => {
+                return Err(too_much());
+            }
+            raw => raw?,
+        };
+        if !raw.has_escapes {
+            self.charge(raw.text.len())?;
+            return Ok(Cow::Borrowed(raw.text));
+        }
+        self.charge(raw.text.len() / ESCAPE)?;
+        let mut text = raw.text.as_bytes().to_vec();
+        let length = unescape(&mut text).map_err(|(at, what)| {
+            self.at = raw.start + at;
+            self.wrong(what)
+        })?;
+        text.truncate(length);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok(Cow::Owned(text))
+    }
+
+    /// Reads a text, whose first quote is next, without looking into its escapes.
+    pub fn raw(&mut self) -> Result<Raw<'l>, Fault> {
+        let start = self.at + 1;
+        let mut end = start;
+        let mut has_escapes = false;
+        loop {
+            let rest = self.bytes.get(end..).ok_or(Fault::CutShort)?;
+            end += memchr2(b'"', b'\\', rest).ok_or(Fault::CutShort)?;
+            if self.bytes[end] == b'"' {
+                break;
+            }
+            has_escapes = true;
+            end += 2;
+        }
+        let text = &self.bytes[start..end];
+        if let Some(at) = text.iter().position(|byte| *byte < b' ') {
+            self.at = start + at;
+            return Err(self.wrong("a control character has to be escaped"));
+        }
+        let text = std::str::from_utf8(text).map_err(|error| {
+            self.at = start + error.valid_up_to();
+            self.wrong("it is not UTF-8")
+        })?;
+        self.at = end + 1;
+        Ok(Raw {
+            text,
+            start,
+            has_escapes,
+        })
+    }
+}
+
+/// Says that something is not JSON, and where.
+pub fn not_json(what: &str, at: usize) -> String {
+    format!("is not JSON: {what} (column {})", at + 1)
+}
+
+fn too_much() -> Fault {
+    Fault::Wrong(format!(
+        "has more properties and headers than AMQP can carry: over {} MiB",
+        MOST >> 20
+    ))
+}
+
+pub fn not_in_64_bits(number: impl std::fmt::Display) -> String {
+    format!("{number} is more than AMQP can carry in 64 bits")
+}
+
+/// Puts what a text stands for in its place, which is never longer. Returns how long it is.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn unescape(text: &mut [u8]) -> Result<usize, (usize, &'static str)> {
+    let (mut read, mut written) = (0, 0);
+    while let Some(next) = memchr::memchr(b'\\', &text[read..]) {
+        text.copy_within(read..read + next, written);
+        (read, written) = (read + next, written + next);
+        let wrong = |what| (read, what);
+        let simple = match text.get(read + 1) {
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'r') => b'\r',
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0c,
+            Some(same @ (b'"' | b'\\' | b'/')) => *same,
+            Some(b'u') => {
+                let unit = |at| unit(text.get(at..)?);
+                let first = unit(read).ok_or(wrong("an escape is wrong"))?;
+                let second = unit(read + ESCAPE);
+                let units = [first, second.unwrap_or(0)];
+                let is_pair = (0xd800..0xdc00).contains(&first);
+                let units = if is_pair { &units[..] } else { &units[..1] };
+                let Some(Ok(character)) = char::decode_utf16(units.iter().copied()).next() else {
+                    return Err(wrong("half a surrogate pair stands alone"));
+                };
+                read += units.len() * ESCAPE;
+                written += character.encode_utf8(&mut text[written..]).len();
+                continue;
+            }
+            _ => return Err(wrong("an escape is wrong")),
+        };
+        text[written] = simple;
+        (read, written) = (read + 2, written + 1);
+    }
+    text.copy_within(read.., written);
+    Ok(written + text.len() - read)
+}
+
+/// The UTF-16 unit of an escape such as `\u00e9`, with which a text begins.
+fn unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    digits.iter().try_fold(0, |unit, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(unit << 4 | u16::try_from(digit).ok()?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(json: &[u8]) -> Result<Json, Fault> {
+        let mut reader = Reader::new(json);
+        let value = reader.value()?;
+        reader.end()?;
+        Ok(value)
+    }
+
+    /// As `serde_json` has it, which is right but for large whole numbers and keys that stand twice.
+    fn same(json: &Json) -> serde_json::Value {
+        match json {
+            Json::Null => serde_json::Value::Null,
+            Json::Bool(value) => (*value).into(),
+            Json::Number(number) => match i64::try_from(*number) {
+                Ok(number) => number.into(),
+                Err(_) => u64::try_from(*number).unwrap().into(),
+            },
+            Json::Double(number) => (*number).into(),
+            Json::Text(text) => text.as_str().into(),
+            Json::Array(values) => values.iter().map(same).collect(),
+            Json::Object(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.clone(), same(value)))
+                .collect(),
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+            "[\u{0}-\u{20}\"\\\\é🐇]{0,8}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                proptest::collection::btree_map(".{0,5}", inner, 0..5)
+                    .prop_map(|map| map.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_another_writes_is_read(json in any_json(), is_pretty: bool) {
+            let text = if is_pretty {
+                serde_json::to_vec_pretty(&json).unwrap()
+            } else {
+                serde_json::to_vec(&json).unwrap()
+            };
+            prop_assert_eq!(same(&read(&text).unwrap()), json);
+            // Its beginning is not wrong, it only ends too early, unless it is a number.
+            for end in 0..text.len() {
+                let cut = read(&text[..end]);
+                prop_assert!(
+                    matches!(cut, Err(Fault::CutShort) | Ok(Json::Number(_) | Json::Double(_))),
+                    "{:?} {:?}", cut, String::from_utf8_lossy(&text[..end])
+                );
+            }
+        }
+
+        #[test]
+        fn what_is_json_and_what_is_not_is_as_another_has_it(
+            text in r#"(\[|\]|\{|\}|"|:|,|\\u|\\|d8|dc|00|[-+.eEa0-9x/\t ]|true|false|null){0,12}"#,
+        ) {
+            let ours = read(text.as_bytes());
+            let theirs = serde_json::from_str::<serde_json::Value>(&text);
+            prop_assert_eq!(ours.is_ok(), theirs.is_ok(), "{:?} {:?}", ours, theirs);
+        }
+    }
+
+    #[test]
+    fn a_whole_number_is_what_it_is_or_refused() {
+        let number = |text: &str| read(text.as_bytes());
+        for whole in [i128::from(u64::MAX), i128::from(i64::MIN), i128::MAX, 0] {
+            assert_eq!(number(&whole.to_string()), Ok(Json::Number(whole)));
+        }
+        assert_eq!(number("-0"), Ok(Json::Double(-0.0)));
+        let long = "1".repeat(40);
+        let expected = format!("{long} is more than AMQP can carry in 64 bits");
+        assert_eq!(number(&long), Err(Fault::Wrong(expected)));
+    }
+
+    #[test]
+    fn what_would_take_much_memory_is_refused_before_it_ends() {
+        for (begin, repeated) in [
+            ("[", "1,"),
+            ("[", "null,"),
+            ("[", "[],"),
+            ("[", "\"\","),
+            ("[", "{\"\":1},"),
+            ("[\"", "a"),
+            ("[\"", "\\n"),
+            ("{\"", "a"),
+            ("", "1"),
+            ("1.", "1"),
+        ] {
+            let text = format!("{begin}{}", repeated.repeat(8 << 20));
+            assert_eq!(read(text.as_bytes()), Err(too_much()), "{begin}{repeated}");
+            let text = format!("{begin}{}", repeated.repeat(100));
+            let fault = read(text.as_bytes());
+            assert!(fault != Err(too_much()), "{begin}{repeated}: {fault:?}");
+        }
+        let deep = "[".repeat(200);
+        let fault = read(deep.as_bytes());
+        assert!(matches!(fault, Err(Fault::Wrong(why)) if why.contains("nested deeper than 128")));
+    }
+}
