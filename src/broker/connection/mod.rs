@@ -178,6 +178,11 @@ impl Socket {
         self.opening = frames::method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);
     }
 
+    /// How many bytes wait until the socket takes them.
+    pub fn waiting(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// Whether the channel for messages is open.
     pub fn can_post(&self) -> bool {
         self.is_channel_open && self.cause.is_none()

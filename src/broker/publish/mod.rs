@@ -13,7 +13,7 @@ use crate::message::{Message, Table};
 use crate::values::Span;
 use crate::waker::Receiver;
 pub use window::Fate;
-use window::Window;
+use window::{Likeness, Window};
 
 /// The most messages that are on their way at a time. Throughput is flat from 100 up.
 const WINDOW_MESSAGES: usize = 1000;
@@ -24,6 +24,10 @@ const WINDOW_BYTES: usize = 4 << 20;
 
 /// Frames are handed to the connection when there are so many bytes of them, or nothing else to do.
 const BATCH_BYTES: usize = 1 << 15;
+
+/// How many bytes may wait for the socket before more of a body is made into frames: of a big message
+/// there is no second copy.
+const AHEAD_BYTES: usize = 1 << 20;
 
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,8 @@ pub const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 pub enum PublishEvent<I> {
     /// The fate of messages became known.
     Settled,
+    /// All of a big message has been posted.
+    Posted,
     /// A reply came.
     Reply(Box<Message>),
     /// There is input, or (`None`) there will be no more.
@@ -65,6 +71,8 @@ pub struct Publisher<'s, T> {
     session: &'s mut Session,
     /// Frames that are still to be posted.
     batch: Vec<u8>,
+    /// How much of the newest message's body is made into frames, if not all is.
+    posted: Option<usize>,
     window: Window<T>,
     options: PublishOptions,
     /// When the broker last had nothing to confirm, or confirmed something.
@@ -92,6 +100,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         Ok(Self {
             session,
             batch,
+            posted: None,
             window: Window::default(),
             options,
             confirmed: Instant::now(),
@@ -103,7 +112,9 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// Whether one more message may be on its way. If not, [`Publisher::wait`] makes room.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.window.len() < WINDOW_MESSAGES && self.window.bytes() < WINDOW_BYTES
+        self.posted.is_none()
+            && self.window.len() < WINDOW_MESSAGES
+            && self.window.bytes() < WINDOW_BYTES
     }
 
     /// Whether no message is on its way.
@@ -135,17 +146,39 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             self.patience.renew();
         }
         let message = item.as_ref();
-        let bytes = message.body.len();
         let mandatory = !self.options.allow_unroutable && !is_reply(message);
+        let before = self.batch.len();
         frames::put_publish(&mut self.batch, MESSAGES, message, mandatory);
+        // Many headers are in memory, too.
+        let bytes = self.batch.len() - before + message.body.len();
+        self.window.push(item, bytes);
+        self.posted = Some(0);
+        self.post_body();
+    }
+
+    /// Posts of the newest message's body what the socket takes, and a little more.
+    fn post_body(&mut self) {
+        let Some(mut posted) = self.posted.take() else {
+            return;
+        };
+        let Some(message) = self.window.newest() else {
+            return;
+        };
         let frame_max = self.session.connection.frame_max();
-        for part in frames::parts(&message.body, frame_max) {
+        let socket = self.session.connection.socket();
+        let body = &message.as_ref().body;
+        for part in frames::parts(&body[posted..], frame_max) {
+            if socket.waiting() >= AHEAD_BYTES {
+                self.posted = Some(posted);
+                return;
+            }
             frames::put_body(&mut self.batch, MESSAGES, part);
+            posted += part.len();
             if self.batch.len() >= BATCH_BYTES {
-                self.flush();
+                socket.post(&self.batch);
+                self.batch.clear();
             }
         }
-        self.window.push(item, bytes);
     }
 
     fn flush(&mut self) {
@@ -175,13 +208,20 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         if let Some(input) = input {
             input.wakes(self.session.connection.waiter().waker());
         }
-        if self.options.no_confirm && self.window.waiting() > 0 {
+        if self.options.no_confirm && self.posted.is_none() && self.window.waiting() > 0 {
             return self.settle_what_is_read(input);
         }
         loop {
             if let Some(event) = self.next_event() {
                 return Ok(event);
             }
+            if self.posted.is_some() {
+                self.post_body();
+                if self.posted.is_none() {
+                    return Ok(PublishEvent::Posted);
+                }
+            }
+            let is_posting = self.posted.is_some();
             let overdue = self.overdue();
             let until = [at_most, overdue].into_iter().flatten().min();
             let waiting = self.window.waiting();
@@ -202,7 +242,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                 until,
                 self.on_interrupt,
                 |socket| {
-                    if socket.has_arrival() {
+                    if socket.has_arrival() || is_posting && socket.waiting() < AHEAD_BYTES {
                         return Some(None);
                     }
                     input.and_then(Receiver::next).map(Some)
@@ -322,13 +362,24 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     }
 
     /// Notes that a message came back. Its acknowledgement is still to come.
+    ///
+    /// The broker gives back what it was sent, but for properties that it writes anew: a reply-to of
+    /// replies, a header of its own, none that is BCC.
     fn note_return(&mut self, said: &str, returned: &Message) {
+        let theirs = returned.properties.as_rabbitmq_has_them();
         self.window.give_back(said, |item| {
             let message = item.as_ref();
-            message.properties.message_id == returned.properties.message_id
-                && message.exchange == returned.exchange
+            let may_be = message.exchange == returned.exchange
                 && message.routing_key == returned.routing_key
-                && message.body == returned.body
+                && message.body == returned.body;
+            let properties = &message.properties;
+            let has_its_ids = properties.message_id == theirs.message_id
+                && properties.correlation_id == theirs.correlation_id;
+            may_be.then(|| match has_its_ids {
+                false => Likeness::Possible,
+                true if properties.as_rabbitmq_has_them() == theirs => Likeness::Same,
+                true => Likeness::Probable,
+            })
         });
     }
 

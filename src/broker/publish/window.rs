@@ -37,6 +37,17 @@ struct Entry<T> {
     settled: Option<Settled>,
 }
 
+/// How much a message that came back is like one that was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Likeness {
+    /// It goes to the same place and has the same body.
+    Possible,
+    /// It has the same ids, too.
+    Probable,
+    /// It is the same in all.
+    Same,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Settled {
     Acknowledged,
@@ -119,15 +130,31 @@ impl<T> Window<T> {
     }
 
     /// Notes that a message came back. A return carries no tag, but it comes before its message's
-    /// acknowledgement and in the order of publication: it is the oldest that `is_it` and that has
-    /// not come back already.
-    pub fn give_back(&mut self, said: &str, is_it: impl Fn(&T) -> bool) {
-        let entry = self.entries.iter_mut().find(|entry| {
-            entry.settled.is_none() && entry.returned.is_none() && is_it(&entry.item)
-        });
-        if let Some(entry) = entry {
+    /// acknowledgement and in the order of publication: it is the oldest that has not come back
+    /// already and that is most alike, where `likeness` is `None` for what can't be it.
+    pub fn give_back(&mut self, said: &str, likeness: impl Fn(&T) -> Option<Likeness>) {
+        let mut best: Option<(Likeness, usize)> = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.settled.is_some() || entry.returned.is_some() {
+                continue;
+            }
+            let likeness = likeness(&entry.item);
+            if likeness > best.map(|(likeness, _)| likeness) {
+                best = likeness.map(|likeness| (likeness, index));
+            }
+            if likeness == Some(Likeness::Same) {
+                break;
+            }
+        }
+        if let Some(entry) = best.and_then(|(_, index)| self.entries.get_mut(index)) {
             entry.returned = Some(said.to_owned());
         }
+    }
+
+    /// The message that was published last, if it is still here.
+    #[must_use]
+    pub fn newest(&self) -> Option<&T> {
+        self.entries.back().map(|entry| &entry.item)
     }
 
     /// Takes everything out: the messages whose fate is known, with it, and those that wait for
@@ -271,7 +298,7 @@ mod tests {
     #[test]
     fn each_return_belongs_to_one_message() {
         let mut window = window(1..=4);
-        let is_even = |item: &u64| item % 2 == 0;
+        let is_even = |item: &u64| (item % 2 == 0).then_some(Likeness::Same);
         window.give_back("NO_ROUTE", is_even);
         window.give_back("NO_ROUTE", is_even);
         window.give_back("NO_ROUTE", is_even);
@@ -285,6 +312,27 @@ mod tests {
                 (3, Fate::Confirmed),
                 (4, returned)
             ]
+        );
+    }
+
+    #[test]
+    fn a_return_belongs_to_the_oldest_of_those_that_are_most_alike() {
+        let mut window = window(1..=5);
+        let likeness = |item: &u64| match item {
+            1 => None,
+            4 => Some(Likeness::Probable),
+            5 => Some(Likeness::Same),
+            _ => Some(Likeness::Possible),
+        };
+        for _ in 0..3 {
+            window.give_back("NO_ROUTE", likeness);
+        }
+        window.acknowledge(5, true);
+        let fates = fates(&mut window);
+        let returned = fates.iter().filter(|(_, fate)| *fate != Fate::Confirmed);
+        assert_eq!(
+            returned.map(|(item, _)| *item).collect::<Vec<_>>(),
+            [2, 4, 5]
         );
     }
 }

@@ -207,7 +207,7 @@ impl<L: Ledger> Sending<L> {
                     let interrupted = Error::Interrupted("while sending".to_owned());
                     stop = Some(Err(interrupted));
                 }
-                PublishEvent::Settled | PublishEvent::Late => {}
+                PublishEvent::Settled | PublishEvent::Posted | PublishEvent::Late => {}
             }
         }
     }
