@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::OutputForm;
+use crate::message::Part;
 use crate::output::Template;
 use crate::values::{Ending, Name, QueueName, Span, StreamOffset, Target};
 
@@ -85,6 +86,16 @@ pub struct Receive {
     )]
     pub raw: bool,
 
+    /// With --output json, add what the body of a message from AMQP 1.0 holds (type amqp-1.0), as
+    /// amqp10_value
+    #[arg(
+        long,
+        help_heading = "Output",
+        requires = "output",
+        hide_short_help = true
+    )]
+    pub decode_amqp10: bool,
+
     /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
     /// the file's path; its body, unless --output json or --format say otherwise
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
@@ -93,10 +104,34 @@ pub struct Receive {
     /// Publish each message to an exchange with a routing key (':QUEUE' for a queue) instead of
     /// printing it, and acknowledge it when the broker has confirmed it there
     ///
-    /// Body, properties and headers stay as they are. A message that no queue takes, or that is
-    /// refused for good, ends it and stays where it was.
+    /// Body, properties and headers stay as they are, but for the headers CC and BCC, by which the
+    /// broker would send copies elsewhere. A message that no queue takes, or that is refused for
+    /// good, ends it and stays where it was.
     #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
+
+    /// Leave these properties out of what is forwarded, by their names in JSON: user_id, for instance,
+    /// or headers.KEY for one header; may be repeated
+    #[arg(
+        long,
+        value_name = "PROPERTY,...",
+        help_heading = "Output",
+        requires = "forward_to",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub without: Vec<Part>,
+
+    /// Pass these properties on although they would be left out: headers.CC and headers.BCC
+    #[arg(
+        long,
+        value_name = "PROPERTY,...",
+        help_heading = "Output",
+        requires = "forward_to",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub keep: Vec<Part>,
 
     /// Say in the end how many messages there were, how many bytes, and how fast they came
     ///

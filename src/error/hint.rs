@@ -212,6 +212,11 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
             "'rabbitmqctl list_vhost_limits' shows how many the virtual host may have; 'hello-mq delete' makes \
              room, and so does a larger limit ('rabbitmqctl set_vhost_limits')"
         }
+        406 if said.contains("user_id property") => {
+            "a message has to come from the user that its user_id names, or from one with the tag \
+             impersonator: log in as that user, or send it without ('receive --forward-to' does with \
+             --without user_id)"
+        }
         406 if said.contains("value_too_large") => "the broker takes no value as large as that",
         540 if operation.starts_with("purge") => {
             "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \

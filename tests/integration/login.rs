@@ -710,7 +710,8 @@ fn each_command_says_what_it_would_do() {
     assert_eq!(
         explained(&["receive", "q", "--no-declare", "--forward-to", ":r"]),
         "basic.qos prefetch_count=256\nbasic.consume 'q' no_ack=false exclusive=false\nbasic.publish \
-         exchange='' routing_key='r' mandatory=true, and basic.ack once it is confirmed, for each \
+         exchange='' routing_key='r' mandatory=true without headers.CC, headers.BCC, and basic.ack once \
+         it is confirmed, for each \
          message\nbasic.cancel\n"
     );
     assert_eq!(

@@ -10,6 +10,7 @@ mod errors;
 mod faults;
 mod interrupt;
 mod login;
+mod lossless;
 mod mute;
 mod pika;
 mod pipes;

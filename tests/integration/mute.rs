@@ -217,7 +217,7 @@ impl Line {
 }
 
 /// Reads a whole frame.
-fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
+pub fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; FRAME_HEADER];
     from.read_exact(&mut frame)?;
     let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]);

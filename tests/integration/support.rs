@@ -195,12 +195,27 @@ impl Running {
 
     /// The most memory that it has used so far, in KiB. Linux only.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
-        peak.trim_end_matches("kB").trim().parse().unwrap()
+        self.memory().unwrap()
+    }
+
+    /// None if it has ended.
+    fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let mut lines = status.lines();
+        let peak = lines.find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim_end_matches("kB").trim().parse().ok()
+    }
+
+    /// Waits for the end, and looks all the time at the most memory that it has used, in KiB.
+    pub fn end_with_peak(mut self) -> (Outcome, u64) {
+        self.collect();
+        let start = Instant::now();
+        let mut peak = 0;
+        while self.child.try_wait().unwrap().is_none() && start.elapsed() < LIMIT {
+            peak = self.memory().unwrap_or(peak);
+            thread::sleep(Duration::from_millis(1));
+        }
+        (self.end(), peak)
     }
 
     pub fn signal(&self, signal: Signal) {

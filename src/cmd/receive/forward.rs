@@ -9,18 +9,45 @@ use crossbeam_channel::{Sender, unbounded};
 use super::outlet::Outlet;
 use crate::broker::Connector;
 use crate::broker::publish::Fate;
+use crate::cli;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Place, ranges};
-use crate::message::{Batch, Message};
+use crate::message::{Batch, Message, Part, ShortString};
 use crate::settings::Settings;
 use crate::talk::Talk;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
+/// What the broker takes for an order to send a copy elsewhere: a message that is published again is
+/// for one place (<https://www.rabbitmq.com/docs/sender-selected>).
+const COPIES: [&[u8]; 2] = [b"CC", b"BCC"];
+
+/// What is to be left out of what is forwarded: where copies are to go, unless the user keeps it, and
+/// what else the user names.
+pub fn left_out(arguments: &cli::Receive) -> Vec<Part> {
+    let copies = COPIES
+        .iter()
+        .filter_map(|name| ShortString::new(*name).ok());
+    copies
+        .map(Part::Header)
+        .chain(arguments.without.iter().cloned())
+        .filter(|part| !arguments.keep.contains(part))
+        .collect()
+}
+
+/// Whether it is left out although nobody may have asked for that.
+fn is_copy(part: &Part) -> bool {
+    matches!(part, Part::Header(name) if COPIES.contains(&name.as_bytes()))
+}
+
 /// Messages on their way to another queue.
 pub struct Forward {
     target: Target,
+    left_out: Vec<Part>,
+    /// Those that are not yet told to be left out.
+    untold: Vec<Part>,
+    talk: Talk,
     outlet: Outlet,
     batches: Sender<u64>,
     confirmed: Receiver<io::Result<()>>,
@@ -35,6 +62,7 @@ impl Forward {
     /// Those of the system, if it has no more threads.
     pub fn spawn(
         target: Target,
+        left_out: Vec<Part>,
         settings: &Settings,
         connector: Connector,
         talk: Talk,
@@ -56,6 +84,13 @@ impl Forward {
         };
         Ok(Self {
             target,
+            untold: left_out
+                .iter()
+                .filter(|part| is_copy(part))
+                .cloned()
+                .collect(),
+            left_out,
+            talk: talk.clone(),
             outlet: Outlet::spawn(settings, connector, talk, ledger, failed)?,
             batches,
             confirmed,
@@ -63,20 +98,47 @@ impl Forward {
         })
     }
 
-    /// Publishes a batch; when all of it is confirmed it is told once in [`Forward::confirmed`].
+    /// Publishes a batch; when all of it is confirmed it is told once in [`Forward::confirmed`]. A message
+    /// that is not complete stays where it is, and so does what comes after it.
     pub fn hand_over(&mut self, batch: Batch) {
-        let numbers = self.messages + 1..;
+        let first = self.messages + 1;
         self.messages += batch.len() as u64;
         let _ = self.batches.send(self.messages);
-        self.outlet
-            .publish(numbers.zip(batch).map(|(number, message)| {
-                let message = Message {
-                    exchange: self.target.exchange.clone(),
-                    routing_key: self.target.routing_key.clone(),
-                    ..*message
-                };
-                (number, message)
-            }));
+        let mut complete = Vec::with_capacity(batch.len());
+        let mut end = None;
+        for (number, message) in (first..).zip(batch) {
+            if let Some(problem) = &message.incomplete {
+                end = Some(Error::BadInput {
+                    place: Place::Argument(number).to_string(),
+                    problem: format!(
+                        "can't be forwarded as it is, and stays where it was: hello-mq can't read {problem}"
+                    ),
+                });
+                break;
+            }
+            complete.push((number, self.addressed(*message)));
+        }
+        self.outlet.publish(complete);
+        if let Some(error) = end {
+            self.outlet.fail(error);
+        }
+    }
+
+    /// A message as it goes to its target.
+    fn addressed(&mut self, mut message: Message) -> Message {
+        for part in &self.left_out {
+            if message.properties.remove(part) && self.untold.contains(part) {
+                self.untold.retain(|untold| untold != part);
+                self.talk.note(&format!(
+                    "left {part} out, as the broker would send a copy elsewhere (--keep {part})"
+                ));
+            }
+        }
+        Message {
+            exchange: self.target.exchange.clone(),
+            routing_key: self.target.routing_key.clone(),
+            ..message
+        }
     }
 
     /// A report for each batch, in order; the first failure is the last.

@@ -187,10 +187,17 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     ));
     let then = match &arguments.forward_to {
         Some(target) => format!(
-            "basic.publish exchange='{}' routing_key='{}' mandatory=true, and basic.ack once it is \
+            "basic.publish exchange='{}' routing_key='{}' mandatory=true{}, and basic.ack once it is \
              confirmed, for each message",
             text::escape(&target.exchange),
-            text::escape(&target.routing_key)
+            text::escape(&target.routing_key),
+            match forward::left_out(arguments).as_slice() {
+                [] => String::new(),
+                parts => {
+                    let names: Vec<_> = parts.iter().map(ToString::to_string).collect();
+                    format!(" without {}", names.join(", "))
+                }
+            }
         ),
         None if !arguments.command.is_empty() => {
             "basic.ack, or basic.reject, of each message as COMMAND's exit status says".to_owned()
@@ -234,7 +241,7 @@ fn print(
     account: &mut Account,
 ) -> Result<Ended, Error> {
     let mut sink = match &arguments.forward_to {
-        Some(target) => Sink::Forward(forward(target, context)?),
+        Some(target) => Sink::Forward(forward(target, arguments, context)?),
         None => Sink::Writer(writer(arguments, context)?),
     };
     let mut progress = BatchProgress::new(options(arguments, context));
@@ -296,6 +303,11 @@ fn command(
 
 /// What each message is to look like.
 fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
+    if arguments.decode_amqp10 && arguments.output != Some(OutputForm::Json) {
+        return Err(Error::Usage(
+            "--decode-amqp10 goes with --output json; --output text decodes without it".to_owned(),
+        ));
+    }
     if let Some(template) = &arguments.format {
         return Ok(Form::Template(match &arguments.save {
             Some(_) => template.clone(),
@@ -317,7 +329,7 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
         }
         (Some(OutputForm::Json), _) => Ok(Form::Json {
             end: ending.unwrap_or(default_ending),
-            decodes: false,
+            decodes: arguments.decode_amqp10,
         }),
         (Some(OutputForm::Text) | None, _) if ending.is_some() => Err(Error::Usage(
             "--delimiter and --null go with --output body or json".to_owned(),
@@ -361,7 +373,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
 }
 
 /// What publishes messages again.
-fn forward(target: &Target, context: &Context) -> Result<Forward, Error> {
+fn forward(target: &Target, arguments: &cli::Receive, context: &Context) -> Result<Forward, Error> {
     let settings = &context.settings;
     if target.exchange.is_empty() && target.routing_key == settings.queue.value.as_str() {
         return Err(Error::Usage(format!(
@@ -370,7 +382,8 @@ fn forward(target: &Target, context: &Context) -> Result<Forward, Error> {
         )));
     }
     let connector = context.connector("receive --forward-to", None);
-    Forward::spawn(target.clone(), settings, connector, context.talk.clone()).map_err(Error::thread)
+    let (left_out, talk) = (forward::left_out(arguments), context.talk.clone());
+    Forward::spawn(target.clone(), left_out, settings, connector, talk).map_err(Error::thread)
 }
 
 fn has_come(moment: Option<Instant>) -> bool {

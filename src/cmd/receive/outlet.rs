@@ -94,6 +94,13 @@ impl Outlet {
         }
     }
 
+    /// Ends it with an error, once everything before it is confirmed.
+    pub fn fail(&self, error: Error) {
+        if let Some(sender) = &self.items {
+            let _ = sender.send(Err(error));
+        }
+    }
+
     /// Closes the connection.
     pub fn close(mut self) {
         self.items.take();
