@@ -15,6 +15,7 @@
 //! `{"!amqp":"timestamp","value":1700000000}`, `{"!amqp":"binary","base64":"AAE="}`. What RabbitMQ has no
 //! name for is `longlong` (the type `L`) or a `field`, with its bytes as AMQP carries them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -391,6 +392,9 @@ struct Draft {
     encoding: Option<String>,
 }
 
+/// How many keys a line usually has.
+const KEYS: usize = 8;
+
 impl Draft {
     fn read(line: &[u8]) -> Result<Self, Fault> {
         let mut reader = Reader::new(line);
@@ -398,7 +402,7 @@ impl Draft {
             return Err(Fault::Wrong("is not a JSON object".to_owned()));
         }
         let mut draft = Self::default();
-        let mut keys = Vec::new();
+        let mut keys = Vec::with_capacity(KEYS);
         reader.object(|reader, key| {
             if keys.contains(&key) {
                 return Err(twice(&key).into());
@@ -446,7 +450,7 @@ fn complete<T>(read: Result<T, Fault>, json: &[u8]) -> Result<T, String> {
 
 /// Decodes base64 where it stands. Returns how many bytes there are then.
 fn decode_base64(text: &mut [u8]) -> Result<usize, DecodeError> {
-    const DECODED: usize = 3 << 10;
+    const DECODED: usize = 3 << 8;
     const ENCODED: usize = DECODED / 3 * 4;
     let mut decoded = [0; DECODED];
     let mut written = 0;
@@ -494,15 +498,15 @@ fn twice(name: &str) -> String {
 
 fn text_of(name: &str, value: Json) -> Result<String, String> {
     match value {
-        Json::Text(text) => Ok(text),
-        _ => Err(format!("{name} is not a text in quotes")),
+        Json::Text(text) => Ok(text.into_owned()),
+        _ => Err(format!("{name} {NO_TEXT}")),
     }
 }
 
 /// An exchange or a routing key.
 fn address(name: &str, value: Json) -> Result<String, String> {
     let text = text_of(name, value)?;
-    ShortString::new(text.as_str()).map_err(|problem| format!("{name} {problem}"))?;
+    ShortString::check_length(&text).map_err(|problem| format!("{name} {problem}"))?;
     Ok(text)
 }
 
@@ -514,12 +518,12 @@ fn properties(json: Json) -> Result<Properties, String> {
         _ => return Err("properties is not an object".to_owned()),
     };
     let mut p = Properties::default();
-    let mut known = Vec::new();
+    let mut known = Vec::with_capacity(entries.len());
     for (key, json) in entries {
         if known.contains(&key) {
             return Err(twice(&key));
         }
-        let name = key.as_str();
+        let name = &*key;
         let within = |problem: String| format!("{name} {problem}");
         let number = |json: &Json| match *json {
             Json::Number(number) => Ok(number),
@@ -568,7 +572,7 @@ fn properties(json: Json) -> Result<Properties, String> {
 
 fn short(json: Json) -> Result<ShortString, String> {
     match json {
-        Json::Text(text) => ShortString::new(text),
+        Json::Text(text) => ShortString::new(text.into_owned()),
         Json::Object(entries) => match Tagged::new(entries)? {
             Tagged {
                 tag,
@@ -596,7 +600,7 @@ fn value(json: Json) -> Result<Value, String> {
             _ => return Err(json::not_in_64_bits(number)),
         },
         Json::Double(number) => Value::Double(number),
-        Json::Text(text) => Value::LongString(text.into_bytes()),
+        Json::Text(text) => Value::LongString(text.into_owned().into_bytes()),
         Json::Array(values) => {
             Value::Array(values.into_iter().map(value).collect::<Result<_, _>>()?)
         }
@@ -608,7 +612,7 @@ fn value(json: Json) -> Result<Value, String> {
                 .into_iter()
                 .map(|(key, json)| {
                     let value = value(json).map_err(|problem| header(&key, &problem))?;
-                    let name = ShortString::new(key)
+                    let name = ShortString::new(key.into_owned())
                         .map_err(|problem| format!("a header's name {problem}"))?;
                     Ok((name, value))
                 })
@@ -622,17 +626,17 @@ fn header(name: &str, problem: &str) -> String {
 }
 
 /// An object that says of what type it is.
-struct Tagged {
-    tag: String,
-    value: Option<Json>,
+struct Tagged<'l> {
+    tag: Cow<'l, str>,
+    value: Option<Json<'l>>,
     base64: Option<Vec<u8>>,
     scale: Option<i128>,
 }
 
-impl Tagged {
-    fn new(entries: Vec<(String, Json)>) -> Result<Self, String> {
+impl<'l> Tagged<'l> {
+    fn new(entries: Vec<(Cow<'l, str>, Json<'l>)>) -> Result<Self, String> {
         let mut tagged = Self {
-            tag: String::new(),
+            tag: Cow::default(),
             value: None,
             base64: None,
             scale: None,
@@ -642,11 +646,12 @@ impl Tagged {
             if known.contains(&key) {
                 return Err(twice(&key));
             }
-            match (key.as_str(), json) {
-                (TAG, json) => tagged.tag = text_of(TAG, json)?,
+            match (&*key, json) {
+                (TAG, Json::Text(text)) => tagged.tag = text,
+                (TAG, _) => return Err(format!("{TAG} {NO_TEXT}")),
                 ("value", json) => tagged.value = Some(json),
                 ("base64", Json::Text(text)) => {
-                    let bytes = STANDARD.decode(text);
+                    let bytes = STANDARD.decode(&*text);
                     tagged.base64 = Some(bytes.map_err(|error| format!("is not base64: {error}"))?);
                 }
                 ("scale", Json::Number(scale)) => tagged.scale = Some(scale),
@@ -658,7 +663,7 @@ impl Tagged {
     }
 
     fn value(self) -> Result<Value, String> {
-        let tag = self.tag.as_str();
+        let tag = &*self.tag;
         let wrong = || format!("is no value of the type '{}'", text::escape(tag));
         if let Some(bytes) = self.base64 {
             return match tag {

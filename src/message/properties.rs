@@ -23,13 +23,21 @@ impl ShortString {
     /// Says how long it is if it is too long.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, String> {
         let bytes = bytes.into();
-        if bytes.len() > SHORT_STRING_MAX {
-            return Err(format!(
-                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
-                bytes.len()
-            ));
-        }
+        Self::check_length(&bytes)?;
         Ok(Self(bytes))
+    }
+
+    /// Makes sure that a short string can have these bytes.
+    ///
+    /// # Errors
+    /// Says how long it is if it is too long.
+    pub fn check_length(bytes: impl AsRef<[u8]>) -> Result<(), String> {
+        match bytes.as_ref().len() {
+            0..=SHORT_STRING_MAX => Ok(()),
+            length => Err(format!(
+                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {length}"
+            )),
+        }
     }
 
     /// The bytes.
