@@ -16,6 +16,7 @@ use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Powershell, Shells};
 
 use crate::cli::{Cli, Shell};
 use crate::config::{self, Config, File};
+use crate::message::Part;
 use crate::topology::{Binding, Destination};
 
 /// The variable by which a script asks.
@@ -194,6 +195,8 @@ fn knowing(arg: Arg, lists_files: bool) -> Arg {
         "exchange_type" => arg.add(words(&["direct", "fanout", "topic", "headers"])),
         "stream_offset" => arg.add(words(&["first", "last", "next"])),
         "timestamp" => arg.add(words(&["now"])),
+        "without" => arg.add(words(&Part::NAMES)),
+        "keep" => arg.add(words(&["headers.CC", "headers.BCC"])),
         _ => match (arg.get_value_hint(), lists_files) {
             (ValueHint::AnyPath | ValueHint::FilePath, true) => {
                 arg.add(ArgValueCompleter::new(PathCompleter::any()))

@@ -15,23 +15,25 @@ pub enum Part {
     Header(ShortString),
 }
 
-/// The properties' names.
-const NAMES: [&str; 14] = [
-    "content_type",
-    "content_encoding",
-    "headers",
-    "delivery_mode",
-    "priority",
-    "correlation_id",
-    "reply_to",
-    "expiration",
-    "message_id",
-    "timestamp",
-    "type",
-    "user_id",
-    "app_id",
-    "cluster_id",
-];
+impl Part {
+    /// The properties' names.
+    pub const NAMES: [&str; 14] = [
+        "content_type",
+        "content_encoding",
+        "headers",
+        "delivery_mode",
+        "priority",
+        "correlation_id",
+        "reply_to",
+        "expiration",
+        "message_id",
+        "timestamp",
+        "type",
+        "user_id",
+        "app_id",
+        "cluster_id",
+    ];
+}
 
 impl FromStr for Part {
     type Err = String;
@@ -40,10 +42,10 @@ impl FromStr for Part {
         if let Some(key) = name.strip_prefix("headers.").filter(|key| !key.is_empty()) {
             return ShortString::new(key).map(Self::Header);
         }
-        if let Some(name) = NAMES.iter().find(|known| **known == name) {
+        if let Some(name) = Self::NAMES.iter().find(|known| **known == name) {
             return Ok(Self::Property(name));
         }
-        let meant = text::nearest(name, NAMES).unwrap_or("user_id");
+        let meant = text::nearest(name, Self::NAMES).unwrap_or("user_id");
         Err(format!(
             "the names are those of '-o json', such as {meant}, or headers.KEY for one header"
         ))
@@ -111,7 +113,7 @@ mod tests {
         #[test]
         fn each_name_is_that_of_one_property(properties in properties()) {
             let mut rest = properties;
-            for name in NAMES {
+            for name in Part::NAMES {
                 let part: Part = name.parse().unwrap();
                 prop_assert_eq!(part.to_string(), name);
                 let before = rest.clone();

@@ -10,6 +10,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::env::{Elvish, EnvCompleter, Powershell};
 use hello_mq::cli::Cli;
 use hello_mq::completion::VARIABLE;
+use hello_mq::message::Part;
 use tempfile::TempDir;
 
 use super::{compare, project};
@@ -210,6 +211,8 @@ fn values(argument: &Arg) -> BTreeSet<String> {
         "exchange_type" => set(&["direct", "fanout", "topic", "headers"]),
         "stream_offset" => set(&["first", "last", "next"]),
         "timestamp" => set(&["now"]),
+        "without" => set(&Part::NAMES),
+        "keep" => set(&["headers.CC", "headers.BCC"]),
         "save" => set(&["sub"]),
         "files" | "password_file" | "tls_ca_file" | "tls_cert_file" | "tls_key_file" | "config" => {
             set(&["a file.txt", "sub"])
