@@ -7,6 +7,9 @@
 
 #[path = "integration/support.rs"]
 mod support;
+// Giving back is told apart by series.
+#[path = "integration/giving_back.rs"]
+mod giving_back;
 // What is said of TLS depends on the broker's own.
 #[path = "integration/tls.rs"]
 mod tls;

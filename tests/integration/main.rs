@@ -8,6 +8,7 @@ mod declare;
 mod descriptors;
 mod errors;
 mod faults;
+mod giving_back;
 mod interrupt;
 mod login;
 mod lossless;
