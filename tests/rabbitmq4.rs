@@ -250,3 +250,59 @@ fn who_may_only_write_sends_to_a_queue_that_is_there() {
 fn what_a_type_does_not_have_is_told() {
     support::what_a_type_does_not_have_is_told();
 }
+
+/// Publishes over AMQP 1.0, with the node's own client, a message with a property for which AMQP 0-9-1 has
+/// no type.
+fn publish_over_amqp10(queue: &str) {
+    const SCRIPT: &str = r#"
+        Ebin = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/*/ebin",
+        code:add_paths(filelib:wildcard(Ebin)),
+        {ok, _} = application:ensure_all_started(amqp10_client),
+        Guest = <<"guest">>,
+        {ok, Connection} = amqp10_client:open_connection(#{
+            address => "127.0.0.1", port => PORT, container_id => Guest, sasl => {plain, Guest, Guest}}),
+        {ok, Session} = amqp10_client:begin_session_sync(Connection),
+        {ok, Link} = amqp10_client:attach_sender_link_sync(Session, Guest, <<"/queues/QUEUE">>, unsettled),
+        receive {amqp10_event, {link, Link, credited}} -> ok end,
+        Properties = {'v1_0.application_properties', [{{utf8, <<"letter">>}, {char, 65}}]},
+        Message = setelement(7, amqp10_msg:new(<<"1">>, <<"poison">>, false), Properties),
+        ok = amqp10_client:send_msg(Link, Message),
+        receive {amqp10_disposition, {accepted, <<"1">>}} -> ok end,
+        amqp10_client:close_connection(Connection)."#;
+    let url = url();
+    let port = url.rsplit(':').next().unwrap().trim_end_matches('/');
+    let script = SCRIPT.replace("PORT", port).replace("QUEUE", queue);
+    shell("rabbitmqctl -q eval \"$SCRIPT\"")
+        .env("SCRIPT", script)
+        .run()
+        .printed("ok\n");
+}
+
+#[test]
+fn a_message_that_the_broker_fails_to_deliver_ends_it_and_keeps_no_other_from_being_received() {
+    let queue = queue("poison");
+    hello(["declare", "--quiet", "--durable", &queue]).run();
+    let send = |body: &str| {
+        let send = ["send", "--quiet", "--no-declare", "-r", &queue, body];
+        hello(send).run().printed("");
+    };
+    send("before");
+    publish_over_amqp10(&queue);
+    send("after");
+    hello(["receive", "--peek", &queue])
+        .run()
+        .failed(69, &["INTERNAL_ERROR", "published over AMQP 1.0"]);
+    let outcome = hello(["receive", "--drain", "-o", "body", &queue]).run();
+    outcome.failed(
+        76,
+        &[
+            "INTERNAL_ERROR (it closed the connection 3 times in a row)",
+            "published over AMQP 1.0",
+        ],
+    );
+    // What came together with it may have come twice.
+    assert!(outcome.stdout.starts_with("before\n"), "{outcome:?}");
+    assert!(outcome.stdout.len() <= 2 * "before\n".len(), "{outcome:?}");
+    let listed = broker_tool("rabbitmqctl -q list_queues name messages");
+    assert!(listed.contains(&format!("{queue}\t2")), "{listed}");
+}

@@ -57,6 +57,9 @@ impl Error {
                      takes it for no error"
                 }
             },
+            Self::Lost {
+                code: Some(541), ..
+            } => UNDELIVERABLE,
             Self::Lost { .. } => {
                 "try again when the broker is back; what was not confirmed may have to be sent \
                  again, and what was not acknowledged is back in its queue"
@@ -97,6 +100,9 @@ impl Error {
 
 const EXHAUSTION: &str =
     "'ulimit -a' shows how much of it a process may have; fewer --jobs take less";
+
+const UNDELIVERABLE: &str = "the broker's log says what failed; one cause is a message that was published over AMQP 1.0 with a \
+     property for which AMQP 0-9-1 has no type: it stays in the queue, where an AMQP 1.0 client can take it";
 
 const TROUBLE: &str = "the queue is full or its node is in trouble; try again later";
 
@@ -222,6 +228,7 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
             "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
              'hello-mq declare' make it anew"
         }
+        541 if operation.starts_with("consume") => UNDELIVERABLE,
         540 if operation.starts_with("look at") => {
             "a stream is read without taking anything from it: 'hello-mq receive --stream-offset first \
              --drain'"

@@ -609,6 +609,18 @@ impl Error {
         }
     }
 
+    /// Whether the broker closed the connection as something in it failed.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost {
+                code: Some(541),
+                ..
+            }
+        )
+    }
+
     /// What the broker says of the request with which it closed the connection, where that may be all
     /// that a new connection brings, too. When a node stops, or an operator closes the connection, the
     /// broker speaks of itself.

@@ -6,7 +6,7 @@ use super::batch::Written;
 use super::deliveries::{Deliveries, Ticket};
 use super::limit::{self, AtLimit, Count};
 use super::stream;
-use super::subscription::Subscription;
+use super::subscription::{Subscription, operation};
 use super::{ConsumeOptions, Total};
 use crate::broker::connection::Waited;
 use crate::broker::frames::{self, MESSAGES};
@@ -37,6 +37,9 @@ pub struct Progress {
     end: Option<End>,
     /// Whether there was a connection before.
     is_resumed: bool,
+    /// Whether the broker failed at a message that it was to deliver, so that the next come one by one:
+    /// those before it are settled then, and what it fails at stands alone.
+    is_careful: bool,
 }
 
 impl Progress {
@@ -52,6 +55,7 @@ impl Progress {
             next_offset: None,
             end: None,
             is_resumed: false,
+            is_careful: false,
         }
     }
 
@@ -145,20 +149,33 @@ pub fn consume(
         since: Instant::now(),
     };
     let result = consumer.begin().and_then(|()| work(&mut consumer));
-    let result = result.map_err(|error| in_time(error, queue));
+    let result = result.map_err(|error| of_consuming(error, queue));
+    consumer.progress.is_careful = matches!(&result, Err(error) if error.is_internal());
     let given_back = consumer.give_back();
     let result = end(session, result, progress.done()).and(given_back);
     progress.deliveries.end_connection();
     result
 }
 
-/// Tells a refusal to wait any longer for an acknowledgement from others.
-fn in_time(error: Error, queue: &QueueName) -> Error {
+/// Tells a refusal to wait any longer for an acknowledgement from others, and what ended the connection
+/// as that of consuming, whatever was asked besides.
+fn of_consuming(error: Error, queue: &QueueName) -> Error {
     match error {
         Error::Refused { broker, said, .. } if error::is_ack_timeout(&said) => Error::AckTimeout {
             broker,
             queue: queue.to_string(),
             said,
+        },
+        Error::Lost {
+            broker,
+            reason,
+            code,
+            ..
+        } => Error::Lost {
+            broker,
+            operation: operation(queue),
+            reason,
+            code,
         },
         error => error,
     }
@@ -231,7 +248,9 @@ impl Consumer<'_> {
     /// [`Error::Refused`] in the broker's words; [`Error::Lost`].
     pub fn resume(&mut self) -> Result<(), Error> {
         if self.subscription.may_start() && !self.is_complete() {
+            let at_most = self.progress.is_careful.then_some(1);
             let left = self.progress.deliveries.left();
+            let left = [left, at_most].into_iter().flatten().min();
             self.subscription.start(left, self.progress.next_offset)?;
         }
         Ok(())

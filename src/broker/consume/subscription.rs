@@ -271,6 +271,6 @@ impl<'s> Subscription<'s> {
 }
 
 /// What a consumer is to do, for what is said of it.
-fn operation(queue: &QueueName) -> String {
+pub fn operation(queue: &QueueName) -> String {
     format!("consume from queue {queue}")
 }

@@ -74,6 +74,9 @@ pub struct Line<'c> {
     until: Option<Instant>,
     /// Whether the queue was made sure of on an earlier connection.
     is_queue_there: bool,
+    /// Whether messages come one by one, as [`consumer::consume`](crate::broker::consume::consumer::consume)
+    /// has it after the broker failed.
+    is_careful: bool,
     /// Whether the user knows what to do about messages that are not acknowledged in time.
     is_advised: bool,
     /// Since when the connection is open, or has brought its last message.
@@ -101,6 +104,7 @@ impl<'c> Line<'c> {
             until,
             is_queue_there: false,
             is_advised: false,
+            is_careful: false,
             alive_since: Instant::now(),
         }
     }
@@ -141,7 +145,11 @@ impl<'c> Line<'c> {
                 }
                 error => error,
             };
-            if self.alive_since > opened || opened.elapsed() > STABLE {
+            // What came with the message at which the broker failed comes once more.
+            let is_progress =
+                self.alive_since > opened && (!error.is_internal() || self.is_careful);
+            self.is_careful = error.is_internal();
+            if is_progress || opened.elapsed() > STABLE {
                 retry.progress();
             }
             drop(session);
