@@ -5,6 +5,11 @@
 //! unless they are told not to (4.3.0 did not).
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "integration/amqp10.rs"]
+mod amqp10;
+// What RabbitMQ makes of properties.
+#[path = "integration/lossless.rs"]
+mod lossless;
 #[path = "integration/support.rs"]
 mod support;
 // Giving back is told apart by series.
@@ -14,7 +19,12 @@ mod giving_back;
 #[path = "integration/tls.rs"]
 mod tls;
 
+use amqp10::{Publisher, binary, described, list, map, string, symbol};
 use support::{broker_tool, hello, queue, shell, shown_url, url};
+
+/// Sections of a message of AMQP 1.0.
+const APPLICATION_PROPERTIES: u8 = 0x74;
+const DATA: u8 = 0x75;
 
 /// The series of the broker: `4` (4.0) or `43` (4.3).
 fn series() -> String {
@@ -251,33 +261,6 @@ fn what_a_type_does_not_have_is_told() {
     support::what_a_type_does_not_have_is_told();
 }
 
-/// Publishes over AMQP 1.0, with the node's own client, a message with a property for which AMQP 0-9-1 has
-/// no type.
-fn publish_over_amqp10(queue: &str) {
-    const SCRIPT: &str = r#"
-        Ebin = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins/*/ebin",
-        code:add_paths(filelib:wildcard(Ebin)),
-        {ok, _} = application:ensure_all_started(amqp10_client),
-        Guest = <<"guest">>,
-        {ok, Connection} = amqp10_client:open_connection(#{
-            address => "127.0.0.1", port => PORT, container_id => Guest, sasl => {plain, Guest, Guest}}),
-        {ok, Session} = amqp10_client:begin_session_sync(Connection),
-        {ok, Link} = amqp10_client:attach_sender_link_sync(Session, Guest, <<"/queues/QUEUE">>, unsettled),
-        receive {amqp10_event, {link, Link, credited}} -> ok end,
-        Properties = {'v1_0.application_properties', [{{utf8, <<"letter">>}, {char, 65}}]},
-        Message = setelement(7, amqp10_msg:new(<<"1">>, <<"poison">>, false), Properties),
-        ok = amqp10_client:send_msg(Link, Message),
-        receive {amqp10_disposition, {accepted, <<"1">>}} -> ok end,
-        amqp10_client:close_connection(Connection)."#;
-    let url = url();
-    let port = url.rsplit(':').next().unwrap().trim_end_matches('/');
-    let script = SCRIPT.replace("PORT", port).replace("QUEUE", queue);
-    shell("rabbitmqctl -q eval \"$SCRIPT\"")
-        .env("SCRIPT", script)
-        .run()
-        .printed("ok\n");
-}
-
 #[test]
 fn a_message_that_the_broker_fails_to_deliver_ends_it_and_keeps_no_other_from_being_received() {
     let queue = queue("poison");
@@ -287,7 +270,13 @@ fn a_message_that_the_broker_fails_to_deliver_ends_it_and_keeps_no_other_from_be
         hello(send).run().printed("");
     };
     send("before");
-    publish_over_amqp10(&queue);
+    // A letter has no type in AMQP 0-9-1.
+    let letter = map(&[string("letter"), b"\x73\0\0\0A".to_vec()]);
+    let sections = [
+        described(APPLICATION_PROPERTIES, &letter),
+        described(DATA, &binary(b"poison")),
+    ];
+    Publisher::open(&url(), &queue).publish(&sections.concat());
     send("after");
     hello(["receive", "--peek", &queue])
         .run()
@@ -305,4 +294,60 @@ fn a_message_that_the_broker_fails_to_deliver_ends_it_and_keeps_no_other_from_be
     assert!(outcome.stdout.len() <= 2 * "before\n".len(), "{outcome:?}");
     let listed = broker_tool("rabbitmqctl -q list_queues name messages");
     assert!(listed.contains(&format!("{queue}\t2")), "{listed}");
+}
+
+#[test]
+fn a_body_from_amqp_1_0_is_shown_as_what_it_holds() {
+    const SEQUENCE: u8 = 0x76;
+    const VALUE: u8 = 0x77;
+    const FOOTER: u8 = 0x78;
+    let queue = queue("amqp10");
+    hello(["declare", &queue, "--durable"]).run();
+    let mut publisher = Publisher::open(&url(), &queue);
+    let value = |value: &[u8]| described(VALUE, value);
+    let (yes, number) = (b"\x41".to_vec(), b"\x54\x07".to_vec());
+    let messages = [
+        (value(&string("it's")), r"'it\'s'"),
+        (value(&symbol("sym")), "'sym'"),
+        (value(&number), "7"),
+        (
+            value(&list(&[string("a"), b"\x40".to_vec()])),
+            "['a', null]",
+        ),
+        (value(&map(&[string("k"), yes.clone()])), "{'k': true}"),
+        (value(&binary(b"\xff")), r"b'\xff'"),
+        (
+            [
+                described(SEQUENCE, &list(&[string("x")])),
+                described(SEQUENCE, &list(&[number])),
+            ]
+            .concat(),
+            "['x', 7]",
+        ),
+        (
+            [
+                described(APPLICATION_PROPERTIES, &map(&[string("p"), string("v")])),
+                value(&string("all")),
+                described(FOOTER, &map(&[symbol("f"), yes])),
+            ]
+            .concat(),
+            "'all'",
+        ),
+        // RabbitMQ itself hands this over as plain bytes.
+        (
+            [
+                described(DATA, &binary(b"plain ")),
+                described(DATA, &binary(b"bytes")),
+            ]
+            .concat(),
+            "'plain bytes'",
+        ),
+    ];
+    for (sections, _) in &messages {
+        publisher.publish(sections);
+    }
+    let shown = messages.map(|(_, shown)| format!(" [x] Received {shown}\n"));
+    hello(["receive", "--drain", "--quiet", &queue])
+        .run()
+        .printed(&shown.concat());
 }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::read_frame;
+
 /// The numbers of a class and of one of its methods.
 pub type Method = (u16, u16);
 
@@ -45,9 +47,6 @@ const HEARTBEAT: &[u8] = b"\x08\0\0\0\0\0\0\xce";
 
 /// How often it comes: far more often than any client wants it.
 const INTERVAL: Duration = Duration::from_millis(300);
-
-/// A frame's kind, channel and size.
-const FRAME_HEADER: usize = 7;
 
 /// The kind of a frame that is a method.
 const METHOD: u8 = 1;
@@ -214,20 +213,6 @@ impl Line {
             }
         }
     }
-}
-
-/// Reads a whole frame.
-pub fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut frame = vec![0; FRAME_HEADER];
-    from.read_exact(&mut frame)?;
-    let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]);
-    // The byte that ends it, too.
-    let rest = u64::from(size) + 1;
-    // What is not AMQP may name any size.
-    if from.take(rest).read_to_end(&mut frame)? as u64 != rest {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(frame)
 }
 
 /// The method that a frame is, if it is one.

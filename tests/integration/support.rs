@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -474,6 +474,22 @@ impl Files {
     pub fn path(&self) -> OsString {
         self.0.path().into()
     }
+}
+
+/// Reads a whole frame of AMQP.
+pub fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    // Kind, channel and size.
+    const FRAME_HEADER: usize = 7;
+    let mut frame = vec![0; FRAME_HEADER];
+    from.read_exact(&mut frame)?;
+    let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]);
+    // The byte that ends it, too.
+    let rest = u64::from(size) + 1;
+    // What is not AMQP may name any size.
+    if from.take(rest).read_to_end(&mut frame)? as u64 != rest {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(frame)
 }
 
 /// Runs rabbitmqctl (or a node's other helper) of `scripts/with-broker`.
