@@ -65,26 +65,6 @@ pub fn of_queue(
     Ok(found.against(&wanted))
 }
 
-/// The first property in which a queue that exists differs, as [`Inequivalent::parse`] reads it; `None` if
-/// there is no such queue.
-///
-/// # Errors
-/// As [`of_queue`].
-pub fn first_of_queue(
-    session: &mut Session,
-    queue: &Queue,
-) -> Result<Option<Result<Inequivalent, String>>, Error> {
-    let mut candidate = queue.properties();
-    candidate.extend(POISON.iter().map(|name| ((*name).to_owned(), Value::Void)));
-    match super::declare(session, &queue.with(candidate.clone())) {
-        Err(Error::Refused {
-            code: 406, said, ..
-        }) => Ok(Inequivalent::parse(&said, &candidate)),
-        Err(error) => Err(error),
-        Ok(_) => Ok(None),
-    }
-}
-
 /// Compares an exchange with the one that exists under its name.
 ///
 /// # Errors

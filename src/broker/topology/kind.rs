@@ -1,11 +1,10 @@
 //! Of what kind the queue is that messages come from.
 
-use super::arguments::Inequivalent;
 use super::difference::{self, Comparison};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
-use crate::topology::{Queue, QueueKind, QueueType, integer};
+use crate::topology::{Difference, Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
 const TYPE: &str = "x-queue-type";
@@ -42,24 +41,29 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
     wanted.durable = true;
     let kind = Value::LongString(QueueType::Quorum.as_str().into());
     wanted.arguments.insert(TYPE.to_owned(), kind);
-    let kind = match difference::first_of_queue(session, &wanted) {
-        Ok(Some(Ok(it))) if it.property == TYPE => {
-            match it.existing.as_ref().and_then(QueueType::of) {
-                Some(QueueType::Stream) => QueueKind::Stream,
-                _ => QueueKind::Classic,
-            }
-        }
-        Ok(Some(Ok(Inequivalent { property, .. }) | Err(property))) if property == "durable" => {
-            QueueKind::Classic
-        }
-        // The words were cut off.
-        Ok(Some(Err(property))) if property == TYPE => QueueKind::Unknown,
-        Ok(Some(_)) => quorum(limit(session, name, &wanted)?),
-        Ok(None) | Err(Error::Refused { .. }) => QueueKind::Unknown,
+    let kind = match difference::of_queue(session, name, &wanted) {
+        Ok(Comparison::Same) => quorum(None),
+        Ok(Comparison::Different(found)) => of_difference(&found.list),
+        Ok(Comparison::Missing) | Err(Error::Refused { .. }) => QueueKind::Unknown,
         Err(error) => return Err(error),
     };
     session.queue = Some(kind);
     Ok(kind)
+}
+
+/// Returns the kind of a queue that differs so from a plain quorum queue.
+fn of_difference(differences: &[Difference]) -> QueueKind {
+    let find = |property: &str| differences.iter().find(|it| it.property == property);
+    let existing = |it: &Difference| it.existing.as_ref().and_then(QueueType::of);
+    match (find("durable"), find(TYPE)) {
+        (None, None) => {
+            let limit = find(DELIVERY_LIMIT).and_then(|it| integer(it.existing.as_ref()?));
+            quorum(limit)
+        }
+        (_, Some(it)) if !it.is_known => QueueKind::Unknown,
+        (None, Some(it)) if existing(it) == Some(QueueType::Stream) => QueueKind::Stream,
+        _ => QueueKind::Classic,
+    }
 }
 
 /// Whether a queue is a classic one, or may be.
@@ -69,14 +73,4 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
 pub fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
     let kind = find(session, name)?;
     Ok(matches!(kind, QueueKind::Classic | QueueKind::Unknown))
-}
-
-/// The delivery limit of a quorum queue, if it has one of its own.
-fn limit(session: &mut Session, name: &QueueName, wanted: &Queue) -> Result<Option<i64>, Error> {
-    let Comparison::Different(differences) = difference::of_queue(session, name, wanted)? else {
-        return Ok(None);
-    };
-    let mut list = differences.list.iter();
-    let limit = list.find(|it| it.property == DELIVERY_LIMIT);
-    Ok(limit.and_then(|it| integer(it.existing.as_ref()?)))
 }
