@@ -607,18 +607,24 @@ fn value(json: Json) -> Result<Value, String> {
         Json::Object(entries) if entries.iter().any(|(key, _)| key == TAG) => {
             Tagged::new(entries)?.value()?
         }
-        Json::Object(entries) => Value::Table(
-            entries
-                .into_iter()
-                .map(|(key, json)| {
-                    let value = value(json).map_err(|problem| header(&key, &problem))?;
-                    let name = ShortString::new(key.into_owned())
-                        .map_err(|problem| format!("a header's name {problem}"))?;
-                    Ok((name, value))
-                })
-                .collect::<Result<_, String>>()?,
-        ),
+        Json::Object(entries) => Value::Table(table(entries)?),
     })
+}
+
+/// A table as an object. One that has a name twice is written as a list of pairs.
+fn table(entries: Vec<(Cow<str>, Json)>) -> Result<Table, String> {
+    let mut names: Vec<_> = entries.iter().map(|(name, _)| &**name).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(twice(pair[0]));
+    }
+    let entry = |(key, json): (Cow<str>, Json)| {
+        let value = value(json).map_err(|problem| header(&key, &problem))?;
+        let name = ShortString::new(key.into_owned())
+            .map_err(|problem| format!("a header's name {problem}"))?;
+        Ok((name, value))
+    };
+    entries.into_iter().map(entry).collect()
 }
 
 fn header(name: &str, problem: &str) -> String {
@@ -841,6 +847,14 @@ mod tests {
             (
                 r#"{"payload":"","properties":{"app_id":"a","app_id":"b"}}"#,
                 "has 'app_id' twice",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"a":1,"b":2,"a":1}}}"#,
+                "headers has 'a' twice",
+            ),
+            (
+                r#"{"payload":"","properties":{"headers":{"t":[{"a":1,"\u0061":2}]}}}"#,
+                "has 'a' twice",
             ),
             (
                 r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":1,"value":2}}}}"#,

@@ -259,6 +259,9 @@ fn properties_and_headers_arrive() {
         let outcome = hello(["send", "-q", &queue, option, value, "x"]).run();
         assert_eq!(outcome.status(), 64, "{option}");
     }
+    hello(["send", "-q", &queue, "-H", "k: v", "-H", "k:=1", "x"])
+        .run()
+        .failed(64, &["--header: 'k' is given twice"]);
     assert_eq!(Observer::new().messages(&queue), 0);
 }
 

@@ -3,6 +3,8 @@
 mod replies;
 mod report;
 
+use std::collections::BTreeSet;
+
 use super::Context;
 use super::sending::{Pace, SendRetry, Sending, Supply, Template};
 use crate::broker::Retry;
@@ -24,7 +26,7 @@ use report::Report;
 /// Those of the input; those of the broker; [`Error::NotTaken`] with the messages that no queue
 /// took, that the broker refused, or of which it said nothing.
 pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
-    let template = template(&arguments, context);
+    let template = template(&arguments, context)?;
     let pace = Pace::new(arguments.rate);
     let replies = replies(&arguments, context)?;
     let form = form(&arguments);
@@ -79,7 +81,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
 /// As [`run`], without the broker's and the input's.
 pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String>, Error> {
     let settings = &context.settings;
-    let template = template(arguments, context);
+    let template = template(arguments, context)?;
     let mut operations = Vec::new();
     let is_to_queue = template.is_to_queue() && form(arguments) != Form::Envelopes;
     if is_to_queue && !settings.no_declare.value {
@@ -164,18 +166,18 @@ const PERSISTENT: u8 = 2;
 /// AMQP's `delivery-mode` of one that need not, which is also meant where none is given.
 const TRANSIENT: u8 = 1;
 
-fn template(arguments: &cli::Send, context: &Context) -> Template {
+fn template(arguments: &cli::Send, context: &Context) -> Result<Template, Error> {
     let settings = &context.settings;
     let given = arguments.properties.clone();
     let name = |name: &Name| name.as_str().to_owned();
-    Template {
+    Ok(Template {
         exchange: arguments.exchange.as_ref().map(name).unwrap_or_default(),
         routing_key: arguments.routing_key.as_ref().map(name),
         queue: settings.queue.value.as_str().to_owned(),
         properties: Properties {
             content_type: given.content_type,
             content_encoding: given.content_encoding,
-            headers: headers(given.headers),
+            headers: headers(given.headers)?,
             delivery_mode: settings.persistent.value.then_some(PERSISTENT),
             priority: given.priority,
             correlation_id: given.correlation_id,
@@ -198,12 +200,20 @@ fn template(arguments: &cli::Send, context: &Context) -> Template {
         // What comes from an envelope is the message that was received, and nothing more.
         is_named: !arguments.jsonl || arguments.properties.add_message_id,
         is_request: arguments.reply_timeout.is_some(),
-    }
+    })
 }
 
-fn headers(headers: Vec<Header>) -> Option<Table> {
+fn headers(headers: Vec<Header>) -> Result<Option<Table>, Error> {
+    let mut names = BTreeSet::new();
+    if let Some(header) = headers.iter().find(|header| !names.insert(&header.name)) {
+        // RabbitMQ from 4.0 on keeps the first alone.
+        return Err(Error::Usage(format!(
+            "--header: {} is given twice",
+            header.name
+        )));
+    }
     let headers = headers
         .into_iter()
         .map(|header| (header.name, header.value));
-    Some(headers.collect::<Table>()).filter(|table| !table.is_empty())
+    Ok(Some(headers.collect::<Table>()).filter(|table| !table.is_empty()))
 }
