@@ -47,9 +47,13 @@ pub fn answer(instead: &Instead) -> Status {
     }
     let text = instead.text(paint(instead.color, &io::stdout()));
     let text = format!("{}\n", text.trim_end());
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Status::Io,
-        _ => Status::Done,
+    match cmd::write_all(&text, || "the text is not complete".to_owned()) {
+        Ok(()) => Status::Done,
+        Err(error) => {
+            let paint = paint(instead.color, &io::stderr());
+            Talk::new(false).painted(paint).error(&error);
+            error.status()
+        }
     }
 }
 

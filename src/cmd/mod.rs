@@ -70,7 +70,10 @@ fn write_as(line: &str, shown: &str) -> Result<(), Error> {
 
 /// Writes a text to standard output; if it can't, the user is told the consequence. A reader that has
 /// seen enough has seen enough.
-fn write_all(text: &str, consequence: impl FnOnce() -> String) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn write_all(text: &str, consequence: impl FnOnce() -> String) -> Result<(), Error> {
     let mut stdout = io::stdout();
     match stdout
         .write_all(text.as_bytes())
