@@ -717,7 +717,8 @@ fn each_command_says_what_it_would_do() {
     assert_eq!(
         explained(&["receive", "q", "--peek"]),
         format!(
-            "{declare}basic.get 'q', until there are no more\nchannel.close: every message goes back\n"
+            "{declare}basic.get 'q', until there are no more\nbasic.nack requeue=true (from RabbitMQ \
+             4.3 on)\nconnection.close: every message goes back\n"
         )
     );
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {

@@ -167,7 +167,8 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     let queue = queue.map_or("''".to_owned(), ToString::to_string);
     if arguments.peek {
         operations.push(format!("basic.get {queue}, until there are no more"));
-        operations.push("channel.close: every message goes back".to_owned());
+        operations.push("basic.nack requeue=true (from RabbitMQ 4.3 on)".to_owned());
+        operations.push("connection.close: every message goes back".to_owned());
         return Ok(operations);
     }
     let options = options(arguments, context);
