@@ -56,6 +56,8 @@ pub const CHANNEL_OPEN: Method = (20, 10);
 pub const CHANNEL_OPEN_OK: Method = (20, 11);
 pub const CHANNEL_CLOSE: Method = (20, 40);
 pub const CHANNEL_CLOSE_OK: Method = (20, 41);
+pub const QUEUE_DECLARE: Method = (50, 10);
+pub const QUEUE_DECLARE_OK: Method = (50, 11);
 pub const BASIC_QOS: Method = (60, 10);
 pub const BASIC_QOS_OK: Method = (60, 11);
 pub const BASIC_CONSUME: Method = (60, 20);
@@ -215,6 +217,36 @@ fn settlement(channel: u16, method: Method, tag: u64, flag: bool) -> Vec<u8> {
     put_method(&mut out, channel, method, |out| {
         out.extend(tag.to_be_bytes());
         out.push(u8::from(flag));
+    });
+    out
+}
+
+/// Declares a queue that every connection can use.
+pub fn declare(
+    channel: u16,
+    queue: &str,
+    durable: bool,
+    auto_delete: bool,
+    arguments: &Table,
+) -> Vec<u8> {
+    // Passive would be 1, exclusive 4, no-wait 16.
+    let flags = u8::from(durable) << 1 | u8::from(auto_delete) << 3;
+    queue_declare(channel, queue, flags, arguments)
+}
+
+/// Asks after a queue without changing anything.
+pub fn look_up(channel: u16, queue: &str) -> Vec<u8> {
+    const PASSIVE: u8 = 1;
+    queue_declare(channel, queue, PASSIVE, &Table::default())
+}
+
+fn queue_declare(channel: u16, queue: &str, flags: u8, arguments: &Table) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_method(&mut out, channel, QUEUE_DECLARE, |out| {
+        out.extend([0; 2]);
+        put_short_string(out, queue.as_bytes());
+        out.push(flags);
+        arguments.encode(out);
     });
     out
 }

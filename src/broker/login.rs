@@ -40,6 +40,9 @@ pub struct Login<'a> {
     pub client: &'a str,
     /// Whether to open the library's channel in one go with the connection.
     pub opens_channel: bool,
+    /// What to send on the channel for messages without waiting for the virtual host to be open; nothing
+    /// opens no such channel.
+    pub first: &'a [u8],
 }
 
 /// Where the handshake was when it failed.
@@ -211,6 +214,10 @@ pub fn log_in(
         requests.extend(method_frame(LIBRARY, frames::CHANNEL_OPEN, &[0]));
     }
     dialogue.socket.send(&requests);
+    if !login.first.is_empty() {
+        dialogue.socket.open_channel();
+        dialogue.socket.post(login.first);
+    }
     dialogue.expect(frames::CONNECTION_OPEN_OK)?;
     if login.opens_channel {
         dialogue.expect_channel()?;
@@ -445,7 +452,7 @@ pub fn stranger_words(first: &[u8]) -> String {
 mod tests {
     use super::super::frames::{
         CHANNEL_OPEN, CONNECTION_CLOSE_OK, CONNECTION_OPEN, CONNECTION_SECURE, CONNECTION_START,
-        CONNECTION_TUNE, CONNECTION_TUNE_OK, HEARTBEAT_FRAME,
+        CONNECTION_TUNE, CONNECTION_TUNE_OK, HEARTBEAT_FRAME, MESSAGES,
     };
     use super::super::peer::{self, broker, channel_open_ok, close, open_ok, pair};
     use super::super::wait::{Patience, Source};
@@ -466,6 +473,7 @@ mod tests {
         heartbeat: 10,
         client: "n",
         opens_channel: true,
+        first: b"first",
     };
 
     static BROKER: LazyLock<Broker> = LazyLock::new(broker);
@@ -524,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_opens_the_virtual_host_and_the_librarys_channel() {
+    fn a_login_opens_the_virtual_host_and_the_channels_and_asks_first_what_is_to_be_asked() {
         let answers = [
             &start()[..],
             &HEARTBEAT_FRAME,
@@ -547,8 +555,13 @@ mod tests {
             method_frame(0, CONNECTION_TUNE_OK, &[7, 255, 0, 2, 0, 0, 0, 10]),
             method_frame(0, CONNECTION_OPEN, b"\x01/\x00\x00"),
             method_frame(LIBRARY, CHANNEL_OPEN, &[0]),
+            method_frame(MESSAGES, CHANNEL_OPEN, &[0]),
+            LOGIN.first.to_vec(),
         ];
         assert!(said.ends_with(&requests.concat()));
+        // Nothing is asked of a broker before it accepts user and password.
+        let (_, said) = try_log_in(&[&start()]);
+        assert!(has(&said, b"s3cret") && !has(&said, LOGIN.first));
     }
 
     #[test]

@@ -17,7 +17,12 @@ use crate::settings::{self, Broker};
 
 /// The settings of a broker that nobody connects to.
 pub fn broker() -> Broker {
-    let cli = cli::parse(["hello-mq", "send"].map(OsString::from)).unwrap();
+    broker_at("amqp://localhost")
+}
+
+/// The settings of the broker with this URL.
+pub fn broker_at(url: &str) -> Broker {
+    let cli = cli::parse(["hello-mq", "send", "--url", url].map(OsString::from)).unwrap();
     let Command::Verb(verb) = &cli.command else {
         panic!("{cli:?}")
     };

@@ -133,11 +133,11 @@ impl Connector {
         let wait = self.broker.wait.value;
         let mut retry = Retry::new(Some(wait));
         retry.begin();
-        match self.open_once(true) {
+        match self.open_once(true, &self.first) {
             Err(error) if error.is_transient() && retry.is_wanted() => {
                 self.talk
                     .note(&format!("{error}; waiting for it, up to {wait}"));
-                self.try_until(None, &mut retry)
+                self.try_until(&self.first, None, &mut retry)
             }
             result => result,
         }
@@ -167,7 +167,7 @@ impl Connector {
             patience: text::rounded(start.elapsed()),
             last: Box::new(last),
         };
-        match self.try_until(until, retry) {
+        match self.try_until(&[], until, retry) {
             Ok(session) => {
                 let name = session.name();
                 let after = text::rounded(start.elapsed());
@@ -180,7 +180,12 @@ impl Connector {
         }
     }
 
-    fn try_until(&self, until: Option<Instant>, retry: &mut Retry) -> Result<Session, Error> {
+    fn try_until(
+        &self,
+        first: &[u8],
+        until: Option<Instant>,
+        retry: &mut Retry,
+    ) -> Result<Session, Error> {
         let until = [until, retry.until].into_iter().flatten().min();
         loop {
             let next = [Some(Instant::now() + retry.next_pause()), until, self.until];
@@ -191,7 +196,7 @@ impl Connector {
                     return Err(Error::Interrupted(format!("while waiting for {}", self.broker)));
                 }
             }
-            match self.open_once(false) {
+            match self.open_once(false, first) {
                 Err(error)
                     if error.is_transient() && until.is_none_or(|until| Instant::now() < until) =>
                 {

@@ -10,6 +10,7 @@ use nix::unistd;
 use super::connection::{Connection, Content, Socket};
 use super::endpoint::tls::Client;
 use super::endpoint::{self, Limits, Stream, share};
+use super::frames::Method;
 use super::library::Library;
 use super::login::{self, Failure, Greeting, Login, Step};
 use super::wait::{GRACE, Patience, Waiter};
@@ -36,8 +37,10 @@ pub struct Connector {
     pub(super) interrupt: Interrupt,
     pub(super) until: Option<Instant>,
     pub(super) talk: Talk,
-    /// Whether sessions begin with a call of the library.
+    /// Whether sessions have the library at hand.
     is_declaring: bool,
+    /// What the first session begins with, as frames on the channel for messages.
+    pub(super) first: Vec<u8>,
 }
 
 impl Connector {
@@ -58,10 +61,11 @@ impl Connector {
             until,
             talk: talk.clone(),
             is_declaring: false,
+            first: Vec::new(),
         }
     }
 
-    /// The same for sessions that begin with a declaration or the like: they have the library at hand.
+    /// The same for sessions that declare, delete or the like: they have the client library at hand.
     #[must_use]
     pub fn declaring(self, is_declaring: bool) -> Self {
         Self {
@@ -70,19 +74,26 @@ impl Connector {
         }
     }
 
+    /// The same, but that the session of [`Connector::open`] begins with these frames on the channel for
+    /// messages, which go with the login.
+    pub(super) fn beginning_with(self, first: Vec<u8>) -> Self {
+        Self { first, ..self }
+    }
+
     /// The broker's URL without the password.
     #[must_use]
     pub fn broker(&self) -> String {
         self.broker.to_string()
     }
 
-    /// Connects and logs in once. With `is_announced` it says so if that takes long.
+    /// Connects and logs in once, and sends what is to be sent `first`. With `is_announced` it says so if
+    /// that takes long.
     ///
     /// # Errors
     /// [`Error::Unreachable`] with what failed at each address; [`Error::LoginRefused`] in the broker's
     /// words if user, password or virtual host are not good: no other host will have them then;
     /// [`Error::Tls`] if nothing but TLS failed; [`Error::Interrupted`]; [`Error::TimeIsUp`].
-    pub(super) fn open_once(&self, is_announced: bool) -> Result<Session, Error> {
+    pub(super) fn open_once(&self, is_announced: bool, first: &[u8]) -> Result<Session, Error> {
         let password = match self.broker.mechanisms() {
             [Mechanism::External] => Secret::default(),
             _ => credentials::password(&self.broker.password, &self.interrupt, &self.talk)?,
@@ -105,6 +116,7 @@ impl Connector {
                 heartbeat: self.broker.heartbeat.value.seconds(),
                 client: &self.client,
                 opens_channel: self.is_declaring,
+                first,
             },
             waiter: &mut waiter,
             limits: Limits {
@@ -120,6 +132,7 @@ impl Connector {
                 series: greeting.series(),
                 queue: None,
                 library,
+                first: first.to_vec(),
                 connector: self.clone(),
             }),
             None => Err(attempt.outcome()),
@@ -384,6 +397,8 @@ pub struct Session {
     pub(super) queue: Option<QueueKind>,
     /// The client library, once it is started.
     library: Option<Library>,
+    /// What was sent with the login, until somebody waits for the answer.
+    first: Vec<u8>,
     connector: Connector,
 }
 
@@ -414,7 +429,7 @@ impl Session {
             until: Some(until),
             ..self.connector.clone()
         };
-        connector.declaring(false).open_once(true)
+        connector.declaring(false).open_once(true, &[])
     }
 
     /// Opens a new connection in place of this one, which the broker has closed.
@@ -422,7 +437,7 @@ impl Session {
     /// # Errors
     /// As [`Connector::open`].
     pub(super) fn reopen(&mut self) -> Result<(), Error> {
-        *self = self.connector.open_once(true)?;
+        *self = self.connector.open_once(true, &[])?;
         Ok(())
     }
 
@@ -436,6 +451,27 @@ impl Session {
             return Ok(());
         }
         self.reopen()
+    }
+
+    /// Makes a request on the channel for messages while nothing else uses it, unless it was made with the
+    /// login, and waits for its `answer`. `operation` says what, such as `declare queue 'hello'`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] in the broker's words; [`Error::Lost`], [`Error::Interrupted`] and
+    /// [`Error::TimeIsUp`].
+    pub(super) fn ask(
+        &mut self,
+        operation: &str,
+        request: &[u8],
+        answer: Method,
+    ) -> Result<(), Error> {
+        if std::mem::take(&mut self.first) != request {
+            let socket = self.connection.socket();
+            socket.open_channel();
+            socket.post(request);
+        }
+        self.connection
+            .answer(operation, |socket| socket.take_answer(answer).then_some(()))
     }
 
     /// Has the client library do something on its channel, and waits for it. `operation` says what, such

@@ -326,7 +326,7 @@ fn a_limit_is_told_with_what_shows_it() {
         format!("set_vhost_limits -p {host} {{\"max-queues\":0}}"),
         format!("add_user {user} s3cret"),
         format!("set_permissions {user} .* .* .*"),
-        format!("set_user_limits {user} {{\"max-channels\":1}}"),
+        format!("set_user_limits {user} {{\"max-channels\":0}}"),
     ] {
         broker_tool(&format!("rabbitmqctl -q {line}"));
     }
@@ -336,7 +336,7 @@ fn a_limit_is_told_with_what_shows_it() {
             .run()
             .failed(76, &["queue limit", "rabbitmqctl list_vhost_limits"]);
     }
-    // It needs two.
+    // It needs one.
     hello(["send", "x"])
         .env(
             "HELLO_MQ_URL",

@@ -44,6 +44,15 @@ impl Case {
         }
     }
 
+    /// The broker's n-th method does not come, and nothing after it.
+    const fn answer(line: &'static str, time: usize) -> Self {
+        Self {
+            line,
+            moment: Moment::Answer(time),
+            about: &["NAME"],
+        }
+    }
+
     /// Only the n-th time that it is said.
     const fn time(self, time: usize) -> Self {
         let moment = match self.moment {
@@ -253,20 +262,15 @@ fn a_login_is_bounded_whatever_is_not_answered() {
         "waiting for it to open",
     ];
     const PATIENCE: Duration = Duration::from_secs(3);
-    let login = |line, time| Case {
-        line,
-        moment: Moment::Answer(time),
-        about: &[],
-    };
-    let cases: Vec<_> = (1..=4)
+    let mut cases: Vec<_> = (1..=3)
         .flat_map(|time| {
             [
-                login("declare NAME --connect-timeout 3s", time),
-                login("send -q NAME --connect-timeout 3s hi", time),
-                login("receive NAME --connect-timeout 3s", time),
+                Case::answer("send -q NAME --connect-timeout 3s hi", time),
+                Case::answer("receive NAME --connect-timeout 3s", time),
             ]
         })
         .collect();
+    cases.extend((1..=4).map(|time| Case::answer("declare NAME --connect-timeout 3s", time)));
     each(&cases, |case| {
         let Moment::Answer(time) = case.moment else {
             panic!("{case:?}");
@@ -284,14 +288,13 @@ fn a_login_is_bounded_whatever_is_not_answered() {
 #[test]
 fn a_login_that_is_not_answered_can_be_left() {
     let cases: Vec<_> = (1..=4)
-        .map(|time| Case {
-            line: if time % 2 == 0 {
+        .map(|time| {
+            let line = if time % 2 == 0 {
                 "receive NAME"
             } else {
                 "declare NAME"
-            },
-            moment: Moment::Answer(time),
-            about: &[],
+            };
+            Case::answer(line, time)
         })
         .collect();
     each(&cases, |case| {
@@ -329,7 +332,9 @@ fn what_is_asked_about_queues_and_exchanges_is_announced() {
 #[test]
 fn what_send_asks_for_is_announced() {
     const CASES: &[Case] = &[
-        Case::new("send -q NAME hi", QUEUE_DECLARE),
+        // The channel, and the queue: both go with the login.
+        Case::answer("send -q NAME hi", 4),
+        Case::answer("send -q NAME hi", 5),
         Case::new("send -q NAME hi", BASIC_PUBLISH).about(&["confirm"]),
         Case::new("send -e NAME hi", BASIC_PUBLISH).about(&["confirm"]),
         // More than may be on their way at a time.
@@ -347,7 +352,9 @@ fn what_send_asks_for_is_announced() {
 #[test]
 fn what_receive_asks_for_is_announced() {
     const CASES: &[Case] = &[
-        Case::new("receive NAME", QUEUE_DECLARE),
+        Case::answer("receive NAME", 4),
+        Case::answer("receive NAME", 5),
+        Case::answer("receive --peek NAME", 5),
         Case::new("receive -e amq.fanout", QUEUE_DECLARE).about(&["amq.fanout"]),
         Case::new("receive -e amq.fanout", QUEUE_BIND).about(&["amq.fanout"]),
         Case::new("receive NAME", BASIC_QOS),
@@ -355,6 +362,9 @@ fn what_receive_asks_for_is_announced() {
         Case::new("receive --auto-ack NAME", BASIC_CONSUME),
         Case::new("receive NAME -- cat", BASIC_CONSUME),
         // Whether the queue is empty now.
+        Case::new("receive --drain NAME", CHANNEL_OPEN)
+            .time(2)
+            .about(&["channel", "NAME"]),
         Case::new("receive --drain NAME", QUEUE_DECLARE).time(2),
         Case::new("receive --drain NAME", BASIC_CANCEL),
         Case::new("receive --drain NAME -- cat", QUEUE_DECLARE).time(2),

@@ -868,9 +868,19 @@ impl Network {
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, counted: bool) {
         let mut buffer = vec![0; 65536];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
+        while let Ok(mut length @ 1..) = from.read(&mut buffer) {
             if self.frozen.load(Ordering::SeqCst) {
                 continue;
+            }
+            let last = *self.freeze_after.lock().unwrap();
+            if let Some(method) = last.filter(|_| counted) {
+                let mut windows = buffer[..length].windows(4);
+                if let Some(at) = windows.position(|window| window == method) {
+                    self.frozen.store(true, Ordering::SeqCst);
+                    // What the broker has said with it does not pass.
+                    let size = buffer[at - 4..at].try_into().unwrap();
+                    length = at + u32::from_be_bytes(size) as usize + 1;
+                }
             }
             let mut passed = length;
             if counted {
@@ -883,11 +893,6 @@ impl Network {
             }
             if to.write_all(&buffer[..passed]).is_err() {
                 break;
-            }
-            let last = *self.freeze_after.lock().unwrap();
-            let is_last = |window: &[u8]| last.is_some_and(|method| window == method);
-            if counted && buffer[..length].windows(4).any(is_last) {
-                self.frozen.store(true, Ordering::SeqCst);
             }
             if passed < length {
                 self.allowance.store(i64::MAX, Ordering::SeqCst);

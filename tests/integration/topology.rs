@@ -479,6 +479,50 @@ fn a_queue_that_the_configuration_defines_is_declared_so() {
 }
 
 #[test]
+fn send_and_receive_declare_a_queue_as_declare_does() {
+    let files = Files::new();
+    for (verb, properties) in [
+        (
+            "send",
+            "durable = true\nmax_length = 7\noverflow = 'reject-publish'",
+        ),
+        (
+            "send",
+            "durable = true\narguments = { x-max-priority = 3, x-single-active-consumer = true }",
+        ),
+        ("send", "type = 'quorum'\ndelivery_limit = 7"),
+        (
+            "receive --peek",
+            "auto_delete = true\ndead_letter_exchange = 'amq.fanout'",
+        ),
+        (
+            "receive",
+            "type = 'stream'\narguments = { x-max-age = '2D' }",
+        ),
+        (
+            "receive --peek",
+            "arguments = { own = [1.5, 'x', { deep = -70000 }] }",
+        ),
+    ] {
+        let name = queue("same");
+        let text = format!("[[queues]]\nname = '{name}'\n{properties}");
+        let path = files.write("config.toml", &text);
+        let with = |line: &str| {
+            hello(line.split(' '))
+                .env("HELLO_MQ_CONFIG", &path)
+                .env("HELLO_MQ_QUEUE", &name)
+                .run()
+        };
+        let _ = match verb {
+            "send" => with("send hello"),
+            _ => with(&format!("{verb} --timeout 1s")),
+        };
+        let declared = hello(["declare", &name]).env("HELLO_MQ_CONFIG", &path);
+        declared.run().printed_what_contains(&name);
+    }
+}
+
+#[test]
 fn a_queue_is_purged_and_deleted() {
     let name = queue("gone");
     let missing = |verb: &str| {

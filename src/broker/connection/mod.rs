@@ -169,10 +169,13 @@ impl Socket {
         out.append(&mut self.incoming.library);
     }
 
-    /// Opens the channel for messages, together with the first that is posted on it.
+    /// Opens the channel for messages, unless it is open, together with the first that is posted on it.
     pub fn open_channel(&mut self) {
         self.incoming.is_discarding = false;
         self.incoming.discard();
+        if self.is_channel_open {
+            return;
+        }
         self.refusal = None;
         self.is_channel_open = true;
         self.opening = frames::method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);

@@ -649,6 +649,9 @@ fn the_channel_opens_with_what_is_posted_first_and_takes_nothing_when_it_is_clos
     assert_eq!(heard(&mut peer), opened);
     connection.socket.post(&ack);
     assert_eq!(heard(&mut peer), ack);
+    connection.socket.open_channel();
+    connection.socket.post(&ack);
+    assert_eq!(heard(&mut peer), ack);
     let is_closed = |connection: &mut Connection, peer: &mut UnixStream| {
         connection.socket.post(&ack);
         assert!(!connection.socket.can_post() && heard(peer).is_empty());

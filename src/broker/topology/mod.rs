@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod difference;
+mod ensure;
 pub mod kind;
 
 use amiquip::{
@@ -9,11 +10,12 @@ use amiquip::{
 };
 
 use super::session::Session;
-use crate::error::{self, Error};
+use crate::error::Error;
 use crate::text;
 use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind, keys_of};
 use crate::values::QueueName;
 use arguments::field_table;
+pub use ensure::{begin, ensure, keep};
 
 /// What the broker says of a queue that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,81 +45,6 @@ pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, Queue
         Ok((queue.name().to_owned(), state(&queue)))
     })?;
     Ok((named(session, &operation, &name)?, state))
-}
-
-/// Makes sure that a queue exists, as the tutorial does before it sends or receives: declares it
-/// with its properties. A queue that exists with others is used as it is; where the user may not
-/// declare, so is one that exists; where the broker takes no transient queue any more, a durable
-/// one is made.
-///
-/// # Errors
-/// [`Error::Refused`] in the broker's words if the queue does not exist and can't be made.
-pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
-    let Some(name) = &queue.name else {
-        return Err(Error::Bug("a queue without a name is used".to_owned()));
-    };
-    match declare(session, queue) {
-        Err(Error::Refused { said, .. }) if error::is_transient_refusal(&said) => {
-            session.reopen()?;
-            ensure_durable(session, name, queue)
-        }
-        Ok(_) => {
-            session.queue = kind::of_declared(queue);
-            Ok(())
-        }
-        refused => exists_anyway(session, name, refused.map(drop)),
-    }
-}
-
-/// As [`ensure`], over one connection after the other: `was_there` remembers whether the queue was
-/// made sure of before.
-///
-/// # Errors
-/// As [`ensure`].
-pub fn keep(session: &mut Session, queue: &Queue, was_there: &mut bool) -> Result<(), Error> {
-    if *was_there {
-        return ensure_again(session, queue);
-    }
-    ensure(session, queue)?;
-    *was_there = true;
-    Ok(())
-}
-
-/// As [`ensure`], for a queue that was there on a connection that is lost. If it is gone with its
-/// broker, as a queue is that is not durable, so is what was in it, and that is said.
-fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
-    let Some(name) = &queue.name else {
-        return ensure(session, queue);
-    };
-    match look_up(session, name) {
-        Ok(_) => return Ok(()),
-        Err(error @ Error::Refused { code: 404, .. }) if !error.is_transient() => {
-            session.note(&format!(
-                "queue {name} is gone, and with it what was in it; it is declared again \
-                 (a durable one survives a restart of the broker)"
-            ));
-        }
-        // It is made sure of in the other way.
-        Err(_) => {}
-    }
-    ensure(session, queue)
-}
-
-fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Result<(), Error> {
-    let durable = Queue {
-        durable: true,
-        ..queue.clone()
-    };
-    let declared = declare(session, &durable).map(drop);
-    let made = declared.is_ok();
-    exists_anyway(session, name, declared)?;
-    if made {
-        session.note(&format!(
-            "{} does not permit a queue that is not durable; queue {name} is declared durable",
-            session.name()
-        ));
-    }
-    Ok(())
 }
 
 /// Makes a temporary queue that only this connection can use, and binds it to an exchange with each
@@ -158,39 +85,6 @@ pub fn listen(
 fn named(session: &mut Session, operation: &str, name: &str) -> Result<QueueName, Error> {
     name.parse()
         .map_err(|_: String| session.misunderstood(operation))
-}
-
-/// Turns the refusal to declare a queue into success if the queue exists nevertheless.
-fn exists_anyway(
-    session: &mut Session,
-    queue: &QueueName,
-    declared: Result<(), Error>,
-) -> Result<(), Error> {
-    const NOT_PERMITTED: u16 = 403;
-    const RESOURCE_LOCKED: u16 = 405;
-    const PRECONDITION_FAILED: u16 = 406;
-    match declared {
-        Err(
-            refusal @ Error::Refused {
-                code: NOT_PERMITTED | RESOURCE_LOCKED | PRECONDITION_FAILED,
-                ..
-            },
-        ) => {
-            match look_up(session, queue) {
-                // Another connection may have it for itself, or the user may not even ask after it
-                // (from RabbitMQ 4.3 on, who has no right on it may not): whether it can be used in
-                // spite of that shows when it is.
-                Ok(_)
-                | Err(Error::Refused {
-                    code: NOT_PERMITTED | RESOURCE_LOCKED,
-                    ..
-                }) => Ok(()),
-                Err(Error::Refused { .. }) => Err(refusal),
-                Err(error) => Err(error),
-            }
-        }
-        other => other,
-    }
 }
 
 /// Asks after a queue without changing anything.

@@ -90,16 +90,19 @@ impl<'c> Line<'c> {
         source: Source,
         until: Option<Instant>,
     ) -> Self {
-        let is_declaring = match source {
+        let (queue, is_declaring) = match source {
             Source::Queue {
                 is_declared,
                 is_exclusive,
-            } => is_declared || is_exclusive,
-            Source::Exchange(..) => true,
+            } => {
+                let queue = is_declared.then_some(&context.settings.definition);
+                (queue, is_exclusive)
+            }
+            Source::Exchange(..) => (None, true),
         };
         Self {
             context,
-            connector: connector.declaring(is_declaring),
+            connector: topology::begin(connector.declaring(is_declaring), queue),
             source,
             until,
             is_queue_there: false,

@@ -33,10 +33,10 @@ pub fn run(
     account: &mut Account,
 ) -> Result<End, Error> {
     let settings = &context.settings;
-    let is_declaring = !settings.no_declare.value;
-    let mut session = connector.clone().declaring(is_declaring).open()?;
-    if is_declaring {
-        topology::ensure(&mut session, &settings.definition)?;
+    let declared = (!settings.no_declare.value).then_some(&settings.definition);
+    let mut session = topology::begin(connector.clone(), declared).open()?;
+    if let Some(queue) = declared {
+        topology::ensure(&mut session, queue)?;
     }
     let mut peek = Peek::open(&mut session, &settings.queue.value);
     let shown = show(context, &mut peek, sink, until, count, account);

@@ -9,6 +9,7 @@ use super::Context;
 use super::sending::{Pace, SendRetry, Sending, Supply, Template};
 use crate::broker::Retry;
 use crate::broker::publish::{PublishOptions, REPLY_TO};
+use crate::broker::topology::begin;
 use crate::cli::{self, OutputForm};
 use crate::error::Error;
 use crate::input::{self, Form, Request};
@@ -44,7 +45,10 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let is_queue_needed = template.is_to_queue() && form != Form::Envelopes;
     let is_declaring = is_queue_needed && !settings.no_declare.value;
     let mut sending = Sending {
-        connector: context.connector("send", None).declaring(is_declaring),
+        connector: begin(
+            context.connector("send", None),
+            is_declaring.then_some(&settings.definition),
+        ),
         options: PublishOptions {
             allow_unroutable: arguments.allow_unroutable,
             replies: arguments.reply_timeout.is_some(),
