@@ -1,6 +1,7 @@
 //! Of what kind the queue is that messages come from.
 
-use super::difference::{self, Comparison};
+use super::arguments::Inequivalent;
+use super::difference::{self, Comparison, First};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
@@ -8,6 +9,7 @@ use crate::topology::{Difference, Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
 const TYPE: &str = "x-queue-type";
+const DURABLE: &str = "durable";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
 /// Returns the kind of a queue that was declared, if that tells.
@@ -41,10 +43,23 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
     wanted.durable = true;
     let kind = Value::LongString(QueueType::Quorum.as_str().into());
     wanted.arguments.insert(TYPE.to_owned(), kind);
-    let kind = match difference::of_queue(session, name, &wanted) {
-        Ok(Comparison::Same) => quorum(None),
-        Ok(Comparison::Different(found)) => of_difference(&found.list),
-        Ok(Comparison::Missing) | Err(Error::Refused { .. }) => QueueKind::Unknown,
+    let kind = match difference::first_of_queue(session, &wanted) {
+        Ok(First::Different(it)) if it.property == TYPE => {
+            match it.existing.as_ref().and_then(QueueType::of) {
+                Some(QueueType::Stream) => QueueKind::Stream,
+                _ => QueueKind::Classic,
+            }
+        }
+        Ok(First::Different(Inequivalent { property, .. }) | First::CutOff(property))
+            if property == DURABLE =>
+        {
+            QueueKind::Classic
+        }
+        Ok(First::CutOff(property)) if property == TYPE => QueueKind::Unknown,
+        Ok(First::Different(_) | First::CutOff(_)) => quorum(limit(session, name, &wanted)?),
+        // Not even a limit is different.
+        Ok(First::Same) => quorum(None),
+        Ok(First::Missing) | Err(Error::Refused { .. }) => QueueKind::Unknown,
         Err(error) => return Err(error),
     };
     session.queue = Some(kind);
