@@ -143,6 +143,13 @@ impl Socket {
         !self.incoming.arrivals.is_empty()
     }
 
+    /// Whether the broker has cancelled the consumer. It sends no message after that.
+    pub fn is_cancelled(&self) -> bool {
+        let mut arrivals = self.incoming.arrivals.iter().rev();
+        let last = arrivals.find(|arrival| !matches!(arrival, Arrival::Answered(_)));
+        matches!(last, Some(Arrival::Cancelled))
+    }
+
     /// Whether the broker has answered with this method; what came before it is left where it is.
     pub fn take_answer(&mut self, method: Method) -> bool {
         let is_it = |arrival: &Arrival| matches!(arrival, Arrival::Answered(it) if *it == method);

@@ -163,26 +163,39 @@ impl<'s> Subscription<'s> {
         mut other: impl FnMut() -> Option<T>,
     ) -> Result<Waited<Option<T>>, Error> {
         if self.is_cancelled {
-            return Err(Error::Cancelled {
-                broker: self.session.name().to_owned(),
-                queue: self.queue.to_string(),
-            });
+            return Err(self.cancelled());
         }
+        // What was delivered and is not acknowledged comes again, so that nothing is left to be taken.
+        let heeds_cancel = self.is_consuming && !self.no_ack;
         let queue = self.queue;
         let what = || format!("deliver from queue {queue}");
         let what: &dyn Fn() -> String = &what;
         // That an empty queue has no message is nothing to announce.
         let announcement = self.owed.as_mut().map(|patience| (patience, what));
         let operation = || operation(queue);
-        self.session
-            .connection
-            .wait(&operation, announcement, until, on_interrupt, |socket| {
-                socket.may_read = held.is_none_or(|held| held + socket.held() < WAITING_BYTES);
-                if may_come && socket.has_arrival() {
-                    return Some(None);
-                }
-                other().map(Some)
-            })
+        let connection = &mut self.session.connection;
+        let waited = connection.wait(&operation, announcement, until, on_interrupt, |socket| {
+            socket.may_read = held.is_none_or(|held| held + socket.held() < WAITING_BYTES);
+            if may_come && socket.has_arrival() || heeds_cancel && socket.is_cancelled() {
+                return Some(None);
+            }
+            other().map(Some)
+        })?;
+        if matches!(waited, Waited::Came(None))
+            && heeds_cancel
+            && connection.socket().is_cancelled()
+        {
+            (self.is_consuming, self.is_cancelled) = (false, true);
+            return Err(self.cancelled());
+        }
+        Ok(waited)
+    }
+
+    fn cancelled(&self) -> Error {
+        Error::Cancelled {
+            broker: self.session.name().to_owned(),
+            queue: self.queue.to_string(),
+        }
     }
 
     /// Cancels the consumer. What the broker had sent before is here then, and nothing more comes.
