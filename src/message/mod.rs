@@ -40,23 +40,28 @@ impl Message {
     #[must_use]
     pub fn delivery_count(&self) -> Option<u64> {
         // What comes for the first time did not come back, whatever its headers say.
-        let headers = self
-            .properties
-            .headers
-            .as_ref()
-            .filter(|_| self.redelivered)?;
-        match headers.get(b"x-delivery-count")? {
-            Value::Long(count) => u64::try_from(*count).ok().filter(|count| *count > 0),
-            _ => None,
-        }
+        self.number(b"x-delivery-count")
+            .filter(|count| self.redelivered && *count > 0)
+    }
+
+    /// How often its queue has delivered it before, as quorum queues say from RabbitMQ 4.3 on of what they
+    /// have.
+    #[must_use]
+    pub fn acquired_count(&self) -> Option<u64> {
+        self.number(b"x-acquired-count")
     }
 
     /// Its number in the stream that it came from, if it came from one
     /// (<https://www.rabbitmq.com/docs/streams#consuming>).
     #[must_use]
     pub fn stream_offset(&self) -> Option<u64> {
-        match self.properties.headers.as_ref()?.get(b"x-stream-offset")? {
-            Value::Long(offset) => u64::try_from(*offset).ok(),
+        self.number(b"x-stream-offset")
+    }
+
+    /// The number in a header that RabbitMQ sets.
+    fn number(&self, header: &[u8]) -> Option<u64> {
+        match self.properties.headers.as_ref()?.get(header)? {
+            Value::Long(number) => u64::try_from(*number).ok(),
             _ => None,
         }
     }

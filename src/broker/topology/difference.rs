@@ -65,39 +65,6 @@ pub fn of_queue(
     Ok(found.against(&wanted))
 }
 
-/// The first thing that the broker says of a queue that exists.
-#[derive(Debug, PartialEq)]
-pub enum First {
-    /// There is no such queue.
-    Missing,
-    /// It is as wanted, as far as the broker compares it.
-    Same,
-    /// A property in which it differs.
-    Different(Inequivalent),
-    /// As before, but what there is can't be read, as the broker has cut its words off.
-    CutOff(String),
-}
-
-/// Compares a queue with the one that exists under its name, as far as the first difference.
-///
-/// # Errors
-/// As [`of_queue`].
-pub fn first_of_queue(session: &mut Session, queue: &Queue) -> Result<First, Error> {
-    let mut candidate = queue.properties();
-    candidate.extend(POISON.iter().map(|name| ((*name).to_owned(), Value::Void)));
-    match super::declare(session, &queue.with(candidate.clone())) {
-        Err(Error::Refused {
-            code: 406, said, ..
-        }) => Ok(match Inequivalent::parse(&said, &candidate) {
-            None => First::Missing,
-            Some(Ok(it)) => First::Different(it),
-            Some(Err(property)) => First::CutOff(property),
-        }),
-        Err(error) => Err(error),
-        Ok(_) => Ok(First::Same),
-    }
-}
-
 /// Compares an exchange with the one that exists under its name.
 ///
 /// # Errors

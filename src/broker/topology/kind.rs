@@ -1,7 +1,6 @@
 //! Of what kind the queue is that messages come from.
 
-use super::arguments::Inequivalent;
-use super::difference::{self, Comparison, First};
+use super::difference::{self, Comparison};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
@@ -9,7 +8,6 @@ use crate::topology::{Difference, Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
 const TYPE: &str = "x-queue-type";
-const DURABLE: &str = "durable";
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 
 /// Returns the kind of a queue that was declared, if that tells.
@@ -43,41 +41,35 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
     wanted.durable = true;
     let kind = Value::LongString(QueueType::Quorum.as_str().into());
     wanted.arguments.insert(TYPE.to_owned(), kind);
-    let kind = match difference::first_of_queue(session, &wanted) {
-        Ok(First::Different(it)) if it.property == TYPE => {
-            match it.existing.as_ref().and_then(QueueType::of) {
-                Some(QueueType::Stream) => QueueKind::Stream,
-                _ => QueueKind::Classic,
-            }
-        }
-        Ok(First::Different(Inequivalent { property, .. }) | First::CutOff(property))
-            if property == DURABLE =>
-        {
-            QueueKind::Classic
-        }
-        Ok(First::CutOff(property)) if property == TYPE => QueueKind::Unknown,
-        Ok(First::Different(_) | First::CutOff(_)) => quorum(limit(session, name, &wanted)?),
-        // Not even a limit is different.
-        Ok(First::Same) => quorum(None),
-        Ok(First::Missing) | Err(Error::Refused { .. }) => QueueKind::Unknown,
+    let kind = match difference::of_queue(session, name, &wanted) {
+        Ok(comparison) => of_compared(&comparison),
+        Err(Error::Refused { .. }) => QueueKind::Unknown,
         Err(error) => return Err(error),
     };
     session.queue = Some(kind);
     Ok(kind)
 }
 
-/// Returns the kind of a queue that differs so from a plain quorum queue.
-fn of_difference(differences: &[Difference]) -> QueueKind {
-    let find = |property: &str| differences.iter().find(|it| it.property == property);
-    let existing = |it: &Difference| it.existing.as_ref().and_then(QueueType::of);
-    match (find("durable"), find(TYPE)) {
-        (None, None) => {
-            let limit = find(DELIVERY_LIMIT).and_then(|it| integer(it.existing.as_ref()?));
-            quorum(limit)
-        }
-        (_, Some(it)) if !it.is_known => QueueKind::Unknown,
-        (None, Some(it)) if existing(it) == Some(QueueType::Stream) => QueueKind::Stream,
-        _ => QueueKind::Classic,
+/// The kind of a queue that was compared with a quorum queue without arguments.
+fn of_compared(comparison: &Comparison) -> QueueKind {
+    let list = match comparison {
+        Comparison::Missing => return QueueKind::Unknown,
+        Comparison::Same => &[][..],
+        Comparison::Different(differences) => &differences.list[..],
+    };
+    let find = |name| list.iter().find(|it| it.property == name);
+    let Some(kind) = find(TYPE) else {
+        let limit = find(DELIVERY_LIMIT).and_then(|it| it.existing.as_ref());
+        return quorum(limit.and_then(integer));
+    };
+    match &kind.existing {
+        // A queue has had no type until there were several.
+        None if kind.is_known => QueueKind::Classic,
+        existing => match existing.as_ref().and_then(QueueType::of) {
+            Some(QueueType::Classic) => QueueKind::Classic,
+            Some(QueueType::Stream) => QueueKind::Stream,
+            Some(QueueType::Quorum) | None => QueueKind::Unknown,
+        },
     }
 }
 
@@ -88,4 +80,57 @@ fn of_difference(differences: &[Difference]) -> QueueKind {
 pub fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
     let kind = find(session, name)?;
     Ok(matches!(kind, QueueKind::Classic | QueueKind::Unknown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::topology::difference::Differences;
+    use crate::topology::Difference;
+
+    fn compared(list: &[(&str, Option<Value>, bool)]) -> QueueKind {
+        let difference =
+            |(property, existing, is_known): &(&str, Option<Value>, bool)| Difference {
+                property: (*property).to_owned(),
+                wanted: None,
+                existing: existing.clone(),
+                is_known: *is_known,
+            };
+        of_compared(&Comparison::Different(Differences {
+            list: list.iter().map(difference).collect(),
+            existing: None,
+        }))
+    }
+
+    #[test]
+    fn the_kind_of_a_queue_follows_from_its_differences() {
+        let text = |text: &str| Some(Value::LongString(text.into()));
+        let limit = |limit| ("x-delivery-limit", Some(Value::Long(limit)), true);
+        for (list, kind) in [
+            (&[(TYPE, text("classic"), true)][..], QueueKind::Classic),
+            (&[(TYPE, None, true)], QueueKind::Classic),
+            (&[(TYPE, text("stream"), true)], QueueKind::Stream),
+            (&[(TYPE, text("of a plugin"), true)], QueueKind::Unknown),
+            // The words were cut off.
+            (&[(TYPE, None, false)], QueueKind::Unknown),
+            (
+                &[("x-max-length", Some(Value::Long(1)), true)],
+                QueueKind::Quorum { limit: None },
+            ),
+            (&[limit(3)], QueueKind::Quorum { limit: Some(3) }),
+            (
+                &[limit(-1)],
+                QueueKind::Quorum {
+                    limit: Some(u64::MAX),
+                },
+            ),
+        ] {
+            assert_eq!(compared(list), kind, "{list:?}");
+        }
+        assert_eq!(
+            of_compared(&Comparison::Same),
+            QueueKind::Quorum { limit: None }
+        );
+        assert_eq!(of_compared(&Comparison::Missing), QueueKind::Unknown);
+    }
 }
