@@ -411,7 +411,10 @@ impl Consumer<'_> {
         self.subscription.settle(&settlement);
         self.at_limit.settled(tag, false);
         match outcome {
-            Outcome::Requeue => self.progress.deliveries.give_back(1),
+            Outcome::Requeue => {
+                self.subscription.returns_a_message();
+                self.progress.deliveries.give_back(1);
+            }
             _ => self.progress.deliveries.finish(Total {
                 messages: 1,
                 bytes,

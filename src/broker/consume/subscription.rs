@@ -21,6 +21,10 @@ const WAITING_BYTES: usize = 16 << 20;
 /// majority for a minute starts it after that, for nobody, and ends it when it notices.
 const STALE: Duration = Duration::from_secs(10);
 
+/// How long a queue may take to count a message as ready that went back to it: the replicas of a quorum queue
+/// agree on that first.
+const RETURNING: Duration = Duration::from_secs(1);
+
 /// A queue, and the consumer of it, which may be paused.
 pub struct Subscription<'s> {
     session: &'s mut Session,
@@ -40,6 +44,8 @@ pub struct Subscription<'s> {
     /// Until when a consumer besides this one may be that of a lost connection, which the broker has yet
     /// to end, and hold messages.
     doubtful_until: Option<Instant>,
+    /// Until when a message that went back may be neither ready nor delivered.
+    returning_until: Option<Instant>,
 }
 
 impl<'s> Subscription<'s> {
@@ -62,6 +68,7 @@ impl<'s> Subscription<'s> {
             is_leaving: false,
             owed: None,
             doubtful_until: None,
+            returning_until: None,
         }
     }
 
@@ -259,6 +266,11 @@ impl<'s> Subscription<'s> {
         self.session.connection.socket().post(settlement);
     }
 
+    /// Takes into account that a message goes back to the queue.
+    pub fn returns_a_message(&mut self) {
+        self.returning_until = Some(Instant::now() + RETURNING);
+    }
+
     /// Takes the consumer of a connection that was lost into account.
     pub fn follows_a_lost_connection(&mut self) {
         self.doubtful_until = Some(Instant::now() + STALE);
@@ -271,8 +283,9 @@ impl<'s> Subscription<'s> {
     /// As [`topology::look_up`].
     pub fn is_queue_empty(&mut self) -> Result<bool, Error> {
         let state = topology::look_up(self.session, self.queue)?;
-        let is_doubtful = state.consumers > u32::from(self.is_consuming)
-            && self.doubtful_until > Some(Instant::now());
+        let now = Some(Instant::now());
+        let is_doubtful = self.returning_until > now
+            || state.consumers > u32::from(self.is_consuming) && self.doubtful_until > now;
         let is_empty = state.messages == 0;
         if is_empty {
             self.owed = None;
