@@ -74,7 +74,10 @@ impl Attempts {
         let Some(counts) = self.failures.get_mut(&key) else {
             return counted;
         };
-        let known = counts.pop().unwrap_or_default();
+        // A queue that counts has counted each failure: this is none of those that have failed more often.
+        let may_be = |known: u32| counted == 0 || known <= counted;
+        let known = (0..counts.len()).rev().find(|at| may_be(counts[*at]));
+        let known = known.map(|at| counts.remove(at)).unwrap_or_default();
         if counts.is_empty() {
             self.failures.remove(&key);
         }
@@ -155,6 +158,13 @@ mod tests {
         let key = Key::of(&Message::default());
         attempts.remember(key, 2);
         assert_eq!(attempts.take(key, true, 3), 3);
+        // Of equal messages one has failed twice, and this one once.
+        attempts.remember(key, 1);
+        attempts.remember(key, 2);
+        assert_eq!(
+            [1, 2].map(|counted| attempts.take(key, true, counted)),
+            [1, 2]
+        );
     }
 
     #[test]
