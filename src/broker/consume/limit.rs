@@ -64,6 +64,11 @@ impl AtLimit {
         let Some(count) = message.delivery_count() else {
             return Ok(Count::default());
         };
+        // From then on the sender's header stays until the queue counts for the first time. The queue counts
+        // no more often than it delivers.
+        if session.series >= Some(FREE) && message.acquired_count() < Some(count) {
+            return Ok(Count::default());
+        }
         // Only a quorum queue writes this header itself; elsewhere the sender may have.
         let kind = kind::find(session, queue)?;
         let is_at_limit = limit(session).is_some_and(|limit| count >= limit);
@@ -146,7 +151,7 @@ pub struct Count {
 }
 
 /// From this version on a message that is given back by basic.nack is not counted.
-const FREE: (u32, u32) = (4, 3);
+pub(super) const FREE: (u32, u32) = (4, 3);
 
 /// The limit of a quorum queue for which nobody has set another.
 fn default_limit(session: &Session) -> Option<u64> {
@@ -228,9 +233,10 @@ impl Copy {
         // The broker takes no other user's.
         let is_ours = |user: &ShortString| user.as_str() == Some(username);
         properties.user_id = properties.user_id.take().filter(is_ours);
-        if let Some(headers) = &mut properties.headers {
-            headers.retain(|name| !NOT_COPIED.contains(&name.as_bytes()));
-        }
+        properties.headers = properties.headers.take().and_then(|mut headers| {
+            headers.retain(|name: &ShortString| !NOT_COPIED.contains(&name.as_bytes()));
+            Some(headers).filter(|headers| !headers.is_empty())
+        });
         Self { tag, message }
     }
 }

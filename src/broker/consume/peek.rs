@@ -1,21 +1,32 @@
 //! Looking at messages without taking them: each is got, none is acknowledged.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvError;
 
-use super::limit::AtLimit;
+use super::limit::{AtLimit, FREE};
 use crate::broker::connection::{Arrival, Content, Waited};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
+use crate::broker::topology;
 use crate::broker::wait::OnInterrupt;
 use crate::error::Error;
 use crate::message::Message;
+use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
 /// The most bytes of bodies that are held here.
 const HELD_MAX: usize = 64 << 20;
+
+/// How many messages a channel gives back to a quorum queue at a time. The rest waits in the channel until these
+/// are back, and is counted as delivered if the channel is closed before (`rabbit_fifo_client.erl`,
+/// `SOFT_LIMIT`).
+const GIVEN_BACK: u64 = 32;
+
+/// How long it is waited for that they are back. Another consumer may have them at once.
+const RETURNING: Duration = Duration::from_millis(200);
 
 /// The messages of a queue, one after the other. Afterwards they go back, each to its place.
 ///
@@ -25,6 +36,8 @@ pub struct Peek<'s, 'q> {
     session: &'s mut Session,
     queue: &'q QueueName,
     at_limit: AtLimit,
+    /// The tag of the last message.
+    last: u64,
 }
 
 impl<'s, 'q> Peek<'s, 'q> {
@@ -35,6 +48,7 @@ impl<'s, 'q> Peek<'s, 'q> {
             session,
             queue,
             at_limit: AtLimit::default(),
+            last: 0,
         }
     }
 
@@ -58,6 +72,7 @@ impl<'s, 'q> Peek<'s, 'q> {
             return Ok(None);
         };
         let Content { tag, message, .. } = self.session.inspect(content);
+        self.last = tag;
         self.at_limit
             .count(self.session, self.queue, tag, &message)?;
         Ok(Some(message))
@@ -74,8 +89,37 @@ impl<'s, 'q> Peek<'s, 'q> {
     ///
     /// # Errors
     /// [`Error::Dropped`] if that could not be done without losing some.
-    pub fn close(self) -> Result<(), Error> {
+    pub fn close(mut self) -> Result<(), Error> {
+        let is_counting = matches!(
+            self.session.queue,
+            None | Some(QueueKind::Quorum { .. } | QueueKind::Unknown)
+        );
+        if is_counting && self.session.series >= Some(FREE) {
+            self.give_back_in_parts();
+        }
         self.at_limit.give_back(self.session, self.queue)
+    }
+
+    /// Gives back all but the last few messages, so that none is counted, as far as the queue can be asked.
+    fn give_back_in_parts(&mut self) {
+        let mut given_back = 0;
+        while self.last - given_back > GIVEN_BACK {
+            let Some(ready) = self.ready() else { return };
+            given_back += GIVEN_BACK;
+            let nack = frames::nack(MESSAGES, given_back, true);
+            self.session.connection.socket().post(&nack);
+            let until = Instant::now() + RETURNING;
+            let are_back = |now: u64| now >= ready + GIVEN_BACK || Instant::now() > until;
+            while !self.ready().is_none_or(are_back) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// How many messages nobody has, if the broker says so.
+    fn ready(&mut self) -> Option<u64> {
+        let state = topology::look_up(self.session, self.queue).ok()?;
+        Some(u64::from(state.messages))
     }
 
     /// Waits for something from another thread, or until `until`. An error stands for a thread that is
