@@ -5,16 +5,21 @@
 //! unless they are told not to (4.3.0 did not).
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "integration/amqp10.rs"]
-mod amqp10;
-// What RabbitMQ makes of properties.
-#[path = "integration/lossless.rs"]
-mod lossless;
+// From 4.3 on an acknowledgement that is late ends the consumer alone.
+#[path = "integration/ack_timeout.rs"]
+mod ack_timeout;
 #[path = "integration/support.rs"]
 mod support;
+// What the broker counts differs by series.
+#[path = "integration/counts.rs"]
+mod counts;
 // Giving back is told apart by series.
 #[path = "integration/giving_back.rs"]
 mod giving_back;
+#[path = "integration/limit.rs"]
+mod limit;
+#[path = "integration/stream.rs"]
+mod stream;
 // What is said of TLS depends on the broker's own.
 #[path = "integration/tls.rs"]
 mod tls;

@@ -3,13 +3,16 @@
 //! `make test` runs these; by hand: `scripts/with-broker cargo test --test integration`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod ack_timeout;
 mod command;
+mod counts;
 mod declare;
 mod descriptors;
 mod errors;
 mod faults;
 mod giving_back;
 mod interrupt;
+mod limit;
 mod login;
 mod lossless;
 mod mute;
@@ -22,6 +25,7 @@ mod rpc;
 mod send;
 mod settings;
 mod silent;
+mod stream;
 mod support;
 mod terminal;
 mod tls;

@@ -613,7 +613,7 @@ pub fn what_a_type_does_not_have_is_told() {
     }
     let classic = queue("classic");
     hello(["declare", "--durable", &classic]).run();
-    hello(["receive", "--exclusive", "--timeout", "100ms", &classic])
+    hello(["receive", "--exclusive", "--timeout", "1s", &classic])
         .run()
         .printed(" [*] Waiting for messages. To exit press CTRL+C\n");
 
