@@ -195,8 +195,8 @@ pub struct Receive {
     /// Show the messages that are in the queue, and leave them there
     ///
     /// They are given back when the last is printed; until then no one else gets them, and then
-    /// they are marked as redelivered. Up to RabbitMQ 4.2 a quorum queue counts that as an attempt at
-    /// delivery; a message at its delivery limit is put at the end of the queue instead.
+    /// they are marked as redelivered. Up to RabbitMQ 4.2 each look costs a message of a quorum queue
+    /// one of its deliveries; one at its limit is put at the end of its queue, as new.
     #[arg(long, help_heading = "Queue", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
     pub peek: bool,
 

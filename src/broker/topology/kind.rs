@@ -4,7 +4,7 @@ use super::difference::{self, Comparison};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::Value;
-use crate::topology::{Difference, Queue, QueueKind, QueueType, integer};
+use crate::topology::{Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
 const TYPE: &str = "x-queue-type";
