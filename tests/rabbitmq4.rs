@@ -8,6 +8,8 @@
 // From 4.3 on an acknowledgement that is late ends the consumer alone.
 #[path = "integration/ack_timeout.rs"]
 mod ack_timeout;
+#[path = "integration/amqp10.rs"]
+mod amqp10;
 #[path = "integration/support.rs"]
 mod support;
 // What the broker counts differs by series.
@@ -18,6 +20,9 @@ mod counts;
 mod giving_back;
 #[path = "integration/limit.rs"]
 mod limit;
+// What RabbitMQ makes of properties.
+#[path = "integration/lossless.rs"]
+mod lossless;
 #[path = "integration/stream.rs"]
 mod stream;
 // What is said of TLS depends on the broker's own.

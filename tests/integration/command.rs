@@ -574,3 +574,51 @@ fn a_command_inherits_no_secret() {
             url.replace("guest:guest@", "guest@")
         ));
 }
+
+#[test]
+fn a_stream_goes_on_with_what_is_not_done_when_the_connection_comes_back() {
+    let mut node = Node::start();
+    node.hello(["declare", "--quiet", "s", "--type", "stream"])
+        .run();
+    let send = |node: &Node, body: &str| {
+        node.hello(["send", "--quiet", "-q", "s", body])
+            .run()
+            .printed("");
+    };
+    send(&node, "1");
+    let mut receiver = node
+        .hello(["receive", "s", "-c", "3", "--stream-offset", "first"])
+        .args(["--", "sh", "-c", "cat; echo"])
+        .spawn();
+    receiver.expect("1\n");
+    node.tool("rabbitmqctl -q close_all_connections bye");
+    send(&node, "2");
+    send(&node, "3");
+    let outcome = receiver.end();
+    assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, "2\n3\n"));
+}
+
+#[test]
+fn a_command_that_fails_runs_again_for_a_message_that_a_stream_does_not_take_back() {
+    let stream = queue("stream");
+    hello(["declare", "--quiet", &stream, "--type", "stream"]).run();
+    hello([
+        "send", "--quiet", "-q", &stream, "good", "late", "bad", "last",
+    ])
+    .run();
+    let handle = "read -r x; echo $x $HELLO_MQ_ATTEMPT; \
+                  test $x != bad && test $x != late -o $HELLO_MQ_ATTEMPT = 2";
+    let outcome = hello(["receive", "--drain", "--max-redeliveries", "1", &stream])
+        .args(["--", "sh", "-c", handle])
+        .run();
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    let mut lines: Vec<_> = outcome.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        ["bad 1", "bad 2", "good 1", "last 1", "late 1", "late 2"]
+    );
+    for said in ["it runs again in 1s", "is rejected (--max-redeliveries)"] {
+        assert!(outcome.stderr.contains(said), "{outcome:?}");
+    }
+}

@@ -30,8 +30,6 @@ pub struct Written {
     pub bytes: u64,
     /// The last one's ticket.
     pub last: Ticket,
-    /// The last one's number, if it came from a stream.
-    pub offset: Option<u64>,
 }
 
 impl Written {
@@ -39,7 +37,7 @@ impl Written {
     pub fn add(&mut self, next: Self) {
         self.messages += next.messages;
         self.bytes += next.bytes;
-        (self.last, self.offset) = (next.last, next.offset);
+        self.last = next.last;
     }
 }
 
@@ -114,7 +112,6 @@ mod tests {
             messages: 1,
             bytes,
             last,
-            offset: None,
         }
     }
 

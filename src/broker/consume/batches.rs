@@ -216,7 +216,6 @@ impl BatchConsumer<'_, '_> {
             messages: 1,
             bytes: delivery.message.body.len() as u64,
             last: delivery.ticket,
-            offset: delivery.offset,
         };
         self.batches.take(delivery.message, it);
         Ok(true)

@@ -1,5 +1,6 @@
 //! Consuming from a queue over one connection, and what has come of it over all of them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::batch::Written;
@@ -31,8 +32,10 @@ pub struct Progress {
     pub(super) deliveries: Deliveries,
     pub(super) options: ConsumeOptions,
     pub(super) no_ack: bool,
-    /// The first message of a stream that is not yet done.
-    pub(super) next_offset: Option<u64>,
+    /// The messages of a stream that were taken and are not yet done, by their numbers.
+    open: BTreeMap<Ticket, u64>,
+    /// The first message of a stream that was not yet taken on any connection, or not done on the last.
+    next_offset: Option<u64>,
     /// The last message of a stream that is to be drained, once it is looked up.
     end: Option<End>,
     /// Whether there was a connection before.
@@ -52,6 +55,7 @@ impl Progress {
             // sends more, and what it has sent is gone.
             no_ack: options.auto_ack && options.count.is_none(),
             options,
+            open: BTreeMap::new(),
             next_offset: None,
             end: None,
             is_resumed: false,
@@ -87,7 +91,7 @@ pub enum Outcome {
 }
 
 /// A message that came.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Delivery {
     /// What settles it.
     pub ticket: Ticket,
@@ -154,6 +158,9 @@ pub fn consume(
     let given_back = consumer.give_back();
     let result = end(session, result, progress.done()).and(given_back);
     progress.deliveries.end_connection();
+    // They come again, and what came after them.
+    let first_open = std::mem::take(&mut progress.open).into_values().next();
+    progress.next_offset = first_open.or(progress.next_offset);
     result
 }
 
@@ -367,8 +374,13 @@ impl Consumer<'_> {
                 End::Message(last) => last <= offset,
             };
         }
+        let ticket = self.progress.deliveries.take(content.tag);
+        if let Some(offset) = offset {
+            self.progress.open.insert(ticket, offset);
+            self.progress.next_offset = Some(offset + 1);
+        }
         Ok(Some(Delivery {
-            ticket: self.progress.deliveries.take(content.tag),
+            ticket,
             message: content.message,
             count,
             offset,
@@ -403,7 +415,11 @@ impl Consumer<'_> {
         if !self.subscription.can_settle() {
             return;
         }
+        // A stream keeps its messages, and takes none back.
+        let is_kept = self.progress.open.contains_key(&ticket);
         let settlement = match outcome {
+            Outcome::Requeue if is_kept => return,
+            Outcome::Reject if is_kept => frames::ack(MESSAGES, tag, false),
             Outcome::Acknowledge => frames::ack(MESSAGES, tag, false),
             Outcome::Reject => frames::reject(MESSAGES, tag, false),
             Outcome::Requeue => frames::reject(MESSAGES, tag, true),
@@ -415,11 +431,14 @@ impl Consumer<'_> {
                 self.subscription.returns_a_message();
                 self.progress.deliveries.give_back(1);
             }
-            _ => self.progress.deliveries.finish(Total {
-                messages: 1,
-                bytes,
-                rejected: u64::from(outcome == Outcome::Reject),
-            }),
+            _ => {
+                self.progress.open.remove(&ticket);
+                self.progress.deliveries.finish(Total {
+                    messages: 1,
+                    bytes,
+                    rejected: u64::from(outcome == Outcome::Reject),
+                });
+            }
         }
     }
 
@@ -434,7 +453,7 @@ impl Consumer<'_> {
             self.subscription.settle(&frames::ack(MESSAGES, tag, true));
             self.at_limit.settled(tag, true);
         }
-        self.progress.next_offset = written.offset.map(|offset| offset + 1);
+        self.progress.open = self.progress.open.split_off(&(written.last + 1));
         self.progress.deliveries.finish(Total {
             messages: written.messages,
             bytes: written.bytes,

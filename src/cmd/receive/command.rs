@@ -61,6 +61,8 @@ pub struct Commands<'c> {
     running: HashMap<Ticket, Running>,
     /// The messages that go back to the queue at a certain moment.
     delayed: BTreeSet<(Instant, Ticket)>,
+    /// Those of them that their queue does not take back, as it is a stream: their commands run again.
+    kept: HashMap<Ticket, Delivery>,
     done: Receiver<Done>,
     sender: Sender<Done>,
     /// What sends replies, if there are to be any.
@@ -84,6 +86,8 @@ struct Running {
     failures: u32,
     /// Whether its queue keeps it no longer if it fails once more.
     is_at_limit: bool,
+    /// The message, if its queue does not take it back.
+    kept: Option<Delivery>,
     /// The same message, delivered again as the connection that it came over is lost.
     again: Option<Delivery>,
     address: Option<Address>,
@@ -116,6 +120,7 @@ impl<'c> Commands<'c> {
             succeeded: VecDeque::new(),
             running: HashMap::new(),
             delayed: BTreeSet::new(),
+            kept: HashMap::new(),
             done,
             sender,
             replies: None,
@@ -178,6 +183,7 @@ impl<'c> Commands<'c> {
     ) -> Result<End, Error> {
         self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
         self.replying.retain(|ticket, _| consumer.holds(*ticket));
+        self.kept.retain(|ticket, _| consumer.holds(*ticket));
         // What had come again comes once more.
         self.running.values_mut().for_each(|it| it.again = None);
         let end = self.work_on(line, consumer, account);
@@ -292,7 +298,8 @@ impl<'c> Commands<'c> {
     /// was lost before that could be told to the broker.
     fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) {
         let key = Key::of(&delivery.message);
-        if delivery.message.redelivered {
+        // What comes again of a stream is not marked, but has its number.
+        if delivery.message.redelivered || delivery.offset.is_some() {
             let mut running = self.running.iter_mut();
             let same = running.find(|(ticket, it)| {
                 it.key == key && it.again.is_none() && !consumer.holds(**ticket)
@@ -312,14 +319,15 @@ impl<'c> Commands<'c> {
     }
 
     fn start(&mut self, key: Key, delivery: Delivery) {
+        let kept = delivery.offset.is_some().then(|| delivery.clone());
         let Delivery {
             ticket,
             message,
             count,
-            ..
+            offset,
         } = delivery;
         let id = &message.properties.message_id;
-        let has_id = id.is_some();
+        let has_id = id.is_some() || offset.is_some();
         let name = match id {
             Some(id) => format!("message {id}"),
             None => "a message".to_owned(),
@@ -339,6 +347,7 @@ impl<'c> Commands<'c> {
             bytes: message.body.len() as u64,
             failures,
             is_at_limit: count.is_at_limit,
+            kept,
             again: None,
             address,
             deadline: None,
@@ -412,13 +421,20 @@ impl<'c> Commands<'c> {
                     self.attempts.remember(key, failures + 1);
                     let delay = attempts::delay(failures + 1);
                     let delay_text = text::rounded(delay);
-                    let becomes = if running.is_at_limit {
+                    let becomes = if running.kept.is_some() {
+                        format!("it runs again in {delay_text}")
+                    } else if running.is_at_limit {
                         DELIVERY_LIMIT.to_owned()
                     } else {
                         format!("it goes back to the queue in {delay_text}")
                     };
                     self.context.talk.note(&format!("{failure}; {becomes}"));
                     self.delayed.insert((Instant::now() + delay, ticket));
+                    if let Some(mut kept) = running.kept {
+                        kept.ticket = ticket;
+                        kept.message.redelivered = true;
+                        self.kept.insert(ticket, kept);
+                    }
                     return Ok(());
                 }
                 _ => {
@@ -494,7 +510,10 @@ impl<'c> Commands<'c> {
                 break;
             }
             self.delayed.pop_first();
-            consumer.settle(ticket, Outcome::Requeue, 0);
+            match self.kept.remove(&ticket) {
+                Some(delivery) => self.start(Key::of(&delivery.message), delivery),
+                None => consumer.settle(ticket, Outcome::Requeue, 0),
+            }
         }
     }
 
