@@ -416,3 +416,24 @@ fn a_body_over_the_brokers_limit_is_refused_in_its_words() {
 fn what_a_type_does_not_have_is_told() {
     crate::support::what_a_type_does_not_have_is_told();
 }
+
+#[test]
+fn a_look_leaves_what_may_never_go_back() {
+    let queue = queue("once");
+    hello([
+        "declare",
+        "--quiet",
+        "--type",
+        "quorum",
+        "--delivery-limit",
+        "0",
+        &queue,
+    ])
+    .run();
+    hello(["send", "--quiet", "-q", &queue, "a", "b"]).run();
+    for _ in 0..2 {
+        let outcome = hello(["receive", "--peek", "-o", "body", &queue]).run();
+        assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, "a\nb\n"));
+        assert!(outcome.stderr.contains("as new messages: 2"), "{outcome:?}");
+    }
+}

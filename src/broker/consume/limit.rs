@@ -44,6 +44,17 @@ fn limit(session: &Session) -> Option<u64> {
     }
 }
 
+/// Finds out whether messages may go back at all, where it counts whatever gives them back.
+///
+/// # Errors
+/// [`Error::Lost`].
+pub fn prepare(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+    if session.series < Some(FREE) {
+        kind::find(session, queue)?;
+    }
+    Ok(())
+}
+
 /// The messages of one connection that giving back would drop, by the tags of their deliveries.
 #[derive(Debug, Default)]
 pub struct AtLimit(BTreeMap<u64, Box<Message>>);
@@ -61,8 +72,11 @@ impl AtLimit {
         tag: u64,
         message: &Message,
     ) -> Result<Count, Error> {
-        let Some(count) = message.delivery_count() else {
-            return Ok(Count::default());
+        let count = match message.delivery_count() {
+            Some(count) => count,
+            // Not even once may it go back.
+            None if limit(session) == Some(0) => 0,
+            None => return Ok(Count::default()),
         };
         // From then on the sender's header stays until the queue counts for the first time. The queue counts
         // no more often than it delivers.

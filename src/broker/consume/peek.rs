@@ -1,11 +1,10 @@
 //! Looking at messages without taking them: each is got, none is acknowledged.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvError;
 
-use super::limit::{AtLimit, FREE};
+use super::limit::{self, AtLimit, FREE};
 use crate::broker::connection::{Arrival, Content, Waited};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
@@ -28,6 +27,9 @@ const GIVEN_BACK: u64 = 32;
 /// How long it is waited for that they are back. Another consumer may have them at once.
 const RETURNING: Duration = Duration::from_millis(200);
 
+/// How long to wait before it is asked again.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The messages of a queue, one after the other. Afterwards they go back, each to its place.
 ///
 /// A consumer would have to be allowed any number of messages at a time, which would have to be held
@@ -42,14 +44,18 @@ pub struct Peek<'s, 'q> {
 
 impl<'s, 'q> Peek<'s, 'q> {
     /// Begins to look at a queue.
-    pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
+        limit::prepare(session, queue)?;
         session.connection.socket().open_channel();
-        Self {
+        Ok(Self {
             session,
             queue,
             at_limit: AtLimit::default(),
             last: 0,
-        }
+        })
     }
 
     /// One message more; `None` when there is none that nobody else has.
@@ -111,7 +117,14 @@ impl<'s, 'q> Peek<'s, 'q> {
             let until = Instant::now() + RETURNING;
             let are_back = |now: u64| now >= ready + GIVEN_BACK || Instant::now() > until;
             while !self.ready().is_none_or(are_back) {
-                thread::sleep(Duration::from_millis(1));
+                let pause = Some(Instant::now() + PAUSE);
+                let connection = &mut self.session.connection;
+                let operation = || "give messages back".to_owned();
+                let nothing = |_: &mut _| None::<()>;
+                let ignore = OnInterrupt::Ignore;
+                if let Err(_lost) = connection.wait(&operation, None, pause, ignore, nothing) {
+                    return;
+                }
             }
         }
     }

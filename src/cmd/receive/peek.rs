@@ -38,7 +38,7 @@ pub fn run(
     if let Some(queue) = declared {
         topology::ensure(&mut session, queue)?;
     }
-    let mut peek = Peek::open(&mut session, &settings.queue.value);
+    let mut peek = Peek::open(&mut session, &settings.queue.value)?;
     let shown = show(context, &mut peek, sink, until, count, account);
     let given_back = peek.close();
     session.close();
