@@ -22,13 +22,13 @@ use std::thread;
 use std::time::Duration;
 
 use amiquip::{Auth, Channel, Connection, ConnectionOptions, ConnectionTuning, IoStream};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Evented, Poll, PollOpt, Ready, Registration, SetReadiness, Token};
 
 use super::connection::Socket;
 use super::frames::{self, FrameHeader, LIBRARY, PROTOCOL_HEADER, method_frame, put_long_string};
 use crate::error::Error;
-use crate::waker::Waker;
+use crate::waker::{self, Waker};
 
 /// The library never waits so long for what is in memory already.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -65,17 +65,17 @@ impl Library {
     }
 
     /// Has the library do something with its channel. The result comes when it is done, and the waker is
-    /// woken then.
+    /// woken then, as it is where no result ever comes.
     pub fn call<T: Send + 'static>(
         &self,
         run: impl FnOnce(&Channel) -> amiquip::Result<T> + Send + 'static,
-    ) -> Receiver<amiquip::Result<T>> {
-        let (sender, result) = bounded(1);
-        let waker = self.waker.clone();
+    ) -> waker::Receiver<amiquip::Result<T>> {
+        let (sender, result) = waker::bounded(1);
+        result.wakes(&self.waker);
         let job: Job = Box::new(move |calls| {
             let (result, closing) = calls.call(run);
             let _ = sender.send(result);
-            waker.wake();
+            drop(sender);
             // This waits for the broker, unless the broker has closed it.
             drop(closing);
         });
@@ -352,7 +352,7 @@ mod tests {
         AmqpValue, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions,
         QueueDeleteOptions,
     };
-    use crossbeam_channel::RecvTimeoutError;
+    use crossbeam_channel::{RecvTimeoutError, bounded};
     use std::convert::Infallible;
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
@@ -669,9 +669,9 @@ mod tests {
             .library
             .call(|channel| channel.queue_declare_passive("silent").map(drop));
         scene.wait(|heard| (!heard.is_empty()).then_some(()));
-        assert!(result.is_empty());
+        assert!(result.inner().is_empty());
         scene.end();
-        assert!(result.recv_timeout(LONG).unwrap().is_err());
+        assert!(result.inner().recv_timeout(LONG).unwrap().is_err());
     }
 
     #[test]

@@ -495,8 +495,9 @@ impl Session {
         let answer = library.call(run);
         let result = self.connection.answer(operation, |socket| {
             library.exchange(socket);
-            answer.try_recv().ok()
+            answer.next()
         })?;
+        let result = result.unwrap_or(Err(amiquip::Error::IoThreadPanic));
         result.map_err(|error| match error {
             amiquip::Error::ServerClosedChannel { code, message, .. } => Error::Refused {
                 broker: self.name().to_owned(),

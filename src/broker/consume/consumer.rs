@@ -156,7 +156,12 @@ pub fn consume(
     let result = result.map_err(|error| of_consuming(error, queue));
     consumer.progress.is_careful = matches!(&result, Err(error) if error.is_internal());
     let given_back = consumer.give_back();
-    let result = end(session, result, progress.done()).and(given_back);
+    let result = end(session, result, progress.done());
+    // Whatever else kept it from being given back shows there.
+    let result = match given_back {
+        Err(dropped @ Error::Dropped { .. }) => result.and(Err(dropped)),
+        _ => result,
+    };
     progress.deliveries.end_connection();
     // They come again, and what came after them.
     let first_open = std::mem::take(&mut progress.open).into_values().next();
