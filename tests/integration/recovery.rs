@@ -178,10 +178,11 @@ fn retry_for_bounds_the_attempts() {
     let mut node = Node::start();
     let run = |node: &mut Node, retry_for: &str| {
         node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
-        let sender = node
+        let mut sender = node
             .hello(["send", "--retry-for", retry_for, "a", "b"])
             .spawn();
-        thread::sleep(Duration::from_secs(1));
+        // The messages are on their way.
+        assert!(sender.has_said("takes no messages", 1));
         let start = Instant::now();
         node.tool("broker-kill");
         let outcome = sender.end();
