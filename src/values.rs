@@ -170,7 +170,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// What is said of several hosts where one is meant.
+/// The complaint about several hosts where one is meant.
 pub(crate) const ONE_HOST: &str = "that is more than one host; write each on its own: --host H1 --host H2, or \
                                    hosts = [\"H1\", \"H2\"] in the configuration file";
 

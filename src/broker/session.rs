@@ -39,7 +39,7 @@ pub struct Connector {
     pub(super) talk: Talk,
     /// Whether sessions have the library at hand.
     is_declaring: bool,
-    /// What the first session begins with, as frames on the channel for messages.
+    /// The frames on the channel for messages with which the first session begins.
     pub(super) first: Vec<u8>,
 }
 
@@ -397,7 +397,7 @@ pub struct Session {
     pub(super) queue: Option<QueueKind>,
     /// The client library, once it is started.
     library: Option<Library>,
-    /// What was sent with the login, until somebody waits for the answer.
+    /// The request that was sent with the login, until somebody waits for the answer.
     first: Vec<u8>,
     connector: Connector,
 }

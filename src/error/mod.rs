@@ -666,7 +666,7 @@ impl Error {
     }
 }
 
-/// What could not be written to, and why.
+/// Says which output could not be written to, and why.
 fn unwritten(error: &io::Error) -> String {
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
         Some(cause @ NotSaved { .. }) => cause.to_string(),

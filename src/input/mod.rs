@@ -62,7 +62,7 @@ impl Form {
         }
     }
 
-    /// What stands between its parts.
+    /// The text between its parts.
     fn delimiter(&self) -> &[u8] {
         match self {
             Self::Pieces(delimiter) => delimiter,
@@ -377,7 +377,7 @@ impl Work<'_> {
             for source in &mut sources {
                 match source {
                     Source::Known { place, body } => {
-                        // What is not needed again is not copied.
+                        // A part that is not needed again is not copied.
                         let body = if round < count {
                             body.clone()
                         } else {

@@ -14,7 +14,7 @@ use crate::text;
 /// The type of a message whose body is encoded so.
 const TYPE: &[u8] = b"amqp-1.0";
 
-/// What a body holds.
+/// The content of a body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'b> {
     Null,
@@ -40,7 +40,7 @@ const DEEPEST: usize = 32;
 /// How many values a body may have: a few bytes can stand for any number of them.
 const MOST: usize = 100_000;
 
-/// What the body of a message holds, if it is encoded and is understood.
+/// Returns the content of a message's body, if that is encoded in AMQP 1.0 and understood.
 #[must_use]
 pub fn value_of(message: &Message) -> Option<Value<'_>> {
     let kind = message.properties.kind.as_ref()?;

@@ -440,7 +440,7 @@ impl Draft {
     }
 }
 
-/// What was read of something that does not go on.
+/// The reason why reading JSON ended early.
 fn complete<T>(read: Result<T, Fault>, json: &[u8]) -> Result<T, String> {
     read.map_err(|fault| match fault {
         Fault::CutShort => json::not_json("it ends too early", json.len()),

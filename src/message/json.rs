@@ -95,7 +95,7 @@ impl<'l> Reader<'l> {
         }
     }
 
-    /// What is not JSON, and in which column.
+    /// A text that is not JSON, and the column.
     fn wrong(&self, what: &str) -> Fault {
         Fault::Wrong(not_json(what, self.at))
     }

@@ -11,6 +11,13 @@ use std::time::SystemTime;
 pub use part::Part;
 pub use properties::{Properties, ShortString, Table, Value};
 
+/// The headers by which the broker sends copies of a message to other queues, each time that it is
+/// published (<https://www.rabbitmq.com/docs/sender-selected>).
+pub const COPY_HEADERS: [&[u8]; 2] = [b"CC", b"BCC"];
+
+/// The headers in which a quorum queue counts how often it delivers a message.
+pub const COUNT_HEADERS: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
+
 /// A message.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
@@ -26,7 +33,7 @@ pub struct Message {
     pub body: Vec<u8>,
     /// When it came, if it did.
     pub received: Option<SystemTime>,
-    /// What of it could not be read, and is not here.
+    /// The parts that could not be read, and are not here.
     pub incomplete: Option<String>,
 }
 
@@ -39,7 +46,7 @@ impl Message {
     /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
     #[must_use]
     pub fn delivery_count(&self) -> Option<u64> {
-        // What comes for the first time did not come back, whatever its headers say.
+        // A message that comes for the first time did not come back, whatever its headers say.
         self.number(b"x-delivery-count")
             .filter(|count| self.redelivered && *count > 0)
     }

@@ -77,7 +77,7 @@ impl<W: Write> Directory<W> {
         }
     }
 
-    /// What failed where, instead of which file of it.
+    /// The error of a directory, instead of one of its files.
     fn not_saved(&self, source: io::Error) -> io::Error {
         io::Error::new(
             source.kind(),
@@ -164,7 +164,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // What can't be removed now is removed by the next run.
+        // A file that can't be removed now is removed by the next run.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -24,7 +24,7 @@ pub enum QueueType {
     Stream,
 }
 
-/// What has to be known of a queue whose messages are received.
+/// The kind of a queue, as far as receiving its messages depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
     /// It counts nothing.

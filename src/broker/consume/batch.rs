@@ -21,7 +21,7 @@ pub struct Batches<M> {
     handed_over: VecDeque<Written>,
 }
 
-/// What a batch has, or several in a row.
+/// The size of a batch, or of several in a row, and its last message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// How many messages.
@@ -67,7 +67,7 @@ impl<M> Batches<M> {
         self.batch.is_empty() && self.handed_over.is_empty()
     }
 
-    /// What was taken and is not yet written: how many messages, and how many bytes.
+    /// Returns how many messages were taken and are not yet written, and how many bytes they have.
     pub fn unwritten(&self) -> (u64, usize) {
         let batches = self.handed_over.iter().chain([&self.making]);
         let (messages, bytes) = batches.fold((0, 0), |(messages, bytes), batch| {

@@ -79,7 +79,7 @@ pub struct BatchConsumer<'b, 'c> {
     consumer: &'b mut Consumer<'c>,
     batches: &'b mut Batches<Box<Message>>,
     due_max: u64,
-    /// What is written and not yet acknowledged.
+    /// The messages that are written and not yet acknowledged.
     due: Option<Written>,
     /// When that is to be acknowledged at the latest.
     acknowledge_by: Option<Instant>,
@@ -115,7 +115,7 @@ pub fn consume(
             is_stopped: false,
         };
         let result = work(&mut consumer);
-        // What is written need not come again.
+        // Written messages need not come again.
         consumer.acknowledge();
         result
     })
@@ -227,7 +227,7 @@ impl BatchConsumer<'_, '_> {
         let Some(written) = self.batches.written() else {
             return;
         };
-        // What is of a lost connection comes again, but for what the broker has forgotten.
+        // Messages of a lost connection come again, unless the broker has forgotten them (auto-ack).
         if self.consumer.holds(written.last) || self.consumer.progress.no_ack {
             self.due.get_or_insert_default().add(written);
         }

@@ -63,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// What has left the queue for good.
+    /// The messages that have left the queue for good.
     #[must_use]
     pub fn done(&self) -> Total {
         self.deliveries.done()
@@ -93,7 +93,7 @@ pub enum Outcome {
 /// A message that came.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// What settles it.
+    /// Settles it.
     pub ticket: Ticket,
     /// The message.
     pub message: Box<Message>,
@@ -103,7 +103,7 @@ pub struct Delivery {
     pub offset: Option<u64>,
 }
 
-/// What a [`Consumer`] was waiting for.
+/// The end of a wait of a [`Consumer`].
 #[derive(Debug)]
 pub enum Event<R> {
     /// Messages came.
@@ -227,7 +227,7 @@ impl Consumer<'_> {
         self.is_at_end && !self.progress.deliveries.is_complete()
     }
 
-    /// What has left the queue for good, on this connection and those before.
+    /// The messages that have left the queue for good, on this connection and those before.
     #[must_use]
     pub fn done(&self) -> Total {
         self.progress.done()
@@ -309,10 +309,12 @@ impl Consumer<'_> {
             return Ok(());
         }
         self.leave();
-        self.subscription.has_left()?;
-        while let Some(content) = self.subscription.next() {
-            self.count(content.tag, &content.message)?;
+        if self.subscription.has_left().is_ok() {
+            while let Some(content) = self.subscription.next() {
+                self.count(content.tag, &content.message)?;
+            }
         }
+        // Also where the broker does not answer: without a copy it drops those at their limit.
         let (session, queue) = self.subscription.parts();
         std::mem::take(&mut self.at_limit).give_back(session, queue)
     }

@@ -1,4 +1,4 @@
-//! What was delivered and not yet settled: the book-keeping that must never lose a message.
+//! Deliveries that are not yet settled: the book-keeping that must never lose a message.
 
 use super::Total;
 
@@ -47,7 +47,7 @@ impl Deliveries {
         self.unsettled == 0
     }
 
-    /// What has left the queue for good.
+    /// The messages that have left the queue for good.
     pub fn done(&self) -> Total {
         self.done
     }

@@ -15,15 +15,12 @@ use crate::broker::session::Session;
 use crate::broker::topology::kind;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
-use crate::message::{Message, ShortString};
+use crate::message::{COPY_HEADERS, COUNT_HEADERS, Message, ShortString};
 use crate::topology::QueueKind;
 use crate::values::{QueueName, Span};
 
 /// How long it may take to publish messages again.
 const PUBLISHING: Duration = Duration::from_secs(10);
-
-/// The headers that make a copy of a message go astray, or that the queue sets anew.
-const NOT_COPIED: [&[u8]; 4] = [b"CC", b"BCC", b"x-delivery-count", b"x-acquired-count"];
 
 /// Whether messages that are given back with their channel or their connection may come nearer to their
 /// delivery limit.
@@ -64,7 +61,7 @@ impl AtLimit {
     /// remembered if it must not be given back.
     ///
     /// # Errors
-    /// What ended the connection.
+    /// The reason why the connection ended.
     pub fn count(
         &mut self,
         session: &mut Session,
@@ -248,7 +245,12 @@ impl Copy {
         let is_ours = |user: &ShortString| user.as_str() == Some(username);
         properties.user_id = properties.user_id.take().filter(is_ours);
         properties.headers = properties.headers.take().and_then(|mut headers| {
-            headers.retain(|name: &ShortString| !NOT_COPIED.contains(&name.as_bytes()));
+            // They make a copy go astray, or the queue sets them anew.
+            let is_left_out = |name: &ShortString| {
+                let name = name.as_bytes();
+                COPY_HEADERS.contains(&name) || COUNT_HEADERS.contains(&name)
+            };
+            headers.retain(|name| !is_left_out(name));
             Some(headers).filter(|headers| !headers.is_empty())
         });
         Self { tag, message }

@@ -72,7 +72,7 @@ impl ConsumeOptions {
     }
 }
 
-/// What has left the queue for good.
+/// The messages that have left the queue for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     /// How many messages.

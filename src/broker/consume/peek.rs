@@ -139,7 +139,7 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// gone.
     ///
     /// # Errors
-    /// What ended the connection.
+    /// The reason why the connection ended.
     pub fn wait<T>(
         &mut self,
         other: &Receiver<T>,

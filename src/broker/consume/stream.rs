@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// of its own.
 ///
 /// # Errors
-/// What kept that from being opened, or ended it.
+/// The reason why that could not be opened, or ended.
 pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
     let until = Instant::now() + PATIENCE;
     let mut session = session.beside(&Interrupt::default(), until + PATIENCE)?;

@@ -172,7 +172,7 @@ impl<'s> Subscription<'s> {
         if self.is_cancelled {
             return Err(self.cancelled());
         }
-        // What was delivered and is not acknowledged comes again, so that nothing is left to be taken.
+        // Deliveries that are not acknowledged come again, so that nothing is left to be taken.
         let heeds_cancel = self.is_consuming && !self.no_ack;
         let queue = self.queue;
         let what = || format!("deliver from queue {queue}");
@@ -237,7 +237,7 @@ impl<'s> Subscription<'s> {
     /// Waits until nothing more comes to a consumer that was left.
     ///
     /// # Errors
-    /// What ended the connection.
+    /// The reason why the connection ended.
     pub fn has_left(&mut self) -> Result<(), Error> {
         if std::mem::take(&mut self.is_leaving) {
             self.ask(&[], frames::BASIC_CANCEL_OK)?;
@@ -250,7 +250,7 @@ impl<'s> Subscription<'s> {
     /// request past what is on its way to the channel.
     ///
     /// # Errors
-    /// What ended the connection.
+    /// The reason why the connection ended.
     pub fn settle_down(&mut self) -> Result<(), Error> {
         let limit = frames::limit(MESSAGES, self.options.prefetch);
         self.ask(&limit, frames::BASIC_QOS_OK)

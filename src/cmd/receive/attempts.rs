@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use crate::message::{Message, ShortString};
+use crate::message::{COUNT_HEADERS, Message, ShortString};
 
 /// The first delay before a message is delivered again. It doubles each time.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
@@ -16,10 +16,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// How many messages are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// The headers that a queue changes each time it delivers a message.
-const CHANGING: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
-
-/// What a message is known by when it comes again: everything that it had when it was published.
+/// Tells a message when it comes again: a hash of everything that it had when it was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key(u64);
 
@@ -28,7 +25,7 @@ impl Key {
     pub fn of(message: &Message) -> Self {
         let mut properties = message.properties.clone();
         properties.headers = properties.headers.and_then(|mut headers| {
-            headers.retain(|name: &ShortString| !CHANGING.contains(&name.as_bytes()));
+            headers.retain(|name: &ShortString| !COUNT_HEADERS.contains(&name.as_bytes()));
             Some(headers).filter(|headers| !headers.is_empty())
         });
         let mut encoded = Vec::new();
@@ -67,7 +64,7 @@ impl Attempts {
     /// has `counted`.
     pub fn take(&mut self, key: Key, redelivered: bool, counted: u64) -> u32 {
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
-        // What comes for the first time is another one than what went back.
+        // A message that comes for the first time is another one than those that went back.
         if !redelivered {
             return counted;
         }

@@ -35,7 +35,7 @@ const REMEMBERED: usize = 1_000;
 /// How many messages may wait for their next delivery beside those that are being handled.
 pub const SPARE: u16 = 10;
 
-/// What becomes of a message that failed once more than its queue permits.
+/// The fate of a message that failed once more than its queue permits.
 const DELIVERY_LIMIT: &str =
     "it failed more often than its queue's delivery limit, so the queue drops or dead-letters it";
 
@@ -184,7 +184,7 @@ impl<'c> Commands<'c> {
         self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
         self.replying.retain(|ticket, _| consumer.holds(*ticket));
         self.kept.retain(|ticket, _| consumer.holds(*ticket));
-        // What had come again comes once more.
+        // Messages that had come again come once more.
         self.running.values_mut().for_each(|it| it.again = None);
         let end = self.work_on(line, consumer, account);
         self.withdraw();
@@ -298,7 +298,7 @@ impl<'c> Commands<'c> {
     /// was lost before that could be told to the broker.
     fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) {
         let key = Key::of(&delivery.message);
-        // What comes again of a stream is not marked, but has its number.
+        // A stream does not mark a message that comes again, but it has its number.
         if delivery.message.redelivered || delivery.offset.is_some() {
             let mut running = self.running.iter_mut();
             let same = running.find(|(ticket, it)| {

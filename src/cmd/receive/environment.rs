@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::message::{Message, ShortString, Value, envelope};
 
-/// What the names of hello-mq's variables begin with.
+/// The beginning of the names of hello-mq's variables.
 const PREFIX: &str = "HELLO_MQ_";
 
 /// The variable that names those that are left out.

@@ -13,20 +13,16 @@ use crate::cli;
 use crate::cmd::sending::{Ledger, Outgoing};
 use crate::error::{Error, Names, NotTaken};
 use crate::input::{Place, ranges};
-use crate::message::{Batch, Message, Part, ShortString};
+use crate::message::{Batch, COPY_HEADERS, Message, Part, ShortString};
 use crate::settings::Settings;
 use crate::talk::Talk;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
-/// What the broker takes for an order to send a copy elsewhere: a message that is published again is
-/// for one place (<https://www.rabbitmq.com/docs/sender-selected>).
-const COPIES: [&[u8]; 2] = [b"CC", b"BCC"];
-
 /// What is to be left out of what is forwarded: where copies are to go, unless the user keeps it, and
 /// what else the user names.
 pub fn left_out(arguments: &cli::Receive) -> Vec<Part> {
-    let copies = COPIES
+    let copies = COPY_HEADERS
         .iter()
         .filter_map(|name| ShortString::new(*name).ok());
     copies
@@ -38,7 +34,7 @@ pub fn left_out(arguments: &cli::Receive) -> Vec<Part> {
 
 /// Whether it is left out although nobody may have asked for that.
 fn is_copy(part: &Part) -> bool {
-    matches!(part, Part::Header(name) if COPIES.contains(&name.as_bytes()))
+    matches!(part, Part::Header(name) if COPY_HEADERS.contains(&name.as_bytes()))
 }
 
 /// Messages on their way to another queue.

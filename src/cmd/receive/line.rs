@@ -26,7 +26,7 @@ pub enum Source {
         /// Whether nobody else may receive from it.
         is_exclusive: bool,
     },
-    /// What an exchange sends to these routing keys; without one, everything.
+    /// The messages that an exchange sends to these routing keys; without one, all.
     Exchange(String, Vec<String>),
 }
 
@@ -148,7 +148,7 @@ impl<'c> Line<'c> {
                 }
                 error => error,
             };
-            // What came with the message at which the broker failed comes once more.
+            // Messages that came with the one at which the broker failed come once more.
             let is_progress =
                 self.alive_since > opened && (!error.is_internal() || self.is_careful);
             self.is_careful = error.is_internal();

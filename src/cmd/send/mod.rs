@@ -201,7 +201,7 @@ fn template(arguments: &cli::Send, context: &Context) -> Result<Template, Error>
             cluster_id: None,
         },
         run: input::random_id(),
-        // What comes from an envelope is the message that was received, and nothing more.
+        // An envelope holds the message that was received, and nothing is added to it.
         is_named: !arguments.jsonl || arguments.properties.add_message_id,
         is_request: arguments.reply_timeout.is_some(),
     })

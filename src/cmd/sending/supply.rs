@@ -40,7 +40,7 @@ pub struct Template {
     pub queue: String,
     /// The properties, as far as an envelope leaves them out.
     pub properties: Properties,
-    /// What every id begins with that nobody else gave.
+    /// The beginning of every message-id that is made here.
     pub run: String,
     /// A message without a `message-id` gets one.
     pub is_named: bool,
