@@ -261,9 +261,9 @@ fn a_memory_alarm_that_comes_and_goes() {
     sender.collect();
     for _ in 0..3 {
         let start = Instant::now();
-        node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+        node.raise_memory_alarm();
         thread::sleep(Duration::from_secs(2));
-        node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.4");
+        node.clear_memory_alarm();
         silence = silence.max(longest_silence(&[start], &sender.said()));
         thread::sleep(Duration::from_millis(30));
     }
@@ -278,9 +278,9 @@ fn a_memory_alarm_that_comes_and_goes() {
     );
 
     // Every way out, while it lasts.
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
-    let sender = node.hello(send("d", &[], &part)).spawn();
-    thread::sleep(Duration::from_secs(1));
+    node.raise_memory_alarm();
+    let mut sender = node.hello(send("d", &[], &part)).spawn();
+    assert!(sender.has_said("takes no messages", 1));
     let (outcome, time) = sender.stop(Signal::SIGINT);
     assert_eq!(outcome.status(), 130, "{}", outcome.stderr);
     assert!(time < Duration::from_secs(3), "{time:?}");

@@ -53,11 +53,9 @@ fn a_broker_that_dies_or_closes_the_connection_is_told() {
 fn an_alarm_is_announced_and_ctrl_c_works_meanwhile() {
     let mut node = Node::start();
     hello(["declare"]).env("HELLO_MQ_URL", &node.url).run();
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
-    let sender = hello(["send", "x", "y"])
-        .env("HELLO_MQ_URL", &node.url)
-        .spawn();
-    thread::sleep(Duration::from_secs(2));
+    node.raise_memory_alarm();
+    let mut sender = node.hello(["send", "x", "y"]).spawn();
+    assert!(sender.has_said("takes no messages", 1));
     let (outcome, time) = sender.stop(Signal::SIGINT);
     outcome.failed(
         130,
@@ -68,9 +66,9 @@ fn an_alarm_is_announced_and_ctrl_c_works_meanwhile() {
     );
     assert!(time < Duration::from_secs(4), "{time:?}");
 
-    let sender = hello(["send", "z"]).env("HELLO_MQ_URL", &node.url).spawn();
-    thread::sleep(Duration::from_secs(1));
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.4");
+    let mut sender = node.hello(["send", "z"]).spawn();
+    assert!(sender.has_said("takes no messages", 1));
+    node.clear_memory_alarm();
     let outcome = sender.end();
     assert_eq!(
         (outcome.status(), outcome.stdout.as_str()),
@@ -219,7 +217,7 @@ fn a_broker_of_frames_that_are_too_small_is_refused() {
 #[test]
 fn a_message_that_is_confirmed_is_done_although_the_broker_is_blocked() {
     let mut node = Node::start();
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    node.raise_memory_alarm();
     // The broker notices the alarm when a body comes, and an empty message has none.
     let start = Instant::now();
     let outcome = node.hello(["send", ""]).run();

@@ -70,10 +70,9 @@ fn no_more_than_the_prefetch_is_on_its_way() {
     let queue = queue("ahead");
     send(&queue, &["1", "2", "3", "4", "5"]);
     // A reader that reads nothing of a pipe that is full: nothing is acknowledged.
-    let line = "( head -c 65536 /dev/zero; $H receive --quiet $Q --prefetch 2 ) | sleep 2";
+    let line = "( head -c 65536 /dev/zero; $H receive --quiet $Q --prefetch 2 ) | sleep 3";
     let running = shell(line).env("Q", &queue).spawn();
-    thread::sleep(Duration::from_secs(1));
-    assert_eq!(Observer::new().messages(&queue), 3);
+    Observer::new().settles_at(&queue, 3);
     running.end();
     Observer::new().settles_at(&queue, 5);
 }

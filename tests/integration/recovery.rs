@@ -135,11 +135,11 @@ fn a_transient_queue_is_declared_again() {
 #[test]
 fn that_a_queue_is_gone_with_its_broker_is_said() {
     let mut node = Node::start();
+    node.hello(["declare", "gone"]).run();
     let mut sender = node
         .hello(["send", "-q", "gone", "--rate", "50", "-c", "300", "a"])
         .spawn();
-    thread::sleep(Duration::from_secs(1));
-    assert!(node.observer().messages("gone") > 10);
+    node.observer().reaches("gone", 10);
     node.tool("broker-kill");
     node.tool("broker-start");
     assert!(sender.has_said("connected to", 1));
@@ -160,11 +160,11 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
             "--rate",
             "50",
             "-c",
-            "200",
+            "300",
             "a",
         ])
         .spawn();
-    thread::sleep(Duration::from_secs(1));
+    node.observer().reaches("kept", 10);
     node.tool("broker-stop");
     node.tool("broker-start");
     assert!(sender.has_said("connected to", 1));
@@ -177,7 +177,7 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
 fn retry_for_bounds_the_attempts() {
     let mut node = Node::start();
     let run = |node: &mut Node, retry_for: &str| {
-        node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+        node.raise_memory_alarm();
         let mut sender = node
             .hello(["send", "--retry-for", retry_for, "a", "b"])
             .spawn();
@@ -384,7 +384,7 @@ fn a_consumer_that_the_broker_cancels_says_so_and_ends() {
 #[test]
 fn a_confirm_that_does_not_come_is_waited_for_only_so_long() {
     let mut node = Node::start();
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    node.raise_memory_alarm();
     let node = &node;
     thread::scope(|scope| {
         // Less than the time between two heartbeats, and more.
@@ -475,7 +475,7 @@ fn a_receive_that_was_suspended_goes_on() {
 #[test]
 fn a_heartbeat_is_no_progress_of_a_message() {
     let mut node = Node::start();
-    node.tool("rabbitmqctl -q set_vm_memory_high_watermark 0.00001");
+    node.raise_memory_alarm();
     let line = "timeout -s INT 10 $H send --heartbeat 1s --confirm-timeout 2s a";
     let outcome = shell(line).env("HELLO_MQ_URL", &node.url).run();
     outcome.failed(75, &["has confirmed nothing for 2s; not confirmed"]);

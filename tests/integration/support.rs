@@ -219,11 +219,33 @@ impl Running {
     }
 
     pub fn signal(&self, signal: Signal) {
+        if matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+            self.wait_until_caught(signal);
+        }
         kill(
             Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
             signal,
         )
         .unwrap();
+    }
+
+    /// Waits until the process has a handler for this signal, as Linux tells it: before, the signal
+    /// would just kill it. The process may have none, so this does not wait for ever.
+    fn wait_until_caught(&self, signal: Signal) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let is_caught = |status: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .is_some_and(|mask| mask & 1 << (signal as u32 - 1) != 0)
+        };
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(5)
+            && std::fs::read_to_string(&status).is_ok_and(|status| !is_caught(&status))
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Reads standard output up to and including `text`.
@@ -736,6 +758,26 @@ impl Node {
         }
         all.truncate(all.len() - "done\n".len());
         all
+    }
+
+    /// Raises the memory alarm, and waits until a new connection would be told of it: the alarm
+    /// spreads after `rabbitmqctl` has returned.
+    pub fn raise_memory_alarm(&mut self) {
+        self.set_memory_alarm("0.00001", "[]->timer:sleep(9),G(G);_->(ok)");
+    }
+
+    /// Clears the memory alarm, and waits until it is gone.
+    pub fn clear_memory_alarm(&mut self) {
+        self.set_memory_alarm("0.4", "[]->(ok);_->timer:sleep(9),G(G)");
+    }
+
+    /// The node's shell splits a line at spaces, so the expression has none.
+    fn set_memory_alarm(&mut self, watermark: &str, clauses: &str) {
+        let printed = self.tool(&format!(
+            "rabbitmqctl -q eval vm_memory_monitor:set_vm_memory_high_watermark({watermark}),\
+             F=fun(G)->(case(rabbit_alarm:get_alarms())of{clauses}end)end,F(F)."
+        ));
+        assert_eq!(printed, "ok\n");
     }
 
     /// Declares a durable queue, and waits until it is on the disk: a broker that is killed a moment
