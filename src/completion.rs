@@ -24,7 +24,7 @@ pub const VARIABLE: &str = "_HELLO_MQ_COMPLETE";
 
 /// Stands for the files, or the directories, that begin with what is typed: the shell itself lists
 /// them, as it does for every command, and knows how to quote them.
-const FILES: &str = "\u{1}files";
+const FILE_CANDIDATES: &str = "\u{1}files";
 const DIRECTORIES: &str = "\u{1}directories";
 
 /// The script for a shell.
@@ -49,11 +49,11 @@ pub fn answer() -> bool {
     let Some(shell) = env::var_os(VARIABLE).filter(|shell| !shell.is_empty()) else {
         return false;
     };
-    let lists_files = !Native::is_one(&shell);
+    let lists_files = !NativeShell::is_one(&shell);
     let shells: [&dyn EnvCompleter; 5] = [
-        &Native(Shell::Bash),
-        &Native(Shell::Zsh),
-        &Native(Shell::Fish),
+        &NativeShell(Shell::Bash),
+        &NativeShell(Shell::Zsh),
+        &NativeShell(Shell::Fish),
         &Elvish,
         &Powershell,
     ];
@@ -66,9 +66,9 @@ pub fn answer() -> bool {
 }
 
 /// A shell whose script is our own.
-struct Native(Shell);
+struct NativeShell(Shell);
 
-impl Native {
+impl NativeShell {
     fn is_one(name: &OsStr) -> bool {
         [Shell::Bash, Shell::Zsh, Shell::Fish]
             .iter()
@@ -76,7 +76,7 @@ impl Native {
     }
 }
 
-impl EnvCompleter for Native {
+impl EnvCompleter for NativeShell {
     fn name(&self) -> &'static str {
         match self.0 {
             Shell::Bash => "bash",
@@ -126,7 +126,7 @@ impl EnvCompleter for Native {
                 Some((value, help.unwrap_or_default()))
             })
             .collect();
-        for (marker, what) in [(FILES, "files"), (DIRECTORIES, "directories")] {
+        for (marker, what) in [(FILE_CANDIDATES, "files"), (DIRECTORIES, "directories")] {
             let marked = |(value, _): &(String, String)| value.strip_suffix(marker).map(str::len);
             if let Some((prefix, (value, _))) = candidates
                 .iter()
@@ -202,7 +202,7 @@ fn knowing(arg: Arg, lists_files: bool) -> Arg {
                 arg.add(ArgValueCompleter::new(PathCompleter::any()))
             }
             (ValueHint::DirPath, true) => arg.add(ArgValueCompleter::new(PathCompleter::dir())),
-            (ValueHint::AnyPath | ValueHint::FilePath, false) => arg.add(marker(FILES)),
+            (ValueHint::AnyPath | ValueHint::FilePath, false) => arg.add(marker(FILE_CANDIDATES)),
             (ValueHint::DirPath, false) => arg.add(marker(DIRECTORIES)),
             _ => arg,
         },

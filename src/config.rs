@@ -104,7 +104,7 @@ pub struct File {
 
 /// Where to look for the file.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ConfigLocation {
     /// The user named this file, so it must be there.
     Named(PathBuf),
     /// The first of these that is there, if any.
@@ -116,7 +116,7 @@ pub enum Place {
 ///
 /// `variable` gives an environment variable's value; an empty one counts as not set, and a relative
 /// `$XDG_CONFIG_HOME` is ignored (XDG Base Directory Specification).
-pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Place {
+pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> ConfigLocation {
     let variable = |name: &str| {
         variable(name)
             .filter(|value| !value.is_empty())
@@ -126,12 +126,12 @@ pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -
         .map(Path::to_owned)
         .or_else(|| variable("HELLO_MQ_CONFIG"))
     {
-        return Place::Named(path);
+        return ConfigLocation::Named(path);
     }
     let home = variable("XDG_CONFIG_HOME")
         .filter(|path| path.is_absolute())
         .or_else(|| variable("HOME").map(|home| home.join(".config")));
-    Place::Standard(
+    ConfigLocation::Standard(
         home.into_iter()
             .chain([PathBuf::from("/etc")])
             .map(|directory| directory.join("hello-mq/config.toml"))
@@ -144,10 +144,10 @@ pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -
 /// # Errors
 /// [`Error::File`] if it can't be read or a named one is missing, [`Error::Config`] with file, line
 /// and key if it says something that hello-mq does not know.
-pub fn read(place: Place) -> Result<Option<File>, Error> {
+pub fn read(place: ConfigLocation) -> Result<Option<File>, Error> {
     let (paths, named) = match place {
-        Place::Named(path) => (vec![path], true),
-        Place::Standard(paths) => (paths, false),
+        ConfigLocation::Named(path) => (vec![path], true),
+        ConfigLocation::Standard(paths) => (paths, false),
     };
     for path in paths {
         match fs::read_to_string(&path) {
@@ -314,7 +314,7 @@ fn at_line(path: &Path, line: usize) -> String {
 }
 
 /// What the parser says in the words of its language, and what a person says.
-const WORDS: &[(&str, &str)] = &[
+const PARSER_WORDING: &[(&str, &str)] = &[
     ("unknown field", "unknown key"),
     (
         "expected a nonzero u16",
@@ -336,7 +336,7 @@ fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
     toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let mut message = text::one_line(error.message());
-        for (theirs, ours) in WORDS {
+        for (theirs, ours) in PARSER_WORDING {
             message = message.replace(theirs, ours);
         }
         let meant = meant(&message).unwrap_or_default();

@@ -14,29 +14,35 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Error, reason};
 use crate::interrupt::Interrupt;
+use crate::messenger::Messenger;
 use crate::settings::{Broker, Password, Setting};
-use crate::talk::Talk;
 use crate::text;
 use crate::values::{PasswordCommand, Secret};
 
 /// The longest that a command may take: a person may have to touch a key or type a PIN for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait for it in silence.
-const SILENCE: Duration = Duration::from_secs(2);
+const ANNOUNCE_PASSWORD_AFTER: Duration = Duration::from_secs(2);
 
 /// The longest password, in bytes.
-const LONGEST: u64 = 64 * 1024;
+const MAX_PASSWORD_SIZE: u64 = 64 * 1024;
 
 /// Gets hold of a password that can be had only once: from a person, or from what is no regular
 /// file, such as a shell's `<(command)`.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no terminal; [`Error::Config`]; [`Error::Interrupted`].
-pub fn settle(broker: &mut Broker, interrupt: &Interrupt, talk: &Talk) -> Result<(), Error> {
+pub fn settle(
+    broker: &mut Broker,
+    interrupt: &Interrupt,
+    messenger: &Messenger,
+) -> Result<(), Error> {
     let known = match &broker.password.value {
         Password::Prompt => ask(&format!("password for {broker}: "), interrupt)?,
-        Password::File(path) if !path.is_file() => password(&broker.password, interrupt, talk)?,
+        Password::File(path) if !path.is_file() => {
+            password(&broker.password, interrupt, messenger)?
+        }
         _ => return Ok(()),
     };
     broker.password.value = Password::Known(known);
@@ -50,7 +56,7 @@ pub fn settle(broker: &mut Broker, interrupt: &Interrupt, talk: &Talk) -> Result
 pub fn password(
     password: &Setting<Password>,
     interrupt: &Interrupt,
-    talk: &Talk,
+    messenger: &Messenger,
 ) -> Result<Secret, Error> {
     let (key, found) = match &password.value {
         Password::Known(secret) if secret.expose().is_empty() => {
@@ -59,10 +65,10 @@ pub fn password(
         }
         Password::Known(secret) => return Ok(secret.clone()),
         Password::Prompt => return Err(Error::Bug("nobody was asked".to_owned())),
-        Password::File(path) => ("password_file", of_file(path, interrupt, talk)?),
+        Password::File(path) => ("password_file", of_file(path, interrupt, messenger)?),
         Password::Command(command) => (
             "password_command",
-            of_command(command, PATIENCE, interrupt, talk)?,
+            of_command(command, PASSWORD_COMMAND_TIMEOUT, interrupt, messenger)?,
         ),
     };
     found.map_err(|problem| password.origin.unusable(key, problem))
@@ -70,10 +76,10 @@ pub fn password(
 
 /// Says so if others can read what is secret: a configuration file with a password, a file with
 /// one, or a key.
-pub fn warn_if_exposed(path: &Path, what: &str, talk: &Talk) {
+pub fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
     if fs::metadata(path).is_ok_and(|file| is_exposed(&file)) {
         let path = text::escape(&path.display().to_string());
-        talk.warn(&format!(
+        messenger.warn(&format!(
             "{path} holds {what}, and others can read it; 'chmod 600' keeps it to you"
         ));
     }
@@ -102,7 +108,7 @@ fn is_exposed(file: &Metadata) -> bool {
 fn of_file(
     path: &Path,
     interrupt: &Interrupt,
-    talk: &Talk,
+    messenger: &Messenger,
 ) -> Result<Result<Secret, String>, Error> {
     let shown = text::escape(&path.display().to_string());
     let (sender, done) = bounded(1);
@@ -111,7 +117,7 @@ fn of_file(
     thread::Builder::new()
         .spawn(move || sender.send(File::open(path).and_then(first_line)))
         .map_err(Error::thread)?;
-    let mut silence = after(SILENCE);
+    let mut silence = after(ANNOUNCE_PASSWORD_AFTER);
     let read = loop {
         select! {
             recv(done) -> read => {
@@ -121,7 +127,7 @@ fn of_file(
                 return Err(Error::Interrupted(format!("while reading the password from {shown}")));
             }
             recv(silence) -> _ => {
-                talk.note(&format!("waiting for the password from {shown}"));
+                messenger.note(&format!("waiting for the password from {shown}"));
                 silence = never();
             }
         }
@@ -135,7 +141,7 @@ fn of_command(
     command: &PasswordCommand,
     patience: Duration,
     interrupt: &Interrupt,
-    talk: &Talk,
+    messenger: &Messenger,
 ) -> Result<Result<Secret, String>, Error> {
     let program = text::escape(&command.program);
     let spawned = Command::new(&command.program)
@@ -157,7 +163,7 @@ fn of_command(
     };
     let start = Instant::now();
     let give_up = after(patience);
-    let mut silence = after(SILENCE);
+    let mut silence = after(ANNOUNCE_PASSWORD_AFTER);
     let printed = loop {
         select! {
             recv(done) -> printed => {
@@ -173,7 +179,7 @@ fn of_command(
                 return Ok(Err(format!("{program} printed no password within {waited}")));
             }
             recv(silence) -> _ => {
-                talk.note(&format!("waiting for {program} to print the password"));
+                messenger.note(&format!("waiting for {program} to print the password"));
                 silence = never();
             }
         }
@@ -225,7 +231,7 @@ fn end(mut child: Child) {
 fn first_line(from: impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     // A buffer that ends with the line, but what is behind it is of no interest.
-    BufReader::new(from.take(LONGEST)).read_until(b'\n', &mut line)?;
+    BufReader::new(from.take(MAX_PASSWORD_SIZE)).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {
         line.pop();
         if line.last() == Some(&b'\r') {
@@ -261,7 +267,7 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
     if !terminal.is_terminal() {
         return Err(no_terminal());
     }
-    let silent = Silent::new(terminal.try_clone().map_err(|_| no_terminal())?);
+    let silent = HiddenInput::new(terminal.try_clone().map_err(|_| no_terminal())?);
     let silent = silent.map_err(|_| no_terminal())?;
     let _ = terminal.write_all(format!("hello-mq: {question}").as_bytes());
     let (sender, answer) = bounded(1);
@@ -289,12 +295,12 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
-struct Silent {
+struct HiddenInput {
     terminal: File,
     before: Termios,
 }
 
-impl Silent {
+impl HiddenInput {
     fn new(terminal: File) -> nix::Result<Self> {
         let before = tcgetattr(terminal.as_fd())?;
         let mut silent = before.clone();
@@ -304,7 +310,7 @@ impl Silent {
     }
 }
 
-impl Drop for Silent {
+impl Drop for HiddenInput {
     fn drop(&mut self) {
         let _ = tcsetattr(self.terminal.as_fd(), SetArg::TCSAFLUSH, &self.before);
     }
@@ -337,8 +343,8 @@ mod tests {
                 arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
             };
             let patience = Duration::from_millis(300);
-            let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
-            of_command(&command, patience, &interrupt, &talk).unwrap()
+            let (interrupt, messenger) = (Interrupt::default(), Messenger::new(true));
+            of_command(&command, patience, &interrupt, &messenger).unwrap()
         };
         assert_eq!(
             of(&["sleep", "60"]),

@@ -63,7 +63,7 @@ impl Interrupt {
 }
 
 /// Signals that follow each other so closely are one.
-const SAME: Duration = Duration::from_millis(250);
+const SIGNAL_MERGE_WINDOW: Duration = Duration::from_millis(250);
 
 /// Catches the signals that ask a process to stop. The first of them is the interrupt: stop in good
 /// order. At the second, which wants it at once, `at_once` is called.
@@ -86,7 +86,7 @@ pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Err
     let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
         // GNU timeout signals the process and then its group: one wish, told twice.
-        if last.is_some_and(|last| last.elapsed() < SAME) {
+        if last.is_some_and(|last| last.elapsed() < SIGNAL_MERGE_WINDOW) {
             return;
         }
         last = Some(Instant::now());

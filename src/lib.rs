@@ -16,10 +16,10 @@ pub mod input;
 pub mod interrupt;
 pub mod logging;
 pub mod message;
+pub mod messenger;
 pub mod output;
 mod ready;
 pub mod settings;
-pub mod talk;
 pub mod text;
 pub mod topology;
 pub mod values;
@@ -28,30 +28,30 @@ pub mod waker;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 
-use cli::{Cli, Command, Common, Instead, Verb};
+use cli::{Cli, Command, Common, EarlyExit, Verb};
 use cmd::Context;
 pub use cmd::receive::abort;
 use color::Paint;
 use error::{Error, Status};
 use interrupt::Interrupt;
+use messenger::Messenger;
 use settings::{Broker, Password};
-use talk::Talk;
 
-/// Prints what there is to print instead of doing something, and returns the status to end with.
+/// Prints what there is to print early_exit of doing something, and returns the status to end with.
 #[must_use]
-pub fn answer(instead: &Instead) -> Status {
-    if !instead.asked_for {
-        let text = instead.text(paint(instead.color, &io::stderr()));
+pub fn answer(early_exit: &EarlyExit) -> Status {
+    if !early_exit.asked_for {
+        let text = early_exit.text(paint(early_exit.color, &io::stderr()));
         let _ = io::stderr().write_all(format!("{}\n", text.trim_end()).as_bytes());
         return Status::Usage;
     }
-    let text = instead.text(paint(instead.color, &io::stdout()));
+    let text = early_exit.text(paint(early_exit.color, &io::stdout()));
     let text = format!("{}\n", text.trim_end());
     match cmd::write_all(&text, || "the text is not complete".to_owned()) {
         Ok(()) => Status::Done,
         Err(error) => {
-            let paint = paint(instead.color, &io::stderr());
-            Talk::new(false).painted(paint).error(&error);
+            let paint = paint(early_exit.color, &io::stderr());
+            Messenger::new(false).painted(paint).error(&error);
             error.status()
         }
     }
@@ -60,45 +60,50 @@ pub fn answer(instead: &Instead) -> Status {
 /// Says what failed before anything was done, and returns the status to end with.
 #[must_use]
 pub fn report(common: &Common, error: &Error) -> Status {
-    talk(common).error(error);
+    messenger(common).error(error);
     error.status()
 }
 
-fn talk(common: &Common) -> Talk {
-    Talk::new(common.quiet).painted(paint(common.color, &io::stderr()))
+fn messenger(common: &Common) -> Messenger {
+    Messenger::new(common.quiet).painted(paint(common.color, &io::stderr()))
 }
 
 /// Does what was typed, says what went wrong, and returns the status to end with.
 #[must_use]
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
-    let talk = talk(&cli.common);
+    let messenger = messenger(&cli.common);
     let result = match cli.command {
-        Command::Verb(verb) => execute(&cli.common, verb, interrupt, talk.clone()),
+        Command::Verb(verb) => execute(&cli.common, verb, interrupt, messenger.clone()),
         Command::Completions(arguments) => cmd::completions::run(&arguments),
-        Command::Man(arguments) => cmd::man::run(&arguments, &talk),
+        Command::Man(arguments) => cmd::man::run(&arguments, &messenger),
     };
     match result {
         Ok(()) => Status::Done,
         Err(error) => {
-            talk.error(&error);
+            messenger.error(&error);
             error.status()
         }
     }
 }
 
-fn execute(common: &Common, verb: Verb, interrupt: Interrupt, talk: Talk) -> Result<(), Error> {
+fn execute(
+    common: &Common,
+    verb: Verb,
+    interrupt: Interrupt,
+    messenger: Messenger,
+) -> Result<(), Error> {
     let variable = |name: &str| env::var_os(name);
     let file = config::read(config::place(common.config.as_deref(), variable))?;
     let mut settings = settings::resolve(common, &verb, variable, file.as_ref())?;
     if !common.explain {
-        warn(file.as_ref(), &settings.broker, &talk);
-        credentials::settle(&mut settings.broker, &interrupt, &talk)?;
+        warn(file.as_ref(), &settings.broker, &messenger);
+        credentials::settle(&mut settings.broker, &interrupt, &messenger)?;
     }
     let context = Context {
         settings,
         interrupt,
-        talk,
+        messenger,
         paint: paint(common.color, &io::stdout()),
     };
     if common.explain {
@@ -121,12 +126,12 @@ fn paint(color: cli::Color, stream: &impl IsTerminal) -> Paint {
 }
 
 /// Says what is dangerous about the settings.
-fn warn(file: Option<&config::File>, broker: &Broker, talk: &Talk) {
+fn warn(file: Option<&config::File>, broker: &Broker, messenger: &Messenger) {
     if let Some(file) = file.filter(|file| file.holds_password()) {
-        credentials::warn_if_exposed(&file.path, "a password", talk);
+        credentials::warn_if_exposed(&file.path, "a password", messenger);
     }
     if let Password::File(path) = &broker.password.value {
-        credentials::warn_if_exposed(path, "a password", talk);
+        credentials::warn_if_exposed(path, "a password", messenger);
     }
     let tls = &broker.tls;
     if !tls.enabled.value {
@@ -134,10 +139,10 @@ fn warn(file: Option<&config::File>, broker: &Broker, talk: &Talk) {
     }
     let keys = tls.key_file.value.as_ref().or(tls.cert_file.value.as_ref());
     if let Some(path) = keys.filter(|path| credentials::holds_key(path)) {
-        credentials::warn_if_exposed(path, "a key", talk);
+        credentials::warn_if_exposed(path, "a key", messenger);
     }
     if tls.insecure.value {
-        talk.warn(&format!(
+        messenger.warn(&format!(
             "the broker's certificate is not checked ({}): whoever is in between can \
              read and change everything, the password included",
             tls.insecure.origin

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     }
     let status = match cli::parse(std::env::args_os()) {
         Ok(cli) => supervise(cli),
-        Err(instead) => answer(&instead),
+        Err(early_exit) => answer(&early_exit),
     };
     ExitCode::from(status.code())
 }

@@ -45,7 +45,7 @@ pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
         Ok(mut text) => {
             out.write_all(b"'")?;
             while !text.is_empty() {
-                let end = (0..=text.len().min(PIECE))
+                let end = (0..=text.len().min(ESCAPE_CHUNK))
                     .rev()
                     .find(|&end| text.is_char_boundary(end));
                 let (piece, rest) = text.split_at(end.unwrap_or(text.len()));
@@ -55,8 +55,8 @@ pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
         }
         Err(_) => {
             out.write_all(b"b'")?;
-            for piece in body.chunks(PIECE) {
-                let mut line = String::with_capacity(2 * PIECE);
+            for piece in body.chunks(ESCAPE_CHUNK) {
+                let mut line = String::with_capacity(2 * ESCAPE_CHUNK);
                 for &byte in piece {
                     push_byte(&mut line, byte);
                 }
@@ -68,7 +68,7 @@ pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
 }
 
 /// How many bytes of a body are escaped at a time.
-const PIECE: usize = 8192;
+const ESCAPE_CHUNK: usize = 8192;
 
 /// Text with `\`, `'`, newline, carriage return and tab as in Rust or Python, and with every other
 /// control, bidirectional, invisible or unassigned character as `\xNN` or `\u{NNNN}`. Of the blanks

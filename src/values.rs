@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+use crate::message::SHORT_STRING_MAX;
+
 pub use login::{Mechanism, PasswordCommand, Secret, ServerName};
 pub use message::{
-    Delimiter, Ending, Expiration, Header, Name, Rate, StreamOffset, Target, Timestamp,
+    Delimiter, Expiration, Header, Name, OutputDelimiter, Rate, StreamOffset, Target, Timestamp,
 };
 
 pub use url::BrokerUrl;
-
-/// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
-/// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).
-pub const SHORT_STRING_MAX: usize = 255;
 
 /// The name of a queue: not empty, and no longer than [`SHORT_STRING_MAX`] bytes.
 ///
@@ -364,9 +362,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// Reads a string. Serde's own error for another type repeats the value (``invalid type: integer
 /// `1234` ``), which must not happen to a password.
-struct TextOnly;
+struct StringVisitor;
 
-impl<'de> Visitor<'de> for TextOnly {
+impl<'de> Visitor<'de> for StringVisitor {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -417,7 +415,7 @@ where
     T: FromStr<Err = String>,
 {
     deserializer
-        .deserialize_any(TextOnly)?
+        .deserialize_any(StringVisitor)?
         .parse()
         .map_err(de::Error::custom)
 }

@@ -14,10 +14,10 @@ use crossbeam_channel::{RecvError, SendError, TryRecvError};
 
 /// Wakes one thread. Its clones wake the same one.
 #[derive(Clone, Debug)]
-pub struct Waker(Arc<Inner>);
+pub struct Waker(Arc<WakerState>);
 
 #[derive(Debug)]
-struct Inner {
+struct WakerState {
     /// Whether the thread is about to wait, or waits, and was not woken since.
     is_armed: AtomicBool,
     reader: UnixStream,
@@ -33,7 +33,7 @@ impl Waker {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(WakerState {
             is_armed: AtomicBool::new(false),
             reader,
             writer,
@@ -90,13 +90,13 @@ impl Drop for Armed<'_> {
 
 /// The wakers of the threads that wait for one thing, perhaps one after the other.
 #[derive(Clone, Debug, Default)]
-pub struct Wakers(Arc<Mutex<Vec<Weak<Inner>>>>);
+pub struct Wakers(Arc<Mutex<Vec<Weak<WakerState>>>>);
 
 impl Wakers {
     /// Adds a waker, unless it is here already.
     pub fn add(&self, waker: &Waker) {
         let mut wakers = self.list();
-        let known = |other: &Weak<Inner>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&waker.0));
+        let known = |other: &Weak<WakerState>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&waker.0));
         if !wakers.iter().any(known) {
             wakers.retain(|waker| waker.strong_count() > 0);
             wakers.push(Arc::downgrade(&waker.0));
@@ -110,7 +110,7 @@ impl Wakers {
         }
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<Weak<Inner>>> {
+    fn list(&self) -> MutexGuard<'_, Vec<Weak<WakerState>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use crate::message::{Message, Properties, Table};
+use crate::message::{FieldTable, Message, Properties};
 
 pub const METHOD: u8 = 1;
 pub const HEADER: u8 = 2;
@@ -18,7 +18,7 @@ pub const FRAME_END: u8 = 0xce;
 pub const FRAME_HEADER: usize = 7;
 
 /// What a frame has besides its payload.
-const AROUND: usize = FRAME_HEADER + 1;
+const FRAME_OVERHEAD: usize = FRAME_HEADER + 1;
 
 /// A frame that says nothing but that its sender is alive.
 pub const HEARTBEAT_FRAME: [u8; 8] = [HEARTBEAT, 0, 0, 0, 0, 0, 0, FRAME_END];
@@ -99,13 +99,13 @@ impl FrameHeader {
 
     /// The bytes of the whole frame.
     pub fn frame_size(self) -> usize {
-        self.size + AROUND
+        self.size + FRAME_OVERHEAD
     }
 }
 
 /// How many bytes of properties the broker takes: all of them stand in one frame.
 pub fn most_properties(frame_max: usize) -> usize {
-    frame_max - AROUND - BEFORE_PROPERTIES
+    frame_max - FRAME_OVERHEAD - BEFORE_PROPERTIES
 }
 
 /// Adds a frame to `out` whose payload `put` writes.
@@ -136,7 +136,7 @@ fn put_method(
 
 /// The frame of a method with these arguments.
 pub fn method_frame(channel: u16, method: Method, arguments: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(AROUND + 4 + arguments.len());
+    let mut out = Vec::with_capacity(FRAME_OVERHEAD + 4 + arguments.len());
     put_method(&mut out, channel, method, |out| out.extend(arguments));
     out
 }
@@ -182,7 +182,7 @@ fn put_header(out: &mut Vec<u8>, channel: u16, properties: &Properties, body: us
 
 /// The parts of a body that fit into a frame each.
 pub fn parts(body: &[u8], frame_max: usize) -> impl Iterator<Item = &[u8]> {
-    body.chunks(frame_max.saturating_sub(AROUND).max(1))
+    body.chunks(frame_max.saturating_sub(FRAME_OVERHEAD).max(1))
 }
 
 /// Adds to `out` the frame of a part of a body.
@@ -204,7 +204,7 @@ pub fn reject(channel: u16, tag: u64, requeue: bool) -> Vec<u8> {
 /// it, too, or with tag 0 everything.
 pub fn nack(channel: u16, tag: u64, multiple: bool) -> Vec<u8> {
     const REQUEUE: u8 = 2;
-    let mut out = Vec::with_capacity(AROUND + 13);
+    let mut out = Vec::with_capacity(FRAME_OVERHEAD + 13);
     put_method(&mut out, channel, BASIC_NACK, |out| {
         out.extend(tag.to_be_bytes());
         out.push(REQUEUE | u8::from(multiple));
@@ -213,7 +213,7 @@ pub fn nack(channel: u16, tag: u64, multiple: bool) -> Vec<u8> {
 }
 
 fn settlement(channel: u16, method: Method, tag: u64, flag: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(AROUND + 13);
+    let mut out = Vec::with_capacity(FRAME_OVERHEAD + 13);
     put_method(&mut out, channel, method, |out| {
         out.extend(tag.to_be_bytes());
         out.push(u8::from(flag));
@@ -227,7 +227,7 @@ pub fn declare(
     queue: &str,
     durable: bool,
     auto_delete: bool,
-    arguments: &Table,
+    arguments: &FieldTable,
 ) -> Vec<u8> {
     // Passive would be 1, exclusive 4, no-wait 16.
     let flags = u8::from(durable) << 1 | u8::from(auto_delete) << 3;
@@ -237,10 +237,10 @@ pub fn declare(
 /// Asks after a queue without changing anything.
 pub fn look_up(channel: u16, queue: &str) -> Vec<u8> {
     const PASSIVE: u8 = 1;
-    queue_declare(channel, queue, PASSIVE, &Table::default())
+    queue_declare(channel, queue, PASSIVE, &FieldTable::default())
 }
 
-fn queue_declare(channel: u16, queue: &str, flags: u8, arguments: &Table) -> Vec<u8> {
+fn queue_declare(channel: u16, queue: &str, flags: u8, arguments: &FieldTable) -> Vec<u8> {
     let mut out = Vec::new();
     put_method(&mut out, channel, QUEUE_DECLARE, |out| {
         out.extend([0; 2]);
@@ -271,7 +271,7 @@ pub fn consume(
     consumer_tag: &str,
     no_ack: bool,
     exclusive: bool,
-    arguments: &Table,
+    arguments: &FieldTable,
 ) -> Vec<u8> {
     let mut out = Vec::new();
     put_method(&mut out, channel, BASIC_CONSUME, |out| {

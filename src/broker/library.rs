@@ -34,12 +34,12 @@ use crate::waker::{self, Waker};
 const HANDSHAKE: Duration = Duration::from_secs(60);
 
 /// Something that the helper thread does with a channel.
-type Job = Box<dyn FnOnce(&mut Calls) + Send>;
+type Job = Box<dyn FnOnce(&mut LibraryConnection) + Send>;
 
 /// The library, and the thread on which its calls run.
 pub struct Library {
     jobs: Sender<Job>,
-    ours: Ours,
+    ours: OwnerEnd,
     waker: Waker,
 }
 
@@ -91,13 +91,13 @@ impl Library {
 }
 
 /// The library's side of a connection: what its calls run on.
-struct Calls {
+struct LibraryConnection {
     connection: amiquip::Result<Connection>,
     /// A channel on which nothing was refused: the broker answers a refusal by closing the channel.
     channel: Option<Channel>,
 }
 
-impl Calls {
+impl LibraryConnection {
     /// Returns the result, and the channel if it is of no more use.
     fn call<T>(
         &mut self,
@@ -140,7 +140,7 @@ fn run(stream: impl IoStream, todo: &Receiver<Job>) {
     if let Err(error) = &connection {
         log::debug!("the client library does not start: {error}");
     }
-    let mut calls = Calls {
+    let mut calls = LibraryConnection {
         connection,
         channel: None,
     };
@@ -151,17 +151,17 @@ fn run(stream: impl IoStream, todo: &Receiver<Job>) {
 
 /// What is between the two ends of the stream in memory.
 #[derive(Debug, Default)]
-struct Between {
+struct StreamBuffers {
     to_library: Vec<u8>,
     from_library: Vec<u8>,
     is_over: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Between>>);
+struct SharedBuffers(Arc<Mutex<StreamBuffers>>);
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Between> {
+impl SharedBuffers {
+    fn lock(&self) -> MutexGuard<'_, StreamBuffers> {
         // A thread that died with the lock held has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,8 +170,8 @@ impl Shared {
 /// The end of the stream that is the socket's owner's. When it is dropped, the library finds that its
 /// peer has hung up.
 #[derive(Debug)]
-struct Ours {
-    shared: Shared,
+struct OwnerEnd {
+    shared: SharedBuffers,
     readiness: SetReadiness,
     /// Frames for the library.
     incoming: Vec<u8>,
@@ -181,7 +181,7 @@ struct Ours {
     is_channel_open: bool,
 }
 
-impl Ours {
+impl OwnerEnd {
     /// Gives the library what came for it, and what it says on its channel to `send`.
     fn exchange(&mut self, mut send: impl FnMut(&[u8])) {
         let said = std::mem::take(&mut self.shared.lock().from_library);
@@ -218,7 +218,7 @@ impl Ours {
     }
 }
 
-impl Drop for Ours {
+impl Drop for OwnerEnd {
     fn drop(&mut self) {
         self.shared.lock().is_over = true;
         self.tell();
@@ -248,13 +248,13 @@ fn handshake() -> Vec<u8> {
 }
 
 /// A stream in memory on which the library finds `handshake` to begin with.
-fn pair(handshake: Vec<u8>, is_channel_open: bool, waker: &Waker) -> (Ours, MemoryStream) {
+fn pair(handshake: Vec<u8>, is_channel_open: bool, waker: &Waker) -> (OwnerEnd, MemoryStream) {
     let (registration, readiness) = Registration::new2();
-    let shared = Shared(Arc::new(Mutex::new(Between {
+    let shared = SharedBuffers(Arc::new(Mutex::new(StreamBuffers {
         to_library: handshake,
-        ..Between::default()
+        ..StreamBuffers::default()
     })));
-    let ours = Ours {
+    let ours = OwnerEnd {
         shared: shared.clone(),
         readiness: readiness.clone(),
         incoming: Vec::new(),
@@ -273,7 +273,7 @@ fn pair(handshake: Vec<u8>, is_channel_open: bool, waker: &Waker) -> (Ours, Memo
 
 /// The end of the stream that is the library's.
 struct MemoryStream {
-    shared: Shared,
+    shared: SharedBuffers,
     registration: Registration,
     readiness: SetReadiness,
     waker: Waker,
@@ -347,7 +347,7 @@ mod tests {
     use super::super::wait::{OnInterrupt, Wait, Waiter};
     use super::*;
     use crate::interrupt::Interrupt;
-    use crate::talk::Talk;
+    use crate::messenger::Messenger;
     use amiquip::{
         AmqpValue, ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions,
         QueueDeleteOptions,
@@ -416,7 +416,7 @@ mod tests {
     impl IoStream for Recorder {}
 
     /// The library, the socket that it shares, and the broker at the other end of that.
-    struct Scene {
+    struct LibraryFixture {
         library: Library,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
         /// They end with the library's threads.
@@ -430,17 +430,17 @@ mod tests {
         unheard: Vec<u8>,
     }
 
-    impl Scene {
+    impl LibraryFixture {
         fn new() -> Self {
             Self::with(handshake())
         }
 
         /// As [`Library::start`], but for what is observed.
         fn with(handshake: Vec<u8>) -> Self {
-            let talk = Talk::new(true);
-            let waiter = Waiter::new(&Interrupt::default(), None, &talk).unwrap();
+            let messenger = Messenger::new(true);
+            let waiter = Waiter::new(&Interrupt::default(), None, &messenger).unwrap();
             let (stream, peer) = peer::pair();
-            let mut socket = Socket::new(String::new(), stream, &talk);
+            let mut socket = Socket::new(String::new(), stream, &messenger);
             socket.logged_in(131_072, 0);
             let (ours, stream) = pair(handshake, true, waiter.waker());
             let (stream_ends, stream_end) = bounded(0);
@@ -472,7 +472,7 @@ mod tests {
             }
         }
 
-        /// Has the library and the broker talk with each other until `came` returns something.
+        /// Has the library and the broker talk to each other until `came` returns something.
         fn wait<T>(&mut self, mut came: impl FnMut(&[Vec<u8>]) -> Option<T>) -> T {
             let Self {
                 library,
@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     fn the_handshake_satisfies_it_and_there_are_no_heartbeats() {
-        let mut scene = Scene::new();
+        let mut scene = LibraryFixture::new();
         scene.call(|_| Ok(())).unwrap();
         // It has opened its channel, too, and the broker has heard of none of that.
         assert!(scene.heard.is_empty());
@@ -578,7 +578,7 @@ mod tests {
 
     #[test]
     fn whatever_it_writes_at_a_time_are_whole_frames() {
-        let mut scene = Scene::new();
+        let mut scene = LibraryFixture::new();
         let large = "x".repeat(300_000);
         let declared = scene.call(move |channel| {
             let mut arguments = FieldTable::new();
@@ -637,7 +637,7 @@ mod tests {
     #[test]
     fn it_opens_its_channel_again_whenever_the_broker_has_closed_it() {
         const TIMES: usize = 50;
-        let mut scene = Scene::new();
+        let mut scene = LibraryFixture::new();
         for _ in 0..TIMES {
             let refused = scene.call(|channel| channel.queue_declare_passive("missing").map(drop));
             assert!(
@@ -662,9 +662,9 @@ mod tests {
     fn when_the_connection_ends_so_do_its_calls_and_its_threads() {
         // At whatever it is then.
         for _ in 0..20 {
-            Scene::new().end();
+            LibraryFixture::new().end();
         }
-        let mut scene = Scene::new();
+        let mut scene = LibraryFixture::new();
         let result = scene
             .library
             .call(|channel| channel.queue_declare_passive("silent").map(drop));
@@ -676,7 +676,7 @@ mod tests {
 
     #[test]
     fn its_calls_fail_if_it_does_not_start_and_the_first_says_why() {
-        let mut scene = Scene::with(open_ok());
+        let mut scene = LibraryFixture::with(open_ok());
         let failed = scene.call(|_| Ok(()));
         assert!(
             matches!(failed, Err(amiquip::Error::FrameUnexpected)),

@@ -11,15 +11,15 @@
 use std::fmt;
 use std::io;
 
-use super::connection::{Cause, Socket};
-use super::endpoint::Limits;
+use super::connection::{CloseCause, Socket};
+use super::endpoint::ConnectLimits;
 use super::frames::{
     self, CutShort, FRAME_MIN_SIZE, Fields, LIBRARY, Method, method_frame, put_long_string,
     put_short_string,
 };
 use super::wait::Waiter;
 use crate::error::{Error, TlsFault};
-use crate::message::{Table, Value};
+use crate::message::{FieldTable, FieldValue};
 use crate::text;
 use crate::values::Mechanism;
 
@@ -74,7 +74,7 @@ impl fmt::Display for Step {
 
 /// Why the handshake failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum LoginFailure {
     /// The broker closed the connection with AMQP's code and these words.
     Refused {
         /// AMQP's reply code.
@@ -95,13 +95,13 @@ pub enum Failure {
     Left(Error),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for LoginFailure {
     fn from(error: Error) -> Self {
         Self::Left(error)
     }
 }
 
-impl From<CutShort> for Failure {
+impl From<CutShort> for LoginFailure {
     fn from(cut_short: CutShort) -> Self {
         Self::NotAmqp(cut_short.to_string())
     }
@@ -112,14 +112,14 @@ const ACCESS_REFUSED: u16 = 403;
 
 /// What was agreed on in the login, and what the broker says of itself.
 #[derive(Debug)]
-pub struct Greeting {
+pub struct ServerIdentity {
     /// The largest frame, in bytes.
     pub frame_max: u32,
     /// The broker's product, version and the like.
-    pub server_properties: Table,
+    pub server_properties: FieldTable,
 }
 
-impl Greeting {
+impl ServerIdentity {
     /// The broker's product and version, for the log.
     pub fn about_broker(&self) -> String {
         let (product, version) = (self.property(b"product"), self.property(b"version"));
@@ -128,7 +128,7 @@ impl Greeting {
 
     fn property(&self, name: &[u8]) -> String {
         match self.server_properties.get(name) {
-            Some(Value::LongString(text)) => text::one_line(&String::from_utf8_lossy(text)),
+            Some(FieldValue::LongString(text)) => text::one_line(&String::from_utf8_lossy(text)),
             _ => "?".to_owned(),
         }
     }
@@ -145,12 +145,12 @@ impl Greeting {
 /// Shakes hands in TLS.
 ///
 /// # Errors
-/// A [`Failure`]; the socket is then of no more use.
+/// A [`LoginFailure`]; the socket is then of no more use.
 pub fn shake_hands(
     waiter: &mut Waiter,
-    limits: &mut Limits,
+    limits: &mut ConnectLimits,
     socket: &mut Socket,
-) -> Result<(), Failure> {
+) -> Result<(), LoginFailure> {
     let shaken = limits.wait(waiter, socket, |socket| {
         (!socket.stream().is_handshaking()).then_some(())
     })?;
@@ -158,23 +158,23 @@ pub fn shake_hands(
         return Ok(());
     }
     let error = match socket.take_cause() {
-        Some(Cause::Failed(error)) => error,
+        Some(CloseCause::Failed(error)) => error,
         Some(_) => io::ErrorKind::UnexpectedEof.into(),
         None => io::ErrorKind::TimedOut.into(),
     };
-    Err(Failure::Io(Step::Tls, error))
+    Err(LoginFailure::Io(Step::Tls, error))
 }
 
 /// Logs in.
 ///
 /// # Errors
-/// A [`Failure`]; the socket is then of no more use.
+/// A [`LoginFailure`]; the socket is then of no more use.
 pub fn log_in(
     waiter: &mut Waiter,
-    limits: &mut Limits,
+    limits: &mut ConnectLimits,
     socket: &mut Socket,
     login: &Login,
-) -> Result<Greeting, Failure> {
+) -> Result<ServerIdentity, LoginFailure> {
     let mut dialogue = Dialogue {
         waiter,
         limits,
@@ -191,11 +191,11 @@ pub fn log_in(
     dialogue.socket.send(&start_ok);
     let tune = dialogue.expect(frames::CONNECTION_TUNE);
     let tune = tune.map_err(|failure| match failure {
-        Failure::Io(_, error)
+        LoginFailure::Io(_, error)
             if error.kind() != io::ErrorKind::TimedOut
                 && start_ok.len() > FRAME_MIN_SIZE as usize =>
         {
-            Failure::TooLong(start_ok.len())
+            LoginFailure::TooLong(start_ok.len())
         }
         other => other,
     })?;
@@ -223,17 +223,20 @@ pub fn log_in(
         dialogue.expect_channel()?;
     }
     socket.logged_in(agreed.frame_max, agreed.heartbeat);
-    Ok(Greeting {
+    Ok(ServerIdentity {
         frame_max: agreed.frame_max,
         server_properties,
     })
 }
 
 /// Chooses how to log in, of what the broker offers in its start, and reads what it says of itself.
-fn choose(mut fields: Fields, mechanisms: &[Mechanism]) -> Result<(Mechanism, Table), Failure> {
+fn choose(
+    mut fields: Fields,
+    mechanisms: &[Mechanism],
+) -> Result<(Mechanism, FieldTable), LoginFailure> {
     let version = (fields.byte()?, fields.byte()?);
     if version != (0, 9) {
-        return Err(Failure::NotAmqp(format!(
+        return Err(LoginFailure::NotAmqp(format!(
             "it speaks AMQP {}-{}, not 0-9-1",
             version.0, version.1
         )));
@@ -251,7 +254,7 @@ fn choose(mut fields: Fields, mechanisms: &[Mechanism]) -> Result<(Mechanism, Ta
             [Mechanism::External, ..] => "a client's certificate (EXTERNAL)",
             _ => "a user name and a password (PLAIN)",
         };
-        Failure::Refused {
+        LoginFailure::Refused {
             code: ACCESS_REFUSED,
             said: format!(
                 "it does not accept {wanted}, only {}",
@@ -260,7 +263,7 @@ fn choose(mut fields: Fields, mechanisms: &[Mechanism]) -> Result<(Mechanism, Ta
         }
     })?;
     // Nothing that counts depends on them.
-    let server_properties = Table::decode(server_properties).unwrap_or_default();
+    let server_properties = FieldTable::decode(server_properties).unwrap_or_default();
     Ok((mechanism, server_properties))
 }
 
@@ -308,13 +311,13 @@ fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
 
 /// The limits that both sides agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Agreed {
+struct TunedLimits {
     channel_max: u16,
     frame_max: u32,
     heartbeat: u16,
 }
 
-impl Agreed {
+impl TunedLimits {
     /// The arguments of a tune-ok.
     fn encode(self) -> Vec<u8> {
         let mut arguments = Vec::with_capacity(8);
@@ -327,7 +330,7 @@ impl Agreed {
 
 /// The answer to the broker's limits: all accepted, with the smaller heartbeat, or ours where the
 /// broker proposes none (0): without heartbeats a dead peer is never noticed.
-fn agree(tune: &[u8], heartbeat: u16) -> Result<Agreed, Failure> {
+fn agree(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
     let mut fields = Fields(tune);
     let channel_max = match fields.u16()? {
         0 => u16::MAX,
@@ -342,16 +345,16 @@ fn agree(tune: &[u8], heartbeat: u16) -> Result<Agreed, Failure> {
         proposed => proposed.min(heartbeat),
     };
     if frame_max < FRAME_MIN_SIZE {
-        return Err(Failure::NotAmqp(format!(
+        return Err(LoginFailure::NotAmqp(format!(
             "it takes frames of {frame_max} bytes at most, and AMQP wants at least {FRAME_MIN_SIZE}"
         )));
     }
     if channel_max < LIBRARY {
-        return Err(Failure::NotAmqp(format!(
+        return Err(LoginFailure::NotAmqp(format!(
             "it permits {channel_max} channel on a connection, and hello-mq needs {LIBRARY} (channel_max)"
         )));
     }
-    Ok(Agreed {
+    Ok(TunedLimits {
         channel_max,
         frame_max,
         heartbeat,
@@ -360,14 +363,14 @@ fn agree(tune: &[u8], heartbeat: u16) -> Result<Agreed, Failure> {
 
 struct Dialogue<'d, 'l> {
     waiter: &'d mut Waiter,
-    limits: &'d mut Limits<'l>,
+    limits: &'d mut ConnectLimits<'l>,
     socket: &'d mut Socket,
     step: Step,
 }
 
 impl Dialogue<'_, '_> {
     /// Waits for `method`, and returns its frame.
-    fn expect(&mut self, method: Method) -> Result<Vec<u8>, Failure> {
+    fn expect(&mut self, method: Method) -> Result<Vec<u8>, LoginFailure> {
         let came = self
             .limits
             .wait(self.waiter, self.socket, Socket::login_frame)?;
@@ -377,7 +380,7 @@ impl Dialogue<'_, '_> {
         if got == method {
             return Ok(frame);
         }
-        Err(Failure::NotAmqp(match got {
+        Err(LoginFailure::NotAmqp(match got {
             frames::CONNECTION_SECURE => {
                 "it asks for a second factor after user and password".to_owned()
             }
@@ -386,7 +389,7 @@ impl Dialogue<'_, '_> {
     }
 
     /// Waits until the library's channel is open.
-    fn expect_channel(&mut self) -> Result<(), Failure> {
+    fn expect_channel(&mut self) -> Result<(), LoginFailure> {
         let mut frame = Vec::new();
         let came = self.limits.wait(self.waiter, self.socket, |socket| {
             socket.take_library_frames(&mut frame);
@@ -399,12 +402,12 @@ impl Dialogue<'_, '_> {
     }
 
     /// Why nothing came.
-    fn failure(&mut self) -> Failure {
-        let io = |kind: io::ErrorKind| Failure::Io(self.step, kind.into());
+    fn failure(&mut self) -> LoginFailure {
+        let io = |kind: io::ErrorKind| LoginFailure::Io(self.step, kind.into());
         match self.socket.take_cause() {
-            Some(Cause::Closed(code, said)) => Failure::Refused { code, said },
-            Some(Cause::Failed(error)) => Failure::Io(self.step, error),
-            Some(Cause::NotAmqp) => stranger(self.socket.unread()),
+            Some(CloseCause::Closed(code, said)) => LoginFailure::Refused { code, said },
+            Some(CloseCause::Failed(error)) => LoginFailure::Io(self.step, error),
+            Some(CloseCause::NotAmqp) => stranger(self.socket.unread()),
             Some(_) => match self.socket.unread() {
                 [] => io(io::ErrorKind::UnexpectedEof),
                 unread if is_cut_short(unread) => io(io::ErrorKind::UnexpectedEof),
@@ -421,19 +424,21 @@ fn is_cut_short(bytes: &[u8]) -> bool {
 }
 
 /// Says who answers, by the first bytes of an answer that is not an AMQP 0-9-1 frame.
-fn stranger(first: &[u8]) -> Failure {
+fn stranger(first: &[u8]) -> LoginFailure {
     match first {
-        [0x15 | 0x16, 3, ..] => Failure::Tls(TlsFault::NotHere, "it speaks TLS there".to_owned()),
-        first => Failure::NotAmqp(stranger_words(first)),
+        [0x15 | 0x16, 3, ..] => {
+            LoginFailure::Tls(TlsFault::NotHere, "it speaks TLS there".to_owned())
+        }
+        first => LoginFailure::NotAmqp(stranger_words(first)),
     }
 }
 
 /// How many of a stranger's first bytes are shown.
-const SHOWN: usize = 8;
+const SHOWN_BYTES: usize = 8;
 
 /// What a stranger is, by its first bytes.
 pub fn stranger_words(first: &[u8]) -> String {
-    let first = &first[..first.len().min(SHOWN)];
+    let first = &first[..first.len().min(SHOWN_BYTES)];
     match first {
         [b'A', b'M', b'Q', b'P', version @ ..] => format!(
             "it speaks another version of AMQP ({})",
@@ -455,11 +460,11 @@ mod tests {
         CONNECTION_TUNE, CONNECTION_TUNE_OK, HEARTBEAT_FRAME, MESSAGES,
     };
     use super::super::peer::{self, broker, channel_open_ok, close, open_ok, pair};
-    use super::super::wait::{Patience, Source};
+    use super::super::wait::{PollSource, SilenceTimer};
     use super::*;
     use crate::interrupt::Interrupt;
+    use crate::messenger::Messenger;
     use crate::settings::Broker;
-    use crate::talk::Talk;
     use std::io::{Read, Write};
     use std::net::Shutdown;
     use std::sync::LazyLock;
@@ -492,16 +497,16 @@ mod tests {
         deadline: Instant,
         end: Shutdown,
         answers: &[&[u8]],
-    ) -> (Result<(Greeting, Socket), Failure>, Vec<u8>) {
-        let talk = Talk::new(true);
+    ) -> (Result<(ServerIdentity, Socket), LoginFailure>, Vec<u8>) {
+        let messenger = Messenger::new(true);
         let (stream, mut peer) = pair();
         peer.write_all(&answers.concat()).unwrap();
         peer.shutdown(end).unwrap();
-        let mut socket = Socket::new(BROKER.to_string(), stream, &talk);
-        let mut waiter = Waiter::new(interrupt, None, &talk).unwrap();
-        let mut limits = Limits {
+        let mut socket = Socket::new(BROKER.to_string(), stream, &messenger);
+        let mut waiter = Waiter::new(interrupt, None, &messenger).unwrap();
+        let mut limits = ConnectLimits {
             deadline,
-            patience: &mut Patience::default(),
+            patience: &mut SilenceTimer::default(),
             broker: &BROKER,
         };
         let result = log_in(&mut waiter, &mut limits, &mut socket, &LOGIN);
@@ -515,14 +520,14 @@ mod tests {
         Instant::now() + Duration::from_secs(3600)
     }
 
-    fn try_log_in(answers: &[&[u8]]) -> (Result<(Greeting, Socket), Failure>, Vec<u8>) {
+    fn try_log_in(answers: &[&[u8]]) -> (Result<(ServerIdentity, Socket), LoginFailure>, Vec<u8>) {
         let interrupt = Interrupt::default();
         log_in_with(&interrupt, in_an_hour(), Shutdown::Write, answers)
     }
 
     fn why(answers: &[&[u8]]) -> String {
         match try_log_in(answers).0.unwrap_err() {
-            Failure::NotAmqp(why) | Failure::Tls(TlsFault::NotHere, why) => why,
+            LoginFailure::NotAmqp(why) | LoginFailure::Tls(TlsFault::NotHere, why) => why,
             other => format!("{other:?}"),
         }
     }
@@ -571,7 +576,7 @@ mod tests {
         let (result, said) = try_log_in(&[&peer::start(b"PLAINER")]);
         assert_eq!(said, frames::PROTOCOL_HEADER);
         assert!(
-            matches!(&result, Err(Failure::Refused { code: 403, said })
+            matches!(&result, Err(LoginFailure::Refused { code: 403, said })
                 if said == "it does not accept a client's certificate (EXTERNAL), only PLAINER"),
             "{result:?}"
         );
@@ -591,7 +596,7 @@ mod tests {
         let agreed = |channel_max: u8, frame_max: u16| {
             let [high, low] = frame_max.to_be_bytes();
             agree(&[0, channel_max, 0, 0, high, low, 0, 60], 10).map_err(|failure| match failure {
-                Failure::NotAmqp(why) => why,
+                LoginFailure::NotAmqp(why) => why,
                 other => format!("{other:?}"),
             })
         };
@@ -618,7 +623,7 @@ mod tests {
             let answers = [before, &[&refusal]].concat();
             let is_refused = |result: &Result<_, _>| {
                 assert!(
-                    matches!(result, Err(Failure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
+                    matches!(result, Err(LoginFailure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
                     "{result:?}"
                 );
             };
@@ -683,7 +688,7 @@ mod tests {
         for (answers, step) in answers {
             let (result, _) = try_log_in(answers);
             assert!(
-                matches!(&result, Err(Failure::Io(at, error))
+                matches!(&result, Err(LoginFailure::Io(at, error))
                     if *at == step && error.kind() == io::ErrorKind::UnexpectedEof),
                 "{result:?}"
             );
@@ -696,13 +701,13 @@ mod tests {
         let log_in = || log_in_with(&interrupt, Instant::now(), Shutdown::Write, &[&start()]).0;
         let late = log_in();
         assert!(
-            matches!(&late, Err(Failure::Io(Step::Greeting, error)) if error.kind() == io::ErrorKind::TimedOut),
+            matches!(&late, Err(LoginFailure::Io(Step::Greeting, error)) if error.kind() == io::ErrorKind::TimedOut),
             "{late:?}"
         );
         interrupt.trigger();
         let interrupted = log_in();
         assert!(
-            matches!(interrupted, Err(Failure::Left(Error::Interrupted(_)))),
+            matches!(interrupted, Err(LoginFailure::Left(Error::Interrupted(_)))),
             "{interrupted:?}"
         );
     }

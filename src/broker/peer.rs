@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
-use super::connection::{Arrival, Content};
-use super::endpoint::Stream;
+use super::connection::{ChannelEvent, Content};
+use super::endpoint::BrokerStream;
 use super::frames::{
     self, FrameHeader, LIBRARY, MESSAGES, Method, method_frame, put_body, put_long_string,
     put_publish, put_short_string,
@@ -32,12 +32,12 @@ pub fn broker_at(url: &str) -> Broker {
 
 /// A stream, and its other end. What is written to one can be read from the other at once, which no
 /// system promises of TCP, so that a test knows what comes first.
-pub fn pair() -> (Stream, UnixStream) {
+pub fn pair() -> (BrokerStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
     let ours = TcpStream::from(OwnedFd::from(ours));
-    (Stream::Plain(ours), theirs)
+    (BrokerStream::Plain(ours), theirs)
 }
 
 /// The broker's greeting, with the ways to log in that it offers.
@@ -123,15 +123,15 @@ pub fn cut(mut bytes: &[u8]) -> Vec<&[u8]> {
 }
 
 /// All that an arrival says, but for when it came.
-pub fn told(arrival: &Arrival) -> String {
+pub fn told(arrival: &ChannelEvent) -> String {
     match arrival {
-        Arrival::Delivered(content) => told_content("delivered", content),
-        Arrival::Returned(said, content) => told_content(said, content),
-        Arrival::Got(Some(content)) => told_content("got", content),
-        Arrival::Got(None) => "got nothing".to_owned(),
-        Arrival::Confirmed(confirm) => format!("{confirm:?}"),
-        Arrival::Answered(method) => format!("answered {method:?}"),
-        Arrival::Cancelled => "cancelled".to_owned(),
+        ChannelEvent::Delivered(content) => told_content("delivered", content),
+        ChannelEvent::Returned(said, content) => told_content(said, content),
+        ChannelEvent::Got(Some(content)) => told_content("got", content),
+        ChannelEvent::Got(None) => "got nothing".to_owned(),
+        ChannelEvent::Confirmed(confirm) => format!("{confirm:?}"),
+        ChannelEvent::Answered(method) => format!("answered {method:?}"),
+        ChannelEvent::Cancelled => "cancelled".to_owned(),
     }
 }
 

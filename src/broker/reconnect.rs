@@ -12,10 +12,10 @@ use crate::text;
 use crate::values::Span;
 
 /// The first delay is at most this long.
-const FIRST_DELAY: Duration = Duration::from_millis(200);
+const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(200);
 
 /// No delay is longer than this.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
+const RECONNECT_MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Delays that double from 200 ms to 30 s, each shortened by up to half at random: so that many
 /// clients that lost the same broker don't come back all at once.
@@ -26,7 +26,9 @@ struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { delay: FIRST_DELAY }
+        Self {
+            delay: RECONNECT_MIN_DELAY,
+        }
     }
 }
 
@@ -34,7 +36,7 @@ impl Backoff {
     /// The next delay.
     fn next_delay(&mut self) -> Duration {
         let delay = self.delay;
-        self.delay = (delay * 2).min(LONGEST_DELAY);
+        self.delay = (delay * 2).min(RECONNECT_MAX_DELAY);
         delay / 2 + delay.mul_f64(random() / 2.0)
     }
 }
@@ -48,7 +50,7 @@ fn random() -> f64 {
 
 /// How often the broker may close a connection with the same complaint, with no progress in between,
 /// before that is taken for its answer.
-const SAME_WORDS: u32 = 3;
+const MAX_EQUAL_REFUSALS: u32 = 3;
 
 /// How long to try again, and how fast, over all connections of a command. The time, the pauses and the
 /// count of equal failures start anew with each progress.
@@ -115,7 +117,7 @@ impl Retry {
             _ => 1,
         };
         self.complaint = Some((words.to_owned(), times));
-        if times < SAME_WORDS {
+        if times < MAX_EQUAL_REFUSALS {
             return failure;
         }
         failure.into_refusal(times)
@@ -135,7 +137,7 @@ impl Connector {
         retry.begin();
         match self.open_once(true, &self.first) {
             Err(error) if error.is_transient() && retry.is_wanted() => {
-                self.talk
+                self.messenger
                     .note(&format!("{error}; waiting for it, up to {wait}"));
                 self.try_until(&self.first, None, &mut retry)
             }
@@ -161,7 +163,7 @@ impl Connector {
             return Err(lost);
         }
         let start = Instant::now();
-        self.talk.note(&format!("{lost}; connecting again"));
+        self.messenger.note(&format!("{lost}; connecting again"));
         let not_back = |last: Error| Error::NotBack {
             lost: Box::new(lost),
             patience: text::rounded(start.elapsed()),
@@ -171,7 +173,7 @@ impl Connector {
             Ok(session) => {
                 let name = session.name();
                 let after = text::rounded(start.elapsed());
-                self.talk
+                self.messenger
                     .note(&format!("connected to {name} again after {after}"));
                 Ok(session)
             }
@@ -220,15 +222,15 @@ mod tests {
                 .take(20)
                 .collect::<Vec<_>>()
         };
-        let mut longest = FIRST_DELAY;
+        let mut longest = RECONNECT_MIN_DELAY;
         for delay in delays() {
             assert!(
                 delay >= longest / 2 && delay <= longest,
                 "{delay:?} of {longest:?}"
             );
-            longest = (longest * 2).min(LONGEST_DELAY);
+            longest = (longest * 2).min(RECONNECT_MAX_DELAY);
         }
-        assert_eq!(longest, LONGEST_DELAY);
+        assert_eq!(longest, RECONNECT_MAX_DELAY);
         assert_ne!(delays(), delays());
     }
 }

@@ -9,22 +9,22 @@ use nix::unistd;
 
 use super::connection::{Connection, Content, Socket};
 use super::endpoint::tls::Client;
-use super::endpoint::{self, Limits, Stream, share};
+use super::endpoint::{self, BrokerStream, ConnectLimits, share};
 use super::frames::Method;
 use super::library::Library;
-use super::login::{self, Failure, Greeting, Login, Step};
-use super::wait::{GRACE, Patience, Waiter};
+use super::login::{self, Login, LoginFailure, ServerIdentity, Step};
+use super::wait::{GRACE, SilenceTimer, Waiter};
 use crate::credentials;
 use crate::error::{Error, TlsFault, is_exhaustion, reason};
 use crate::interrupt::Interrupt;
+use crate::messenger::Messenger;
 use crate::settings::{Broker, Origin};
-use crate::talk::Talk;
 use crate::text;
 use crate::topology::QueueKind;
 use crate::values::{Host, Mechanism, Secret};
 
 /// How long to connect in silence.
-const SILENCE: Duration = Duration::from_secs(2);
+const ANNOUNCE_CONNECT_AFTER: Duration = Duration::from_secs(2);
 
 /// AMQP's reply code of a frame that is too long.
 const FRAME_ERROR: u16 = 501;
@@ -36,7 +36,7 @@ pub struct Connector {
     client: String,
     pub(super) interrupt: Interrupt,
     pub(super) until: Option<Instant>,
-    pub(super) talk: Talk,
+    pub(super) messenger: Messenger,
     /// Whether sessions have the library at hand.
     is_declaring: bool,
     /// The frames on the channel for messages with which the first session begins.
@@ -52,14 +52,14 @@ impl Connector {
         verb: &str,
         interrupt: &Interrupt,
         until: Option<Instant>,
-        talk: &Talk,
+        messenger: &Messenger,
     ) -> Self {
         Self {
             broker: broker.clone(),
             client: client(verb),
             interrupt: interrupt.clone(),
             until,
-            talk: talk.clone(),
+            messenger: messenger.clone(),
             is_declaring: false,
             first: Vec::new(),
         }
@@ -96,14 +96,18 @@ impl Connector {
     pub(super) fn open_once(&self, is_announced: bool, first: &[u8]) -> Result<Session, Error> {
         let password = match self.broker.mechanisms() {
             [Mechanism::External] => Secret::default(),
-            _ => credentials::password(&self.broker.password, &self.interrupt, &self.talk)?,
+            _ => credentials::password(&self.broker.password, &self.interrupt, &self.messenger)?,
         };
-        let mut waiter = Waiter::new(&self.interrupt, self.until, &self.talk)?;
+        let mut waiter = Waiter::new(&self.interrupt, self.until, &self.messenger)?;
         let library = self
             .is_declaring
             .then(|| Library::start(true, waiter.waker()))
             .transpose()?;
-        let mut patience = Patience::new(if is_announced { SILENCE } else { Duration::MAX });
+        let mut patience = SilenceTimer::new(if is_announced {
+            ANNOUNCE_CONNECT_AFTER
+        } else {
+            Duration::MAX
+        });
         let tls = &self.broker.tls;
         let mut attempt = Attempt {
             connector: self,
@@ -119,7 +123,7 @@ impl Connector {
                 first,
             },
             waiter: &mut waiter,
-            limits: Limits {
+            limits: ConnectLimits {
                 deadline: Instant::now() + self.broker.connect_timeout.value.get(),
                 patience: &mut patience,
                 broker: &self.broker,
@@ -146,16 +150,16 @@ struct Attempt<'a> {
     tls: Option<Client>,
     login: Login<'a>,
     waiter: &'a mut Waiter,
-    limits: Limits<'a>,
+    limits: ConnectLimits<'a>,
     /// Why it failed so far, each with TLS's part in it.
     failed: Vec<(String, Option<TlsFault>)>,
 }
 
-type Opened = (Socket, Greeting);
+type OpenedSocket = (Socket, ServerIdentity);
 
 impl Attempt<'_> {
     /// Tries each host in order, and of each host each address. They share the time.
-    fn each_host(&mut self) -> Result<Option<Opened>, Error> {
+    fn each_host(&mut self) -> Result<Option<OpenedSocket>, Error> {
         let hosts = &self.connector.broker.hosts.value;
         let deadline = self.limits.deadline;
         for (index, host) in hosts.iter().enumerate() {
@@ -192,7 +196,7 @@ impl Attempt<'_> {
         host: &Host,
         addresses: &[SocketAddr],
         mut start: Instant,
-    ) -> Result<Option<Opened>, Error> {
+    ) -> Result<Option<OpenedSocket>, Error> {
         let deadline = self.limits.deadline;
         for (index, &address) in addresses.iter().enumerate() {
             debug!("connecting to {address}");
@@ -213,20 +217,20 @@ impl Attempt<'_> {
         Ok(None)
     }
 
-    fn at(&mut self, host: &Host, address: SocketAddr) -> Result<Opened, Failure> {
+    fn at(&mut self, host: &Host, address: SocketAddr) -> Result<OpenedSocket, LoginFailure> {
         let connected = endpoint::connect_to(self.waiter, &mut self.limits, address)?;
         let connected = connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
-        let socket = connected.map_err(|error| Failure::Io(Step::Connect, error))?;
+        let socket = connected.map_err(|error| LoginFailure::Io(Step::Connect, error))?;
         let name = self.connector.broker.at(host);
         let mut socket = match &self.tls {
-            None => Socket::new(name, Stream::Plain(socket), &self.connector.talk),
+            None => Socket::new(name, BrokerStream::Plain(socket), &self.connector.messenger),
             Some(client) => {
                 let peer = self.peer(host);
                 let connection = client
                     .connection(peer)
-                    .map_err(|error| Failure::Io(Step::Tls, error))?;
-                let stream = Stream::over_tls(socket, connection);
-                let mut socket = Socket::new(name, stream, &self.connector.talk);
+                    .map_err(|error| LoginFailure::Io(Step::Tls, error))?;
+                let stream = BrokerStream::over_tls(socket, connection);
+                let mut socket = Socket::new(name, stream, &self.connector.messenger);
                 let shaken = login::shake_hands(self.waiter, &mut self.limits, &mut socket);
                 shaken.map_err(|failure| self.tls_failure(failure, host, &mut socket))?;
                 socket
@@ -247,25 +251,25 @@ impl Attempt<'_> {
     }
 
     /// Finds out whether it was TLS that failed.
-    fn tls_failure(&self, failure: Failure, host: &Host, socket: &mut Socket) -> Failure {
+    fn tls_failure(&self, failure: LoginFailure, host: &Host, socket: &mut Socket) -> LoginFailure {
         let Some(client) = &self.tls else {
             return failure;
         };
         let (step, error) = match failure {
-            Failure::Io(step, error) => (step, error),
+            LoginFailure::Io(step, error) => (step, error),
             other => return other,
         };
         let first = socket.stream().first_bytes();
         if step == Step::Tls && first.starts_with(b"AMQP") {
             let why = "it speaks AMQP without TLS there".to_owned();
-            return Failure::Tls(TlsFault::NotThere, why);
+            return LoginFailure::Tls(TlsFault::NotThere, why);
         }
         if step == Step::Tls && !matches!(first, [] | [0x15 | 0x16, 3, ..]) {
-            return Failure::Tls(TlsFault::NotThere, login::stranger_words(first));
+            return LoginFailure::Tls(TlsFault::NotThere, login::stranger_words(first));
         }
         match client.fault(&error, self.peer(host)) {
-            Some((fault, why)) => Failure::Tls(fault, why),
-            None => Failure::Io(step, error),
+            Some((fault, why)) => LoginFailure::Tls(fault, why),
+            None => LoginFailure::Io(step, error),
         }
     }
 
@@ -275,36 +279,36 @@ impl Attempt<'_> {
     /// If no other address is better.
     fn note(
         &mut self,
-        failure: Failure,
+        failure: LoginFailure,
         host: &Host,
         address: SocketAddr,
         waited: Duration,
     ) -> Result<(), Error> {
         let failed = match failure {
-            Failure::Left(error) => return Err(error),
-            Failure::TooLong(length) => {
+            LoginFailure::Left(error) => return Err(error),
+            LoginFailure::TooLong(length) => {
                 let said = format!(
                     "it closed the connection without a word at a login of {length} bytes, most of which \
                      are the password or token"
                 );
                 return Err(self.refused(host, FRAME_ERROR, said));
             }
-            Failure::Refused { code, said } => {
+            LoginFailure::Refused { code, said } => {
                 let error = self.refused(host, code, text::one_line(&said));
                 if !error.is_transient() {
                     return Err(error);
                 }
                 (error.to_string(), None)
             }
-            Failure::NotAmqp(why) => (format!("{why} ({address})"), None),
-            Failure::Tls(fault, why) => (format!("{why} ({address})"), Some(fault)),
-            Failure::Io(_, source) if is_exhaustion(&source) => {
+            LoginFailure::NotAmqp(why) => (format!("{why} ({address})"), None),
+            LoginFailure::Tls(fault, why) => (format!("{why} ({address})"), Some(fault)),
+            LoginFailure::Io(_, source) if is_exhaustion(&source) => {
                 return Err(Error::System {
                     what: "connect",
                     source,
                 });
             }
-            Failure::Io(step, error) => {
+            LoginFailure::Io(step, error) => {
                 let why = why(step, &error, self.tls.is_some(), waited);
                 (format!("{why} ({address})"), None)
             }
@@ -411,7 +415,7 @@ impl Session {
 
     /// Tells the user something.
     pub(super) fn note(&self, text: &str) {
-        self.connector.talk.note(text);
+        self.connector.messenger.note(text);
     }
 
     /// The user that is logged in.

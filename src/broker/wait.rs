@@ -10,18 +10,18 @@ use nix::poll::{PollFd, PollFlags};
 
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::messenger::Messenger;
 use crate::ready;
-use crate::talk::Talk;
 use crate::waker::Waker;
 
 /// The time that the broker has for its last answers once the user wants to leave.
 pub const GRACE: Duration = Duration::from_secs(1);
 
 /// The time without an answer after which a wait is announced.
-const SILENCE: Duration = Duration::from_secs(5);
+const ANNOUNCE_WAIT_AFTER: Duration = Duration::from_secs(5);
 
 /// A file that a wait keeps going: it reads and writes what it can, and keeps its own time.
-pub trait Source {
+pub trait PollSource {
     /// The file and what of it is waited for; `None` for nothing but the waker and the time.
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)>;
 
@@ -40,7 +40,7 @@ pub trait Source {
 }
 
 /// A wait for nothing but another thread.
-impl Source for () {
+impl PollSource for () {
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         None
     }
@@ -50,7 +50,7 @@ impl Source for () {
 
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum WaitEnd {
     /// The user interrupts, and the wait is one that reports it at once.
     Interrupted,
     /// The wait's own deadline has passed.
@@ -63,13 +63,13 @@ pub enum End {
 
 /// The time that a wait lasts in silence, over as many calls of [`Waiter::wait`] as it takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct SilenceTimer {
     since: Instant,
     silence: Duration,
     is_announced: bool,
 }
 
-impl Patience {
+impl SilenceTimer {
     /// Announces a wait that lasts longer than this.
     pub fn new(silence: Duration) -> Self {
         Self {
@@ -90,9 +90,9 @@ impl Patience {
     }
 }
 
-impl Default for Patience {
+impl Default for SilenceTimer {
     fn default() -> Self {
-        Self::new(SILENCE)
+        Self::new(ANNOUNCE_WAIT_AFTER)
     }
 }
 
@@ -115,7 +115,7 @@ pub struct Wait<'a> {
     pub on_interrupt: OnInterrupt,
     /// The announcement, and how long it has time; `None` where the user asked to wait for messages or
     /// for input, so that silence is what was asked for.
-    pub announcement: Option<(&'a mut Patience, &'a dyn Fn() -> String)>,
+    pub announcement: Option<(&'a mut SilenceTimer, &'a dyn Fn() -> String)>,
 }
 
 /// The side of a wait that is the user's: who may end it, and who is told.
@@ -125,7 +125,7 @@ pub struct Waiter {
     interrupt: Interrupt,
     /// When everything ends (`--timeout`).
     until: Option<Instant>,
-    talk: Talk,
+    messenger: Messenger,
     /// When the broker's time for last answers is over, once it has begun.
     leave_by: Option<Instant>,
 }
@@ -135,7 +135,11 @@ impl Waiter {
     ///
     /// # Errors
     /// [`Error::System`] if the system has no more file descriptors.
-    pub fn new(interrupt: &Interrupt, until: Option<Instant>, talk: &Talk) -> Result<Self, Error> {
+    pub fn new(
+        interrupt: &Interrupt,
+        until: Option<Instant>,
+        messenger: &Messenger,
+    ) -> Result<Self, Error> {
         let waker = Waker::new().map_err(|source| Error::System {
             what: "make a pair of sockets",
             source,
@@ -145,7 +149,7 @@ impl Waiter {
             waker,
             interrupt: interrupt.clone(),
             until,
-            talk: talk.clone(),
+            messenger: messenger.clone(),
             leave_by: None,
         })
     }
@@ -180,20 +184,20 @@ impl Waiter {
     /// whenever the source may have changed or the waker was woken.
     ///
     /// # Errors
-    /// The [`End`] of the wait.
-    pub fn wait<S: Source, T>(
+    /// The [`WaitEnd`] of the wait.
+    pub fn wait<S: PollSource, T>(
         &mut self,
         source: &mut S,
         mut wait: Wait,
         mut came: impl FnMut(&mut S) -> Option<T>,
-    ) -> Result<T, End> {
+    ) -> Result<T, WaitEnd> {
         let waker = self.waker.clone();
         let armed = waker.arm();
         let mut hurry_by = None;
         loop {
             if self.interrupt.happened() {
                 match wait.on_interrupt {
-                    OnInterrupt::Return => return Err(End::Interrupted),
+                    OnInterrupt::Return => return Err(WaitEnd::Interrupted),
                     OnInterrupt::Hurry => {
                         hurry_by.get_or_insert_with(|| Instant::now() + GRACE);
                     }
@@ -204,21 +208,21 @@ impl Waiter {
                 return Ok(it);
             }
             if source.is_over() {
-                return Err(End::Over);
+                return Err(WaitEnd::Over);
             }
             let now = Instant::now();
             let has_come = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
             if has_come(wait.until) {
-                return Err(End::Late);
+                return Err(WaitEnd::Late);
             }
             let give_up = [self.give_up_at(), hurry_by].into_iter().flatten().min();
             if has_come(give_up) {
-                return Err(End::GaveUp);
+                return Err(WaitEnd::GaveUp);
             }
             let announce_at = wait.announcement.as_mut().and_then(|(patience, text)| {
                 if has_come(patience.announce_at()) {
                     patience.is_announced = true;
-                    self.talk.note(&text());
+                    self.messenger.note(&text());
                 }
                 patience.announce_at()
             });
@@ -258,7 +262,7 @@ mod tests {
     /// A source that has something to do, without ever a pause, for so many turns, and is then over.
     struct Turns(u32);
 
-    impl Source for Turns {
+    impl PollSource for Turns {
         fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
             None
         }
@@ -279,7 +283,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn waiter(interrupt: &Interrupt, until: Option<Instant>) -> Waiter {
-        Waiter::new(interrupt, until, &Talk::new(true)).unwrap()
+        Waiter::new(interrupt, until, &Messenger::new(true)).unwrap()
     }
 
     fn wait(on_interrupt: OnInterrupt, until: Option<Instant>) -> Wait<'static> {
@@ -297,9 +301,9 @@ mod tests {
     #[test]
     fn a_wait_is_announced_once_when_it_has_lasted_and_again_when_it_is_renewed() {
         let mut waiter = waiter(&Interrupt::default(), None);
-        let mut patience = Patience::new(HOUR);
+        let mut patience = SilenceTimer::new(HOUR);
         let announced = Cell::new(0);
-        let mut announced_in_turns = |patience: &mut Patience| {
+        let mut announced_in_turns = |patience: &mut SilenceTimer| {
             let text = || {
                 announced.set(announced.get() + 1);
                 String::new()
@@ -309,7 +313,7 @@ mod tests {
                 ..wait(OnInterrupt::Return, None)
             };
             let end = waiter.wait(&mut Turns(5), wait, |_| None::<()>);
-            assert_eq!(end, Err(End::Over));
+            assert_eq!(end, Err(WaitEnd::Over));
             announced.take()
         };
         assert_eq!(announced_in_turns(&mut patience), 0);
@@ -322,7 +326,7 @@ mod tests {
         patience.since = ago(HOUR);
         assert_eq!(announced_in_turns(&mut patience), 1);
         // Never, whatever the clock says.
-        assert_eq!(announced_in_turns(&mut Patience::new(Duration::MAX)), 0);
+        assert_eq!(announced_in_turns(&mut SilenceTimer::new(Duration::MAX)), 0);
     }
 
     #[test]
@@ -339,19 +343,22 @@ mod tests {
         let mut ended = |on_interrupt, until, turns| {
             waiter.wait(&mut Turns(turns), wait(on_interrupt, until), |_| None::<()>)
         };
-        assert_eq!(ended(OnInterrupt::Return, None, 3), Err(End::Over));
-        assert_eq!(ended(OnInterrupt::Return, now, 3), Err(End::Late));
-        assert_eq!(ended(OnInterrupt::Return, now, 0), Err(End::Over));
+        assert_eq!(ended(OnInterrupt::Return, None, 3), Err(WaitEnd::Over));
+        assert_eq!(ended(OnInterrupt::Return, now, 3), Err(WaitEnd::Late));
+        assert_eq!(ended(OnInterrupt::Return, now, 0), Err(WaitEnd::Over));
         interrupt.trigger();
-        assert_eq!(ended(OnInterrupt::Return, now, 0), Err(End::Interrupted));
-        assert_eq!(ended(OnInterrupt::Ignore, None, 3), Err(End::Over));
-        assert_eq!(ended(OnInterrupt::Hurry, now, 3), Err(End::Late));
+        assert_eq!(
+            ended(OnInterrupt::Return, now, 0),
+            Err(WaitEnd::Interrupted)
+        );
+        assert_eq!(ended(OnInterrupt::Ignore, None, 3), Err(WaitEnd::Over));
+        assert_eq!(ended(OnInterrupt::Hurry, now, 3), Err(WaitEnd::Late));
         // Although it is late and given up: what came counts.
         waiter.leave_within(Duration::ZERO);
         let came = waiter.wait(&mut (), wait(OnInterrupt::Hurry, now), |()| Some(5));
         assert_eq!(came, Ok(5));
         let ended = waiter.wait(&mut (), wait(OnInterrupt::Ignore, None), |()| None::<()>);
-        assert_eq!(ended, Err(End::GaveUp));
+        assert_eq!(ended, Err(WaitEnd::GaveUp));
     }
 
     #[test]
@@ -362,7 +369,7 @@ mod tests {
         for _ in 0..2 {
             let start = Instant::now();
             let ended = waiter.wait(&mut (), wait(OnInterrupt::Hurry, None), |()| None::<()>);
-            assert_eq!(ended, Err(End::GaveUp));
+            assert_eq!(ended, Err(WaitEnd::GaveUp));
             assert!(start.elapsed() >= GRACE);
             // What something else ends goes on for as long as that takes.
             assert_eq!(waiter.give_up_at(), None);

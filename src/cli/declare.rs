@@ -112,7 +112,7 @@ pub struct Declare {
         value_name = "FORM",
         default_value = "text"
     )]
-    pub output: ListForm,
+    pub output: ListFormat,
 }
 
 /// Arguments of a queue.
@@ -210,7 +210,7 @@ impl QueueArguments {
 
 /// How the things that are declared are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListForm {
+pub enum ListFormat {
     /// A line each, for a person
     Text,
     /// An object of JSON each

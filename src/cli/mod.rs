@@ -2,7 +2,7 @@
 
 mod common;
 mod declare;
-mod instead;
+mod early_exit;
 mod receive;
 pub mod reference;
 mod send;
@@ -13,10 +13,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 pub use common::{Color, Common};
-pub use declare::{Declare, ListForm, QueueArguments};
-pub use instead::Instead;
+pub use declare::{Declare, ListFormat, QueueArguments};
+pub use early_exit::EarlyExit;
 pub use receive::{OnFailure, Receive};
-pub use send::{Properties, Send};
+pub use send::{PropertyOptions, Send};
 
 use crate::values::{Name, QueueName};
 
@@ -25,7 +25,7 @@ use crate::values::{Name, QueueName};
 #[command(
     name = "hello-mq",
     version,
-    styles = instead::STYLES,
+    styles = early_exit::STYLES,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -209,7 +209,7 @@ pub struct Delete {
         help_heading = "Output",
         default_value = "text"
     )]
-    pub output: ListForm,
+    pub output: ListFormat,
 }
 
 /// Options of `purge`.
@@ -231,12 +231,12 @@ pub struct Purge {
         help_heading = "Output",
         default_value = "text"
     )]
-    pub output: ListForm,
+    pub output: ListFormat,
 }
 
 /// What a received message looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputForm {
+pub enum MessageFormat {
     /// The tutorial's line
     Text,
     /// The body, byte for byte
@@ -248,10 +248,10 @@ pub enum OutputForm {
 /// Reads the command line.
 ///
 /// # Errors
-/// [`Instead`] where there is nothing to run.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Instead> {
+/// [`EarlyExit`] where there is nothing to run.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, EarlyExit> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    Cli::try_parse_from(&arguments).map_err(|error| Instead::new(&error, &arguments))
+    Cli::try_parse_from(&arguments).map_err(|error| EarlyExit::new(&error, &arguments))
 }
 
 #[cfg(test)]

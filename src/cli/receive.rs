@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::OutputForm;
+use super::MessageFormat;
 use crate::message::Part;
 use crate::output::Template;
-use crate::values::{Ending, Name, QueueName, Span, StreamOffset, Target};
+use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
 
 /// Options of `receive`.
 #[derive(Args, Debug)]
@@ -45,7 +45,7 @@ pub struct Receive {
     /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
     /// everything as a line of JSON (json), which 'send --jsonl' takes [default: text]
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
-    pub output: Option<OutputForm>,
+    pub output: Option<MessageFormat>,
 
     /// Put these bytes behind each body or JSON object: \n, \t, \0 and \xNN are understood, and
     /// '' is nothing [default: \n]
@@ -58,7 +58,7 @@ pub struct Receive {
         allow_hyphen_values = true,
         hide_short_help = true
     )]
-    pub delimiter: Option<Ending>,
+    pub delimiter: Option<OutputDelimiter>,
 
     /// Put a NUL byte behind each body or JSON object
     #[arg(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::OutputForm;
+use super::MessageFormat;
 use crate::message::ShortString;
 use crate::output::Template;
 use crate::topology::Size;
@@ -89,7 +89,7 @@ pub struct Send {
 
     /// The messages' properties.
     #[command(flatten)]
-    pub properties: Properties,
+    pub properties: PropertyOptions,
 
     /// The messages are requests: wait so long for the next reply, and print each
     ///
@@ -106,7 +106,7 @@ pub struct Send {
     /// What to print of a reply, as of 'receive': text, body or json; or with --explain, of the
     /// settings: text or json [default: text]
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
-    pub output: Option<OutputForm>,
+    pub output: Option<MessageFormat>,
 
     /// Print each reply so, as 'receive --format' does
     #[arg(
@@ -170,7 +170,7 @@ pub struct Send {
 /// AMQP's properties of a message.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Properties")]
-pub struct Properties {
+pub struct PropertyOptions {
     /// A header: 'KEY: VALUE' is text, 'KEY:=JSON' any other type; may be repeated
     #[arg(short = 'H', long = "header", value_name = "KEY: VALUE")]
     pub headers: Vec<Header>,

@@ -16,7 +16,7 @@ pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Err
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(());
     }
-    context.talk.ask(&format!("{question} [y/N]"));
+    context.messenger.ask(&format!("{question} [y/N]"));
     let (sender, answer) = bounded(1);
     // The thread ends with the process if nobody answers.
     let read = move || {

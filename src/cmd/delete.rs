@@ -1,6 +1,6 @@
 //! `hello-mq delete`: take a queue or an exchange away.
 
-use super::removal::{self, Entity, State};
+use super::removal::{self, RemovalState, RemovalTarget};
 use super::{Context, confirm, counted};
 use crate::broker::topology;
 use crate::cli;
@@ -17,7 +17,7 @@ pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     let Some(exchange) = exchange(arguments)? else {
         return queue(arguments, context);
     };
-    let entity = Entity::Exchange(exchange);
+    let entity = RemovalTarget::Exchange(exchange);
     let connector = context.connector("delete", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up_exchange(&mut session, exchange) {
@@ -30,7 +30,13 @@ pub fn run(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     }
     topology::delete_exchange(&mut session, exchange, arguments.if_unused)?;
     session.close();
-    removal::tell(context, arguments.output, entity, State::Deleted, None)
+    removal::tell(
+        context,
+        arguments.output,
+        entity,
+        RemovalState::Deleted,
+        None,
+    )
 }
 
 /// What it would do.
@@ -69,7 +75,7 @@ fn exchange(arguments: &cli::Delete) -> Result<Option<&str>, Error> {
 
 fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
     let queue = named(context, "delete")?;
-    let entity = Entity::Queue(queue);
+    let entity = RemovalTarget::Queue(queue);
     let connector = context.connector("delete", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
@@ -97,7 +103,7 @@ fn queue(arguments: &cli::Delete, context: &Context) -> Result<(), Error> {
         context,
         arguments.output,
         entity,
-        State::Deleted,
+        RemovalState::Deleted,
         Some(messages),
     )
 }

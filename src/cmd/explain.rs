@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::{Context, declare, delete, purge, receive, send, write};
-use crate::cli::{ListForm, OutputForm, Verb};
+use crate::cli::{ListFormat, MessageFormat, Verb};
 use crate::error::Error;
-use crate::settings::Line;
+use crate::settings::ListedSetting;
 use crate::text;
 
 /// Prints the settings of a command and what it would do, and does nothing else.
@@ -15,11 +15,11 @@ use crate::text;
 pub fn run(command: Verb, context: &Context) -> Result<(), Error> {
     let lines = context.settings.listing(&command);
     let is_json = match &command {
-        Verb::Declare(declare) => declare.output == ListForm::Json,
-        Verb::Send(send) => send.output == Some(OutputForm::Json),
-        Verb::Receive(receive) => receive.output == Some(OutputForm::Json),
-        Verb::Delete(delete) => delete.output == ListForm::Json,
-        Verb::Purge(purge) => purge.output == ListForm::Json,
+        Verb::Declare(declare) => declare.output == ListFormat::Json,
+        Verb::Send(send) => send.output == Some(MessageFormat::Json),
+        Verb::Receive(receive) => receive.output == Some(MessageFormat::Json),
+        Verb::Delete(delete) => delete.output == ListFormat::Json,
+        Verb::Purge(purge) => purge.output == ListFormat::Json,
     };
     let mut operations = vec![format!("connect to {}", context.settings.broker)];
     operations.extend(match command {
@@ -53,7 +53,7 @@ pub fn run(command: Verb, context: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-fn shown(line: &Line) -> String {
+fn shown(line: &ListedSetting) -> String {
     fn of(value: &Value) -> String {
         match value {
             Value::String(text) if text.is_empty() => "''".to_owned(),

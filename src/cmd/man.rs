@@ -6,19 +6,19 @@ use std::process::{Command, Stdio};
 use super::write_all;
 use crate::cli::{Man, Page};
 use crate::error::Error;
-use crate::talk::Talk;
+use crate::messenger::Messenger;
 
 /// Shows the page with `man` if standard output is a terminal, and otherwise prints it as it is, for
 /// a file in a directory of pages.
 ///
 /// # Errors
 /// [`Error::Output`].
-pub fn run(arguments: &Man, talk: &Talk) -> Result<(), Error> {
+pub fn run(arguments: &Man, messenger: &Messenger) -> Result<(), Error> {
     let text = text(arguments.page.unwrap_or(Page::HelloMq));
     if io::stdout().is_terminal() {
         match show(text) {
             Ok(()) => return Ok(()),
-            Err(error) => talk.note(&format!(
+            Err(error) => messenger.note(&format!(
                 "cannot show it with man ({error}), so this is the page's source"
             )),
         }

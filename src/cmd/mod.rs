@@ -20,8 +20,8 @@ use crate::broker::Connector;
 use crate::color::Paint;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::messenger::Messenger;
 use crate::settings::Settings;
-use crate::talk::Talk;
 
 /// What every verb is given.
 pub struct Context {
@@ -30,7 +30,7 @@ pub struct Context {
     /// The user's wish to stop.
     pub interrupt: Interrupt,
     /// How to tell the user something.
-    pub talk: Talk,
+    pub messenger: Messenger,
     /// Whether standard output has colour.
     pub paint: Paint,
 }
@@ -43,14 +43,14 @@ impl Context {
             verb,
             &self.interrupt,
             until,
-            &self.talk,
+            &self.messenger,
         )
     }
 
     /// Writes a line of result, which begins with a mark, to standard output, unless the user wants
     /// data only. A reader that is gone is no failure: what the line tells is done.
     fn print(&self, line: &str) -> Result<(), Error> {
-        if self.talk.is_quiet() {
+        if self.messenger.is_quiet() {
             return Ok(());
         }
         write_as(line, &self.paint.marked(line))

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::talk::{Pace, Talk};
+use crate::messenger::{Messenger, ProgressSnapshot};
 use crate::text;
 
 /// What takes no longer needs no progress.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
 /// What is told beside the number of messages that are done.
 #[derive(Debug, Default)]
@@ -28,11 +28,11 @@ impl Figures {
 
 /// The progress of one command.
 pub struct Progress {
-    talk: Talk,
+    messenger: Messenger,
     /// How many messages there are in all, where that is known.
     total: Option<u64>,
     /// The words that begin the line.
-    tell: fn(&Pace, &Figures) -> String,
+    tell: fn(&ProgressSnapshot, &Figures) -> String,
     figures: Arc<Figures>,
     stage: Stage,
 }
@@ -49,21 +49,21 @@ enum Stage {
 impl Progress {
     /// One that nobody sees, unless it `is_wanted` and standard error is a terminal.
     pub fn new(
-        talk: &Talk,
+        messenger: &Messenger,
         is_wanted: bool,
         total: Option<u64>,
-        tell: fn(&Pace, &Figures) -> String,
+        tell: fn(&ProgressSnapshot, &Figures) -> String,
     ) -> Self {
         Self {
             total,
             tell,
             figures: Arc::default(),
-            stage: if is_wanted && talk.can_show_progress() {
+            stage: if is_wanted && messenger.can_show_progress() {
                 Stage::Waiting
             } else {
                 Stage::Unwanted
             },
-            talk: talk.clone(),
+            messenger: messenger.clone(),
         }
     }
 
@@ -71,7 +71,7 @@ impl Progress {
     pub fn begin(&mut self) {
         if matches!(self.stage, Stage::Waiting) {
             self.stage = Stage::Begun(Instant::now());
-            self.talk.begin_progress();
+            self.messenger.begin_progress();
         }
     }
 
@@ -79,15 +79,15 @@ impl Progress {
     pub fn advance(&mut self, done: u64, bytes: u64, started: u64) {
         let is_due = match self.stage {
             Stage::Shown => false,
-            Stage::Begun(moment) if moment.elapsed() >= PATIENCE => true,
+            Stage::Begun(moment) if moment.elapsed() >= PROGRESS_DELAY => true,
             _ => return,
         };
         self.figures.bytes.store(bytes, Ordering::Relaxed);
         self.figures.started.store(started, Ordering::Relaxed);
-        self.talk.advance(done);
+        self.messenger.advance(done);
         if is_due {
             let (tell, figures) = (self.tell, Arc::clone(&self.figures));
-            self.talk.show_progress(self.total, move |pace| {
+            self.messenger.show_progress(self.total, move |pace| {
                 format!("{}, {}", tell(pace, &figures), rest(pace, &figures))
             });
             self.stage = Stage::Shown;
@@ -97,7 +97,7 @@ impl Progress {
     /// Takes it away.
     pub fn end(&mut self) {
         if matches!(self.stage, Stage::Shown) {
-            self.talk.end_progress();
+            self.messenger.end_progress();
         }
         self.stage = Stage::Unwanted;
     }
@@ -110,7 +110,7 @@ pub fn of(total: Option<u64>) -> String {
         .unwrap_or_default()
 }
 
-fn rest(pace: &Pace, figures: &Figures) -> String {
+fn rest(pace: &ProgressSnapshot, figures: &Figures) -> String {
     let left = pace.left.map(|left| {
         let left = text::rounded(Duration::from_secs(left.as_secs().max(1)));
         // Minutes matter little where there are days.

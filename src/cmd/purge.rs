@@ -1,7 +1,7 @@
 //! `hello-mq purge`: throw away the messages of a queue.
 
 use super::delete::named;
-use super::removal::{self, Entity, State};
+use super::removal::{self, RemovalState, RemovalTarget};
 use super::{Context, confirm, counted};
 use crate::broker::topology;
 use crate::cli;
@@ -13,7 +13,7 @@ use crate::error::Error;
 /// Those of the broker; [`Error::Declined`] if the user thinks better of it.
 pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
     let queue = named(context, "purge")?;
-    let entity = Entity::Queue(queue);
+    let entity = RemovalTarget::Queue(queue);
     let connector = context.connector("purge", None).declaring(true);
     let mut session = connector.open()?;
     match topology::look_up(&mut session, queue) {
@@ -41,7 +41,7 @@ pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
         context,
         arguments.output,
         entity,
-        State::Purged,
+        RemovalState::Purged,
         Some(messages),
     )
 }

@@ -5,21 +5,21 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Context, counted, write};
-use crate::cli::ListForm;
+use crate::cli::ListFormat;
 use crate::error::Error;
 use crate::text;
 use crate::values::QueueName;
 
 /// What is to be taken away, or emptied.
 #[derive(Clone, Copy, Debug)]
-pub enum Entity<'a> {
+pub enum RemovalTarget<'a> {
     /// A queue.
     Queue(&'a QueueName),
     /// An exchange.
     Exchange(&'a str),
 }
 
-impl fmt::Display for Entity<'_> {
+impl fmt::Display for RemovalTarget<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Queue(name) => write!(f, "queue {name}"),
@@ -31,7 +31,7 @@ impl fmt::Display for Entity<'_> {
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum RemovalState {
     /// It was there.
     Deleted,
     /// Its messages were there.
@@ -42,10 +42,10 @@ pub enum State {
 
 /// An entity and what became of it, as an object of JSON. The names are those of `declare`.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct RemovalJson<'a> {
     kind: &'static str,
     name: &'a str,
-    state: State,
+    state: RemovalState,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<u32>,
 }
@@ -56,20 +56,20 @@ struct Entry<'a> {
 /// [`Error::Output`].
 pub fn tell(
     context: &Context,
-    form: ListForm,
-    entity: Entity,
-    state: State,
+    form: ListFormat,
+    entity: RemovalTarget,
+    state: RemovalState,
     messages: Option<u32>,
 ) -> Result<(), Error> {
-    if form == ListForm::Json {
+    if form == ListFormat::Json {
         return as_json(entity, state, messages);
     }
     let done = match state {
-        State::Purged => "Purged",
-        State::Deleted | State::Missing => "Deleted",
+        RemovalState::Purged => "Purged",
+        RemovalState::Deleted | RemovalState::Missing => "Deleted",
     };
     context.print(&match (entity, messages) {
-        (Entity::Queue(name), Some(messages)) => {
+        (RemovalTarget::Queue(name), Some(messages)) => {
             let messages = counted(messages.into(), "message");
             format!(" [x] {done} {name} ({messages})")
         }
@@ -83,26 +83,26 @@ pub fn tell(
 /// [`Error::Output`].
 pub fn missing(
     context: &Context,
-    form: ListForm,
-    entity: Entity,
+    form: ListFormat,
+    entity: RemovalTarget,
     broker: &str,
     verb: &str,
 ) -> Result<(), Error> {
-    if form == ListForm::Json {
-        return as_json(entity, State::Missing, None);
+    if form == ListFormat::Json {
+        return as_json(entity, RemovalState::Missing, None);
     }
-    context.talk.note(&format!(
+    context.messenger.note(&format!(
         "there is no {entity} on {broker}; nothing to {verb}"
     ));
     Ok(())
 }
 
-fn as_json(entity: Entity, state: State, messages: Option<u32>) -> Result<(), Error> {
+fn as_json(entity: RemovalTarget, state: RemovalState, messages: Option<u32>) -> Result<(), Error> {
     let (kind, name) = match entity {
-        Entity::Queue(name) => ("queue", name.as_str()),
-        Entity::Exchange(name) => ("exchange", name),
+        RemovalTarget::Queue(name) => ("queue", name.as_str()),
+        RemovalTarget::Exchange(name) => ("exchange", name),
     };
-    let entry = Entry {
+    let entry = RemovalJson {
         kind,
         name,
         state,

@@ -16,7 +16,8 @@ fn the_places_are_tried_in_the_stated_order() {
                 .map(|(_, value)| value.into())
         })
     };
-    let standard = |paths: &[&str]| Place::Standard(paths.iter().map(PathBuf::from).collect());
+    let standard =
+        |paths: &[&str]| ConfigLocation::Standard(paths.iter().map(PathBuf::from).collect());
     let (xdg, etc) = ("/x/hello-mq/config.toml", "/etc/hello-mq/config.toml");
     let home = "/h/.config/hello-mq/config.toml";
 
@@ -25,8 +26,8 @@ fn the_places_are_tried_in_the_stated_order() {
         ("XDG_CONFIG_HOME", "/x"),
         ("HOME", "/h"),
     ];
-    assert_eq!(of(Some("f"), &all), Place::Named("f".into()));
-    assert_eq!(of(None, &all), Place::Named("e".into()));
+    assert_eq!(of(Some("f"), &all), ConfigLocation::Named("f".into()));
+    assert_eq!(of(None, &all), ConfigLocation::Named("e".into()));
     assert_eq!(of(None, &all[1..]), standard(&[xdg, etc]));
     assert_eq!(of(None, &all[2..]), standard(&[home, etc]));
     assert_eq!(of(None, &[]), standard(&[etc]));

@@ -47,9 +47,9 @@ impl Error {
                 "what a queue drops goes to its dead-letter exchange, if it has one; from RabbitMQ 4.3 on \
                  looking at messages does not count"
             }
-            Self::NotTaken(messages) => match &messages.cause {
+            Self::ConfirmFailure(messages) => match &messages.cause {
                 Some(cause) => return cause.hint(),
-                None if messages.returned.is_empty() => TROUBLE,
+                None if messages.returned.is_empty() => QUEUE_REFUSES,
                 None => {
                     "no queue took it: without --exchange it needs one of the routing key's name \
                      ('hello-mq declare' makes it, and so does send without --no-declare), with it \
@@ -65,17 +65,17 @@ impl Error {
                  again, and what was not acknowledged is back in its queue"
             }
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug",
-            Self::System { .. } => EXHAUSTION,
+            Self::System { .. } => RESOURCES_HINT,
             Self::NotBack { last, .. } => return last.hint(),
             Self::NoReply { .. } => {
                 "does anybody receive the requests, and answer them? 'rabbitmqctl list_consumers' \
                  shows who receives"
             }
-            Self::Nack { .. } => TROUBLE,
+            Self::Nack { .. } => QUEUE_REFUSES,
             Self::NoConfirm { .. } => {
                 "what is not confirmed may have arrived nevertheless; try again later"
             }
-            Self::Spawn { source, .. } if is_exhaustion(source) => EXHAUSTION,
+            Self::Spawn { source, .. } if is_exhaustion(source) => RESOURCES_HINT,
             Self::Descriptor { name, .. } => match *name {
                 "standard input" => "where there is nothing to read, redirect it: </dev/null",
                 "standard output" => "to throw away what is printed, redirect it: >/dev/null",
@@ -98,13 +98,13 @@ impl Error {
     }
 }
 
-const EXHAUSTION: &str =
+const RESOURCES_HINT: &str =
     "'ulimit -a' shows how much of it a process may have; fewer --jobs take less";
 
 const UNDELIVERABLE: &str = "the broker's log says what failed; one cause is a message that was published over AMQP 1.0 with a \
      property for which AMQP 0-9-1 has no type: it stays in the queue, where an AMQP 1.0 client can take it";
 
-const TROUBLE: &str = "the queue is full or its node is in trouble; try again later";
+const QUEUE_REFUSES: &str = "the queue is full or its node is in trouble; try again later";
 
 fn of_tls(fault: TlsFault) -> Option<&'static str> {
     match fault {

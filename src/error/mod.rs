@@ -304,7 +304,7 @@ pub enum Error {
 
     /// The broker did not take every message.
     #[error("{0}")]
-    NotTaken(Box<NotTaken>),
+    ConfirmFailure(Box<ConfirmFailure>),
 
     /// A standard descriptor was not open, or not in its direction, when the process was started.
     #[error("{name} is {problem}: nothing was done")]
@@ -406,7 +406,7 @@ pub enum Error {
     1 => "1 was saved".to_owned(),
     saved => format!("{saved} were saved"),
 })]
-pub struct NotSaved {
+pub struct SaveFailure {
     /// The directory.
     pub path: PathBuf,
     /// How many were saved before.
@@ -436,7 +436,7 @@ pub struct Mismatch {
 
 /// The messages of one `send` that were not confirmed, and how many were.
 #[derive(Debug, Default)]
-pub struct NotTaken {
+pub struct ConfirmFailure {
     /// The broker's URL without password.
     pub broker: String,
     /// How many messages the broker confirmed and routed to a queue.
@@ -444,7 +444,7 @@ pub struct NotTaken {
     /// How many messages there were to send, if that was known.
     pub total: Option<u64>,
     /// Each message that no queue took: which it was, and the broker's words.
-    pub returned: Names,
+    pub returned: NameList,
     /// Each message that the broker refused with a nack.
     pub refused: Vec<String>,
     /// Each message of which the broker said nothing.
@@ -473,7 +473,7 @@ pub enum TlsFault {
 /// How many messages an error names one by one.
 const NAMED: usize = 10;
 
-impl fmt::Display for NotTaken {
+impl fmt::Display for ConfirmFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let broker = &self.broker;
         let parts = [
@@ -493,14 +493,14 @@ impl fmt::Display for NotTaken {
     }
 }
 
-/// Names of which only the first are told.
+/// Names, of which `Display` shows only the first.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct NameList {
     first: Vec<String>,
     more: u64,
 }
 
-impl Names {
+impl NameList {
     /// Adds a name.
     pub fn push(&mut self, name: impl FnOnce() -> String) {
         if self.first.len() < NAMED {
@@ -517,7 +517,7 @@ impl Names {
     }
 }
 
-impl fmt::Display for Names {
+impl fmt::Display for NameList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.first.join(", "))?;
         match self.more {
@@ -530,7 +530,7 @@ impl fmt::Display for Names {
 /// The first of some names, and how many more there are.
 #[must_use]
 pub fn listed(names: &[String]) -> String {
-    let mut listed = Names::default();
+    let mut listed = NameList::default();
     for name in names {
         listed.push(|| name.clone());
     }
@@ -582,7 +582,7 @@ impl Error {
             Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
             Self::Topology { status, .. } => *status,
             Self::Declined(_) => Status::Short,
-            Self::NotTaken(messages) => match &messages.cause {
+            Self::ConfirmFailure(messages) => match &messages.cause {
                 Some(cause) => cause.status(),
                 None if messages.returned.is_empty() => Status::NotConfirmed,
                 None => Status::NoSuchQueue,
@@ -669,7 +669,7 @@ impl Error {
 /// Says which output could not be written to, and why.
 fn unwritten(error: &io::Error) -> String {
     match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-        Some(cause @ NotSaved { .. }) => cause.to_string(),
+        Some(cause @ SaveFailure { .. }) => cause.to_string(),
         None => format!("cannot write to standard output: {}", reason(error)),
     }
 }
@@ -750,22 +750,25 @@ mod tests {
 
     #[test]
     fn a_returned_message_weighs_more_than_a_refused_one() {
-        let mut messages = NotTaken {
+        let mut messages = ConfirmFailure {
             refused: vec!["argument 2".to_owned()],
-            ..NotTaken::default()
+            ..ConfirmFailure::default()
         };
-        assert_eq!(Error::NotTaken(Box::new(messages)).status().code(), 75);
-        let mut returned = Names::default();
+        assert_eq!(
+            Error::ConfirmFailure(Box::new(messages)).status().code(),
+            75
+        );
+        let mut returned = NameList::default();
         returned.push(|| "argument 1 (NO_ROUTE)".to_owned());
-        messages = NotTaken {
+        messages = ConfirmFailure {
             broker: "amqp://h/".to_owned(),
             confirmed: 1,
             total: Some(3),
             returned,
             refused: vec!["argument 2".to_owned()],
-            ..NotTaken::default()
+            ..ConfirmFailure::default()
         };
-        let error = Error::NotTaken(Box::new(messages));
+        let error = Error::ConfirmFailure(Box::new(messages));
         assert_eq!(error.status().code(), 67);
         assert_eq!(
             error.to_string(),
@@ -775,9 +778,9 @@ mod tests {
 
     #[test]
     fn a_long_list_of_messages_is_cut() {
-        let messages = NotTaken {
+        let messages = ConfirmFailure {
             refused: (0..12).map(|n| n.to_string()).collect(),
-            ..NotTaken::default()
+            ..ConfirmFailure::default()
         };
         assert!(messages.to_string().contains("8, 9 and 2 more;"));
     }

@@ -1,6 +1,6 @@
 //! Where the messages to send come from: arguments, files and standard input, whole or in pieces.
 
-mod place;
+mod position;
 pub mod split;
 
 use std::ffi::OsString;
@@ -19,11 +19,11 @@ use nix::poll::PollFlags;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::envelope::{self, Envelope};
+use crate::messenger::Messenger;
 use crate::ready;
-use crate::talk::Talk;
 use crate::text;
 use crate::waker::{Receiver, Sender, bounded};
-pub use place::{Place, ranges};
+pub use position::{MessagePosition, ranges};
 use split::Splitter;
 
 /// What to send.
@@ -34,7 +34,7 @@ pub struct Request {
     /// After them, these files; `-` is standard input.
     pub files: Vec<PathBuf>,
     /// What standard input and each file is made of.
-    pub form: Form,
+    pub form: InputFormat,
     /// How many times all that is to be sent.
     pub count: u64,
     /// The most bytes of a part of standard input or of a file; `None` for the most that RabbitMQ can
@@ -44,7 +44,7 @@ pub struct Request {
 
 /// What standard input, or a file, is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum InputFormat {
     /// One message.
     Whole,
     /// Messages with this delimiter between them.
@@ -53,7 +53,7 @@ pub enum Form {
     Envelopes,
 }
 
-impl Form {
+impl InputFormat {
     /// What its parts are called.
     fn unit(&self) -> &'static str {
         match self {
@@ -71,7 +71,7 @@ impl Form {
     }
 
     /// The message that a part is, if it is one.
-    fn message(&self, part: Vec<u8>, place: &Place) -> Result<Option<Envelope>, Error> {
+    fn message(&self, part: Vec<u8>, place: &MessagePosition) -> Result<Option<Envelope>, Error> {
         if *self != Self::Envelopes {
             return Ok(Some(part.into()));
         }
@@ -79,14 +79,14 @@ impl Form {
             return Ok(None);
         }
         let envelope = envelope::parse(part).map_err(|problem| bad(place, problem))?;
-        if envelope.body.len() > LONGEST {
+        if envelope.body.len() > MAX_MESSAGE_SIZE {
             return Err(too_long(place));
         }
         Ok(Some(envelope))
     }
 
     /// Finds what is wrong with a part of which only the beginning is here.
-    fn check_beginning(&self, part: &[u8], place: &Place) -> Result<(), Error> {
+    fn check_beginning(&self, part: &[u8], place: &MessagePosition) -> Result<(), Error> {
         match self {
             Self::Envelopes => {
                 envelope::check_beginning(part).map_err(|problem| bad(place, problem))
@@ -98,9 +98,9 @@ impl Form {
     /// The most bytes of a part, unless the user says otherwise.
     fn longest_part(&self) -> usize {
         match self {
-            Self::Whole | Self::Pieces(_) => LONGEST,
+            Self::Whole | Self::Pieces(_) => MAX_MESSAGE_SIZE,
             // In base64, or with a few characters that are escaped.
-            Self::Envelopes => 2 * LONGEST,
+            Self::Envelopes => 2 * MAX_MESSAGE_SIZE,
         }
     }
 }
@@ -111,24 +111,24 @@ pub struct Item {
     /// Its body, and what an envelope said of it.
     pub envelope: Envelope,
     /// Where it came from.
-    pub place: Place,
+    pub place: MessagePosition,
 }
 
 /// The longest message: RabbitMQ can't be told to take a longer one (`max_message_size`).
-const LONGEST: usize = 512 << 20;
+const MAX_MESSAGE_SIZE: usize = 512 << 20;
 
 /// The length from which on the beginning of a part is looked at: what is wrong is not read to its end.
 const LONG: usize = 1 << 20;
 
 /// How many bytes are read at a time. Each read's messages go on together, so that a message does
 /// not wait for the next one to be typed.
-const CHUNK: usize = 1 << 16;
+const READ_SIZE: usize = 1 << 16;
 
 /// The most messages that go on together.
-const BATCH: usize = 256;
+const INPUT_BATCH_MESSAGES: usize = 256;
 
 /// How many batches may be ahead of the sending.
-const AHEAD: usize = 2;
+const MAX_QUEUED_BATCHES: usize = 2;
 
 /// The messages to send, read by a thread of its own: a read can't be interrupted, but whoever
 /// waits for it can turn away.
@@ -137,24 +137,24 @@ pub struct Input {
     /// The messages as they are read. The first error is the last that comes.
     pub batches: Receiver<Result<Vec<Item>, Error>>,
     /// The places of all messages, where they are known before they are read.
-    pub plan: Option<Vec<Place>>,
+    pub plan: Option<Vec<MessagePosition>>,
     /// How many times the plan is to be carried out.
     pub count: u64,
 }
 
 /// One thing to read.
 #[derive(Debug)]
-enum Source {
+enum InputSource {
     /// A message that is here already.
     Known {
-        place: Place,
+        place: MessagePosition,
         body: Vec<u8>,
     },
     StandardInput,
     File(PathBuf),
 }
 
-impl Source {
+impl InputSource {
     fn name(&self) -> Arc<str> {
         match self {
             Self::Known { .. } | Self::StandardInput => Arc::from("standard input"),
@@ -163,10 +163,10 @@ impl Source {
     }
 
     /// Its place, if it is one message.
-    fn place(&self) -> Place {
+    fn place(&self) -> MessagePosition {
         match self {
             Self::Known { place, .. } => place.clone(),
-            whole => Place::Whole(whole.name()),
+            whole => MessagePosition::Whole(whole.name()),
         }
     }
 
@@ -189,39 +189,43 @@ impl Source {
 /// # Errors
 /// [`Error::Usage`] if it can't be read so; [`Error::InputFile`] and [`Error::Input`] if it can't be
 /// read at all; [`Error::EmptyInput`]; [`Error::Interrupted`] if the user did not wait for it.
-pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Input, Error> {
+pub fn open(
+    request: Request,
+    interrupt: &Interrupt,
+    messenger: &Messenger,
+) -> Result<Input, Error> {
     let Request { form, count, .. } = request;
     let longest_part = request.longest_part.unwrap_or(form.longest_part());
     let mut sources = sources(request.arguments, request.files);
     check(&sources, &form, count)?;
     for source in &mut sources {
-        if matches!(source, Source::StandardInput) {
+        if matches!(source, InputSource::StandardInput) {
             if io::stdin().is_terminal() {
-                invite(&form, talk);
+                invite(&form, messenger);
             }
-            if form == Form::Whole {
-                *source = Source::Known {
+            if form == InputFormat::Whole {
+                *source = InputSource::Known {
                     place: source.place(),
                     body: whole_stdin(interrupt)?,
                 };
             }
         }
     }
-    let is_planned = form == Form::Whole
+    let is_planned = form == InputFormat::Whole
         || sources
             .iter()
-            .all(|source| matches!(source, Source::Known { .. }));
-    let plan = is_planned.then(|| sources.iter().map(Source::place).collect());
-    let (sender, batches) = bounded(AHEAD);
+            .all(|source| matches!(source, InputSource::Known { .. }));
+    let plan = is_planned.then(|| sources.iter().map(InputSource::place).collect());
+    let (sender, batches) = bounded(MAX_QUEUED_BATCHES);
     let fits = fits(&sources, count);
     let read = move || {
-        let mut out = Out::new(sender);
-        let work = Work {
+        let mut out = BatchSender::new(sender);
+        let work = InputReader {
             form,
             longest_part,
             out: &mut out,
         };
-        if let Err(End::Failed(error)) = work.read_all(sources, count) {
+        if let Err(ReadEnd::Failed(error)) = work.read_all(sources, count) {
             out.fail(error);
         }
     };
@@ -238,18 +242,18 @@ pub fn open(request: Request, interrupt: &Interrupt, talk: &Talk) -> Result<Inpu
 }
 
 /// Whether all that there is to send goes on together, and so needs no thread.
-fn fits(sources: &[Source], count: u64) -> bool {
+fn fits(sources: &[InputSource], count: u64) -> bool {
     let mut bytes = 0;
     for source in sources {
         match source {
-            Source::Known { body, .. } => bytes += body.len(),
-            Source::StandardInput | Source::File(_) => return false,
+            InputSource::Known { body, .. } => bytes += body.len(),
+            InputSource::StandardInput | InputSource::File(_) => return false,
         }
     }
-    count == 1 && (sources.len() == 1 || sources.len() < BATCH && bytes < CHUNK)
+    count == 1 && (sources.len() == 1 || sources.len() < INPUT_BATCH_MESSAGES && bytes < READ_SIZE)
 }
 
-fn sources(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<Source> {
+fn sources(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<InputSource> {
     let arguments = if arguments.is_empty() && files.is_empty() {
         vec![OsString::from("-")]
     } else {
@@ -257,43 +261,43 @@ fn sources(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<Source> {
     };
     let arguments = (1..).zip(arguments).map(|(number, argument)| {
         if argument == "-" {
-            Source::StandardInput
+            InputSource::StandardInput
         } else {
-            Source::Known {
-                place: Place::Argument(number),
+            InputSource::Known {
+                place: MessagePosition::Argument(number),
                 body: argument.into_vec(),
             }
         }
     });
     let files = files.into_iter().map(|path| match path.to_str() {
-        Some("-") => Source::StandardInput,
-        _ => Source::File(path),
+        Some("-") => InputSource::StandardInput,
+        _ => InputSource::File(path),
     });
     arguments.chain(files).collect()
 }
 
 /// Finds what can't be read before anything is.
-fn check(sources: &[Source], form: &Form, count: u64) -> Result<(), Error> {
+fn check(sources: &[InputSource], form: &InputFormat, count: u64) -> Result<(), Error> {
     let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
-    let is_stdin = |source: &&Source| matches!(source, Source::StandardInput);
+    let is_stdin = |source: &&InputSource| matches!(source, InputSource::StandardInput);
     match sources.iter().filter(is_stdin).count() {
-        0 if *form != Form::Whole
+        0 if *form != InputFormat::Whole
             && sources
                 .iter()
-                .all(|source| !matches!(source, Source::File(_))) =>
+                .all(|source| !matches!(source, InputSource::File(_))) =>
         {
             return usage(
                 "--lines, --null, --delimiter and --jsonl are about standard input ('-') or a --file, and there is neither",
             );
         }
-        1 if count > 1 && *form != Form::Whole => {
+        1 if count > 1 && *form != InputFormat::Whole => {
             return usage("--count: standard input can't be read twice; put it into a --file");
         }
         0 | 1 => {}
         _ => return usage("standard input ('-') can be sent only once"),
     }
     for source in sources {
-        if let Source::File(path) = source {
+        if let InputSource::File(path) = source {
             let file = File::open(path).and_then(|file| file.metadata());
             let file = file.map_err(|error| source.unreadable(error))?;
             if file.is_dir() {
@@ -310,11 +314,11 @@ fn check(sources: &[Source], form: &Form, count: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn invite(form: &Form, talk: &Talk) {
-    talk.note(match form {
-        Form::Whole => "reading the message from the terminal; Ctrl+D on an empty line ends it",
-        Form::Pieces(_) => "reading messages from the terminal; Ctrl+D on an empty line ends them",
-        Form::Envelopes => {
+fn invite(form: &InputFormat, messenger: &Messenger) {
+    messenger.note(match form {
+        InputFormat::Whole => "reading the message from the terminal; Ctrl+D on an empty line ends it",
+        InputFormat::Pieces(_) => "reading messages from the terminal; Ctrl+D on an empty line ends them",
+        InputFormat::Envelopes => {
             "reading messages from the terminal, a line of JSON each; Ctrl+D on an empty line ends them"
         }
     });
@@ -323,7 +327,7 @@ fn invite(form: &Form, talk: &Talk) {
 fn whole_stdin(interrupt: &Interrupt) -> Result<Vec<u8>, Error> {
     let (sender, read) = crossbeam_channel::bounded(1);
     spawn(move || {
-        let _ = sender.send(read_whole(&Source::StandardInput));
+        let _ = sender.send(read_whole(&InputSource::StandardInput));
     })?;
     let body = select! {
         recv(read) -> body => body.unwrap_or_else(|_| Err(died()))?,
@@ -352,31 +356,31 @@ pub fn died() -> Error {
 }
 
 /// Why the reading ended early.
-enum End {
+enum ReadEnd {
     /// Nobody wants to send any more.
     NotWanted,
     Failed(Error),
 }
 
-impl From<Error> for End {
+impl From<Error> for ReadEnd {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
 }
 
 /// Reads sources to their end.
-struct Work<'o> {
-    form: Form,
+struct InputReader<'o> {
+    form: InputFormat,
     longest_part: usize,
-    out: &'o mut Out,
+    out: &'o mut BatchSender,
 }
 
-impl Work<'_> {
-    fn read_all(mut self, mut sources: Vec<Source>, count: u64) -> Result<(), End> {
+impl InputReader<'_> {
+    fn read_all(mut self, mut sources: Vec<InputSource>, count: u64) -> Result<(), ReadEnd> {
         for round in 1..=count {
             for source in &mut sources {
                 match source {
-                    Source::Known { place, body } => {
+                    InputSource::Known { place, body } => {
                         // A part that is not needed again is not copied.
                         let body = if round < count {
                             body.clone()
@@ -386,7 +390,7 @@ impl Work<'_> {
                         let bytes = body.len();
                         self.out.push(body.into(), place.clone(), bytes)?;
                     }
-                    _ if self.form == Form::Whole => {
+                    _ if self.form == InputFormat::Whole => {
                         let body = read_whole(source)?;
                         let bytes = body.len();
                         self.out.push(body.into(), source.place(), bytes)?;
@@ -398,16 +402,16 @@ impl Work<'_> {
         self.out.flush()
     }
 
-    fn read_parts(&mut self, source: &Source) -> Result<(), End> {
+    fn read_parts(&mut self, source: &InputSource) -> Result<(), ReadEnd> {
         let form = &self.form;
-        let mut place = Place::Part {
+        let mut place = MessagePosition::Part {
             of: source.name(),
             unit: form.unit(),
             number: 1,
         };
         let mut splitter = Splitter::new(form.delimiter());
         let mut reader = open_source(source).map_err(|error| source.unreadable(error))?;
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = vec![0; READ_SIZE];
         let mut parts = Vec::new();
         let mut check_at = LONG;
         loop {
@@ -448,7 +452,7 @@ impl Work<'_> {
 }
 
 /// Makes sure that a part, or its beginning, is no longer than it may be.
-fn check_length(part: &[u8], longest: usize, place: &Place) -> Result<(), Error> {
+fn check_length(part: &[u8], longest: usize, place: &MessagePosition) -> Result<(), Error> {
     if part.len() <= longest {
         return Ok(());
     }
@@ -456,39 +460,39 @@ fn check_length(part: &[u8], longest: usize, place: &Place) -> Result<(), Error>
     Err(bad(place, problem))
 }
 
-fn read_whole(source: &Source) -> Result<Vec<u8>, Error> {
+fn read_whole(source: &InputSource) -> Result<Vec<u8>, Error> {
     let failed = |error| source.unreadable(error);
     let mut reader = open_source(source).map_err(failed)?;
     let mut body = Vec::new();
     // What `read_to_end` sets aside it also touches, which is as much again as a long body has.
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; READ_SIZE];
     loop {
         match reader.read(&mut chunk).map_err(failed)? {
             0 => return Ok(body),
             length => body.extend_from_slice(&chunk[..length]),
         }
-        if body.len() > LONGEST {
+        if body.len() > MAX_MESSAGE_SIZE {
             return Err(too_long(&source.place()));
         }
     }
 }
 
-fn too_long(place: &Place) -> Error {
-    let most = LONGEST >> 20;
+fn too_long(place: &MessagePosition) -> Error {
+    let most = MAX_MESSAGE_SIZE >> 20;
     let problem = format!("is longer than {most} MiB, the most that RabbitMQ can take");
     bad(place, problem)
 }
 
-fn bad(place: &Place, problem: String) -> Error {
+fn bad(place: &MessagePosition, problem: String) -> Error {
     Error::BadInput {
         place: place.to_string(),
         problem,
     }
 }
 
-fn open_source(source: &Source) -> io::Result<Patient> {
+fn open_source(source: &InputSource) -> io::Result<Patient> {
     let file = match source {
-        Source::File(path) => File::open(path)?,
+        InputSource::File(path) => File::open(path)?,
         _ => File::from(io::stdin().as_fd().try_clone_to_owned()?),
     };
     Ok(Patient(file))
@@ -512,13 +516,13 @@ impl Read for Patient {
 }
 
 /// The sending side: messages that were read together go on together.
-struct Out {
+struct BatchSender {
     sender: Sender<Result<Vec<Item>, Error>>,
     batch: Vec<Item>,
     bytes: usize,
 }
 
-impl Out {
+impl BatchSender {
     fn new(sender: Sender<Result<Vec<Item>, Error>>) -> Self {
         Self {
             sender,
@@ -528,22 +532,27 @@ impl Out {
     }
 
     /// Adds a message that has so many bytes, all told.
-    fn push(&mut self, envelope: Envelope, place: Place, bytes: usize) -> Result<(), End> {
+    fn push(
+        &mut self,
+        envelope: Envelope,
+        place: MessagePosition,
+        bytes: usize,
+    ) -> Result<(), ReadEnd> {
         self.bytes += bytes;
         self.batch.push(Item { envelope, place });
-        if self.batch.len() >= BATCH || self.bytes >= CHUNK {
+        if self.batch.len() >= INPUT_BATCH_MESSAGES || self.bytes >= READ_SIZE {
             self.flush()?;
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), End> {
+    fn flush(&mut self) -> Result<(), ReadEnd> {
         self.bytes = 0;
         if self.batch.is_empty() {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.sender.send(Ok(batch)).map_err(|_| End::NotWanted)
+        self.sender.send(Ok(batch)).map_err(|_| ReadEnd::NotWanted)
     }
 
     /// The messages before the error are sent nevertheless.
@@ -567,7 +576,7 @@ mod tests {
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
 
-    fn request(arguments: &[&[u8]], form: Form) -> Request {
+    fn request(arguments: &[&[u8]], form: InputFormat) -> Request {
         Request {
             arguments: arguments
                 .iter()
@@ -581,7 +590,7 @@ mod tests {
     }
 
     fn read(request: Request) -> Result<Vec<(Vec<u8>, String)>, Error> {
-        let input = open(request, &Interrupt::default(), &Talk::new(true))?;
+        let input = open(request, &Interrupt::default(), &Messenger::new(true))?;
         let mut items = Vec::new();
         for batch in input.batches.inner() {
             items.extend(
@@ -602,7 +611,7 @@ mod tests {
 
     #[test]
     fn each_argument_is_a_message_byte_for_byte() {
-        let items = read(request(&[b"a\nb", b"", b"\xff\x01"], Form::Whole)).unwrap();
+        let items = read(request(&[b"a\nb", b"", b"\xff\x01"], InputFormat::Whole)).unwrap();
         let bodies: Vec<_> = items.iter().map(|(body, _)| body.as_slice()).collect();
         assert_eq!(bodies, [&b"a\nb"[..], b"", b"\xff\x01"]);
         assert_eq!(items[2].1, "message 3");
@@ -614,13 +623,13 @@ mod tests {
         let all = Request {
             files: vec![path.clone()],
             count: 2,
-            ..request(&[b"a"], Form::Pieces(b"\n".to_vec()))
+            ..request(&[b"a"], InputFormat::Pieces(b"\n".to_vec()))
         };
         let bodies: Vec<_> = read(all).unwrap().into_iter().map(|item| item.0).collect();
         assert_eq!(bodies, [b"a", b"x", b"y", b"a", b"x", b"y"]);
         let whole = Request {
             files: vec![path.clone(), path],
-            ..request(&[], Form::Whole)
+            ..request(&[], InputFormat::Whole)
         };
         let items = read(whole).unwrap();
         assert_eq!(items.len(), 2);
@@ -632,9 +641,9 @@ mod tests {
         let (_directory, path) = file(b"{\"payload\":\"a\"}\n\n{\"payload\":\n");
         let input = Request {
             files: vec![path],
-            ..request(&[], Form::Envelopes)
+            ..request(&[], InputFormat::Envelopes)
         };
-        let input = open(input, &Interrupt::default(), &Talk::new(true)).unwrap();
+        let input = open(input, &Interrupt::default(), &Messenger::new(true)).unwrap();
         let batches: Vec<_> = input.batches.inner().iter().collect();
         assert_eq!(batches.len(), 2);
         assert_eq!(batches[0].as_ref().unwrap()[0].envelope.body, b"a");
@@ -646,15 +655,15 @@ mod tests {
     fn what_can_not_be_read_is_found_first() {
         let missing = |files| Request {
             files,
-            ..request(&[b"a"], Form::Whole)
+            ..request(&[b"a"], InputFormat::Whole)
         };
         let error = read(missing(vec![PathBuf::from("/no/such")])).unwrap_err();
         assert_eq!(error.status().code(), 66);
         let error = read(missing(vec![PathBuf::from("/")])).unwrap_err();
         assert_eq!(error.status().code(), 66);
-        let lines = Form::Pieces(b"\n".to_vec());
+        let lines = InputFormat::Pieces(b"\n".to_vec());
         for request in [
-            request(&[b"-", b"a", b"-"], Form::Whole),
+            request(&[b"-", b"a", b"-"], InputFormat::Whole),
             request(&[b"a"], lines.clone()),
             Request {
                 count: 2,

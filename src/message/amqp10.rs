@@ -1,6 +1,6 @@
 //! The body of a message that was published over AMQP 1.0, where it is no plain bytes.
 //!
-//! RabbitMQ hands such a body over as AMQP 1.0 encodes it, with the type [`TYPE`]
+//! RabbitMQ hands such a body over as AMQP 1.0 encodes it, with the type [`AMQP10_TYPE`]
 //! (<https://www.rabbitmq.com/docs/conversions>). How it is encoded: specification of AMQP 1.0, part 1,
 //! section 1.6, and part 3, sections 3.2.6 to 3.2.9.
 
@@ -12,11 +12,11 @@ use super::Message;
 use crate::text;
 
 /// The type of a message whose body is encoded so.
-const TYPE: &[u8] = b"amqp-1.0";
+const AMQP10_TYPE: &[u8] = b"amqp-1.0";
 
 /// The content of a body.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value<'b> {
+pub enum Amqp10Value<'b> {
     Null,
     Bool(bool),
     /// A whole number of any type.
@@ -30,28 +30,28 @@ pub enum Value<'b> {
     Timestamp(i64),
     Uuid([u8; 16]),
     /// A list or an array.
-    List(Vec<Value<'b>>),
-    Map(Vec<(Value<'b>, Value<'b>)>),
+    List(Vec<Amqp10Value<'b>>),
+    Map(Vec<(Amqp10Value<'b>, Amqp10Value<'b>)>),
 }
 
 /// How deep lists and maps may stand in each other.
-const DEEPEST: usize = 32;
+const AMQP10_MAX_DEPTH: usize = 32;
 
 /// How many values a body may have: a few bytes can stand for any number of them.
-const MOST: usize = 100_000;
+const AMQP10_MAX_VALUES: usize = 100_000;
 
 /// Returns the content of a message's body, if that is encoded in AMQP 1.0 and understood.
 #[must_use]
-pub fn value_of(message: &Message) -> Option<Value<'_>> {
+pub fn value_of(message: &Message) -> Option<Amqp10Value<'_>> {
     let kind = message.properties.kind.as_ref()?;
-    (kind.as_bytes() == TYPE).then(|| decode(&message.body))?
+    (kind.as_bytes() == AMQP10_TYPE).then(|| decode(&message.body))?
 }
 
 /// Reads the sections of a body: one value, or data, or sequences; and perhaps a footer.
-fn decode(body: &[u8]) -> Option<Value<'_>> {
-    let mut reader = Reader {
+fn decode(body: &[u8]) -> Option<Amqp10Value<'_>> {
+    let mut reader = Amqp10Reader {
         rest: body,
-        left: MOST,
+        left: AMQP10_MAX_VALUES,
     };
     let mut whole = None;
     while !reader.rest.is_empty() {
@@ -59,15 +59,15 @@ fn decode(body: &[u8]) -> Option<Value<'_>> {
         let value = reader.value(0)?;
         whole = Some(match (section, whole, value) {
             (Section::Value, None, value) => value,
-            (Section::Data, None, data @ Value::Binary(_)) => data,
-            (Section::Data, Some(Value::Binary(mut data)), Value::Binary(more)) => {
+            (Section::Data, None, data @ Amqp10Value::Binary(_)) => data,
+            (Section::Data, Some(Amqp10Value::Binary(mut data)), Amqp10Value::Binary(more)) => {
                 data.to_mut().extend_from_slice(&more);
-                Value::Binary(data)
+                Amqp10Value::Binary(data)
             }
-            (Section::Sequence, None, sequence @ Value::List(_)) => sequence,
-            (Section::Sequence, Some(Value::List(mut values)), Value::List(more)) => {
+            (Section::Sequence, None, sequence @ Amqp10Value::List(_)) => sequence,
+            (Section::Sequence, Some(Amqp10Value::List(mut values)), Amqp10Value::List(more)) => {
                 values.extend(more);
-                Value::List(values)
+                Amqp10Value::List(values)
             }
             (Section::Footer, Some(whole), _) => whole,
             _ => return None,
@@ -84,13 +84,13 @@ enum Section {
     Footer,
 }
 
-struct Reader<'b> {
+struct Amqp10Reader<'b> {
     rest: &'b [u8],
     /// How many values may still come.
     left: usize,
 }
 
-impl<'b> Reader<'b> {
+impl<'b> Amqp10Reader<'b> {
     fn take(&mut self, length: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
@@ -119,11 +119,11 @@ impl<'b> Reader<'b> {
             return None;
         }
         Some(match self.value(0)? {
-            Value::Number(0x75) => Section::Data,
-            Value::Number(0x76) => Section::Sequence,
-            Value::Number(0x77) => Section::Value,
-            Value::Number(0x78) => Section::Footer,
-            Value::Text(name) => match &*name {
+            Amqp10Value::Number(0x75) => Section::Data,
+            Amqp10Value::Number(0x76) => Section::Sequence,
+            Amqp10Value::Number(0x77) => Section::Value,
+            Amqp10Value::Number(0x78) => Section::Footer,
+            Amqp10Value::Text(name) => match &*name {
                 "amqp:data:binary" => Section::Data,
                 "amqp:amqp-sequence:list" => Section::Sequence,
                 "amqp:amqp-value:*" => Section::Value,
@@ -134,41 +134,41 @@ impl<'b> Reader<'b> {
         })
     }
 
-    fn value(&mut self, depth: usize) -> Option<Value<'b>> {
+    fn value(&mut self, depth: usize) -> Option<Amqp10Value<'b>> {
         let kind = self.byte()?;
         self.value_of_kind(kind, depth)
     }
 
-    fn value_of_kind(&mut self, kind: u8, depth: usize) -> Option<Value<'b>> {
+    fn value_of_kind(&mut self, kind: u8, depth: usize) -> Option<Amqp10Value<'b>> {
         self.left = self.left.checked_sub(1)?;
         Some(match kind {
-            0x40 => Value::Null,
-            0x41 => Value::Bool(true),
-            0x42 => Value::Bool(false),
-            0x56 => Value::Bool(self.byte()? != 0),
-            0x43 | 0x44 => Value::Number(0),
-            0x50 | 0x52 | 0x53 => Value::Number(self.byte()?.into()),
-            0x60 => Value::Number(u16::from_be_bytes(self.array()?).into()),
-            0x70 => Value::Number(u32::from_be_bytes(self.array()?).into()),
-            0x80 => Value::Number(u64::from_be_bytes(self.array()?).into()),
-            0x51 | 0x54 | 0x55 => Value::Number(i8::from_be_bytes(self.array()?).into()),
-            0x61 => Value::Number(i16::from_be_bytes(self.array()?).into()),
-            0x71 => Value::Number(i32::from_be_bytes(self.array()?).into()),
-            0x81 => Value::Number(i64::from_be_bytes(self.array()?).into()),
-            0x72 => Value::Float(f32::from_be_bytes(self.array()?)),
-            0x82 => Value::Double(f64::from_be_bytes(self.array()?)),
+            0x40 => Amqp10Value::Null,
+            0x41 => Amqp10Value::Bool(true),
+            0x42 => Amqp10Value::Bool(false),
+            0x56 => Amqp10Value::Bool(self.byte()? != 0),
+            0x43 | 0x44 => Amqp10Value::Number(0),
+            0x50 | 0x52 | 0x53 => Amqp10Value::Number(self.byte()?.into()),
+            0x60 => Amqp10Value::Number(u16::from_be_bytes(self.array()?).into()),
+            0x70 => Amqp10Value::Number(u32::from_be_bytes(self.array()?).into()),
+            0x80 => Amqp10Value::Number(u64::from_be_bytes(self.array()?).into()),
+            0x51 | 0x54 | 0x55 => Amqp10Value::Number(i8::from_be_bytes(self.array()?).into()),
+            0x61 => Amqp10Value::Number(i16::from_be_bytes(self.array()?).into()),
+            0x71 => Amqp10Value::Number(i32::from_be_bytes(self.array()?).into()),
+            0x81 => Amqp10Value::Number(i64::from_be_bytes(self.array()?).into()),
+            0x72 => Amqp10Value::Float(f32::from_be_bytes(self.array()?)),
+            0x82 => Amqp10Value::Double(f64::from_be_bytes(self.array()?)),
             0x73 => {
                 let character = char::from_u32(u32::from_be_bytes(self.array()?))?;
-                Value::Text(character.to_string().into())
+                Amqp10Value::Text(character.to_string().into())
             }
-            0x83 => Value::Timestamp(i64::from_be_bytes(self.array()?)),
-            0x98 => Value::Uuid(self.array()?),
-            0xa0 | 0xb0 => Value::Binary(self.bytes(kind)?.into()),
+            0x83 => Amqp10Value::Timestamp(i64::from_be_bytes(self.array()?)),
+            0x98 => Amqp10Value::Uuid(self.array()?),
+            0xa0 | 0xb0 => Amqp10Value::Binary(self.bytes(kind)?.into()),
             0xa1 | 0xa3 | 0xb1 | 0xb3 => {
-                Value::Text(std::str::from_utf8(self.bytes(kind)?).ok()?.into())
+                Amqp10Value::Text(std::str::from_utf8(self.bytes(kind)?).ok()?.into())
             }
-            0x45 => Value::List(Vec::new()),
-            0xc0 | 0xc1 | 0xd0 | 0xd1 | 0xe0 | 0xf0 if depth < DEEPEST => {
+            0x45 => Amqp10Value::List(Vec::new()),
+            0xc0 | 0xc1 | 0xd0 | 0xd1 | 0xe0 | 0xf0 if depth < AMQP10_MAX_DEPTH => {
                 self.compound(kind, depth + 1)?
             }
             // A decimal, a described value, or nothing that AMQP 1.0 has.
@@ -181,10 +181,10 @@ impl<'b> Reader<'b> {
         self.take(length)
     }
 
-    fn compound(&mut self, kind: u8, depth: usize) -> Option<Value<'b>> {
+    fn compound(&mut self, kind: u8, depth: usize) -> Option<Amqp10Value<'b>> {
         let is_short = matches!(kind, 0xc0 | 0xc1 | 0xe0);
         let size = self.size(is_short)?;
-        let mut inner = Reader {
+        let mut inner = Amqp10Reader {
             rest: self.take(size)?,
             left: self.left,
         };
@@ -205,18 +205,18 @@ impl<'b> Reader<'b> {
             return None;
         }
         if !matches!(kind, 0xc1 | 0xd1) {
-            return Some(Value::List(values));
+            return Some(Amqp10Value::List(values));
         }
         let mut entries = Vec::with_capacity(values.len() / 2);
         let mut values = values.into_iter();
         while let Some(key) = values.next() {
             entries.push((key, values.next()?));
         }
-        Some(Value::Map(entries))
+        Some(Amqp10Value::Map(entries))
     }
 }
 
-impl Value<'_> {
+impl Amqp10Value<'_> {
     /// What it looks like if it is neither bytes nor has others in it.
     #[must_use]
     pub fn simple(&self) -> Option<String> {

@@ -26,9 +26,9 @@ use base64::{DecodeError, Engine};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-use super::amqp10;
-use super::json::{self, Fault, Json, Reader};
-use super::{Message, Properties, ShortString, Table, Value};
+use super::amqp10::{self, Amqp10Value};
+use super::json::{self, Json, JsonError, JsonReader};
+use super::{FieldTable, FieldValue, Message, Properties, ShortString};
 use crate::text;
 
 /// The key that marks an object as a value of a certain type.
@@ -81,7 +81,7 @@ pub fn write_decoded(message: &Message, out: &mut impl Write) -> io::Result<()> 
 
 fn write_with(
     message: &Message,
-    value: Option<&amqp10::Value>,
+    value: Option<&Amqp10Value>,
     out: &mut impl Write,
 ) -> io::Result<()> {
     out.write_all(b"{")?;
@@ -116,12 +116,11 @@ fn write_with(
 }
 
 /// Writes a value of AMQP 1.0 for a reader; types that JSON lacks are texts.
-fn write_amqp10(value: &amqp10::Value, out: &mut impl Write) -> io::Result<()> {
-    use amqp10::Value;
+fn write_amqp10(value: &Amqp10Value, out: &mut impl Write) -> io::Result<()> {
     match value {
-        Value::Text(text) => write_text(text, out),
-        Value::Binary(bytes) => write_bytes("binary", bytes, out),
-        Value::List(values) => {
+        Amqp10Value::Text(text) => write_text(text, out),
+        Amqp10Value::Binary(bytes) => write_bytes("binary", bytes, out),
+        Amqp10Value::List(values) => {
             out.write_all(b"[")?;
             for (index, value) in values.iter().enumerate() {
                 out.write_all(if index > 0 { b"," } else { b"" })?;
@@ -129,9 +128,11 @@ fn write_amqp10(value: &amqp10::Value, out: &mut impl Write) -> io::Result<()> {
             }
             out.write_all(b"]")
         }
-        Value::Map(entries) => {
+        Amqp10Value::Map(entries) => {
             // Where keys are no texts, it is a list of pairs.
-            let is_object = entries.iter().all(|(key, _)| matches!(key, Value::Text(_)));
+            let is_object = entries
+                .iter()
+                .all(|(key, _)| matches!(key, Amqp10Value::Text(_)));
             let [open, colon, comma, close]: [&[u8]; 4] = if is_object {
                 [b"{", b":", b",", b"}"]
             } else {
@@ -146,27 +147,28 @@ fn write_amqp10(value: &amqp10::Value, out: &mut impl Write) -> io::Result<()> {
             }
             out.write_all(close)
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {
+        Amqp10Value::Null | Amqp10Value::Bool(_) | Amqp10Value::Number(_) => {
             out.write_all(value.simple().unwrap_or_default().as_bytes())
         }
-        Value::Float(number) if number.is_finite() => write!(out, "{number:?}"),
-        Value::Double(number) if number.is_finite() => write!(out, "{number:?}"),
-        Value::Float(_) | Value::Double(_) | Value::Timestamp(_) | Value::Uuid(_) => {
-            write_text(&value.simple().unwrap_or_default(), out)
-        }
+        Amqp10Value::Float(number) if number.is_finite() => write!(out, "{number:?}"),
+        Amqp10Value::Double(number) if number.is_finite() => write!(out, "{number:?}"),
+        Amqp10Value::Float(_)
+        | Amqp10Value::Double(_)
+        | Amqp10Value::Timestamp(_)
+        | Amqp10Value::Uuid(_) => write_text(&value.simple().unwrap_or_default(), out),
     }
 }
 
 fn write_text(text: &str, out: &mut impl Write) -> io::Result<()> {
-    let mut serializer = serde_json::Serializer::with_formatter(out, Visible);
+    let mut serializer = serde_json::Serializer::with_formatter(out, EscapingFormatter);
     text.serialize(&mut serializer).map_err(io::Error::from)
 }
 
 /// Escapes every character that can't be seen or could move a terminal's cursor, which JSON leaves
 /// to the writer.
-struct Visible;
+struct EscapingFormatter;
 
-impl Formatter for Visible {
+impl Formatter for EscapingFormatter {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         out: &mut W,
@@ -254,7 +256,7 @@ fn write_bytes(tag: &str, bytes: &[u8], out: &mut impl Write) -> io::Result<()> 
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
+pub fn write_table(table: &FieldTable, out: &mut impl Write) -> io::Result<()> {
     if is_plain(table) {
         out.write_all(b"{")?;
         for (index, (name, value)) in table.entries().iter().enumerate() {
@@ -279,7 +281,7 @@ pub fn write_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Whether an object can hold a table: its names are texts, each stands once, and none is the tag.
-fn is_plain(table: &Table) -> bool {
+fn is_plain(table: &FieldTable) -> bool {
     let mut names: Vec<_> = table.entries().iter().map(|(name, _)| name).collect();
     names.sort_unstable();
     names
@@ -292,23 +294,23 @@ fn is_plain(table: &Table) -> bool {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
+pub fn write_value(value: &FieldValue, out: &mut impl Write) -> io::Result<()> {
     let tagged = |tag: &str, value: fmt::Arguments, out: &mut dyn Write| {
         write!(out, "{{\"{TAG}\":\"{tag}\",\"value\":{value}}}")
     };
     match value {
-        Value::Bool(value) => write!(out, "{value}"),
-        Value::SignedInt(value) => write!(out, "{value}"),
-        Value::Long(value) if i32::try_from(*value).is_err() => write!(out, "{value}"),
-        Value::Double(value) if value.is_finite() => {
+        FieldValue::Bool(value) => write!(out, "{value}"),
+        FieldValue::SignedInt(value) => write!(out, "{value}"),
+        FieldValue::Long(value) if i32::try_from(*value).is_err() => write!(out, "{value}"),
+        FieldValue::Double(value) if value.is_finite() => {
             serde_json::to_writer(out, value).map_err(io::Error::from)
         }
-        Value::Void => out.write_all(b"null"),
-        Value::LongString(bytes) => match std::str::from_utf8(bytes) {
+        FieldValue::Void => out.write_all(b"null"),
+        FieldValue::LongString(bytes) => match std::str::from_utf8(bytes) {
             Ok(text) => write_text(text, out),
             Err(_) => write_bytes("longstr", bytes, out),
         },
-        Value::Array(values) => {
+        FieldValue::Array(values) => {
             out.write_all(b"[")?;
             for (index, value) in values.iter().enumerate() {
                 if index > 0 {
@@ -318,28 +320,32 @@ pub fn write_value(value: &Value, out: &mut impl Write) -> io::Result<()> {
             }
             out.write_all(b"]")
         }
-        Value::Table(table) => write_table(table, out),
-        Value::Byte(value) => tagged("byte", format_args!("{value}"), out),
-        Value::UnsignedByte(value) => tagged("unsignedbyte", format_args!("{value}"), out),
-        Value::Short(value) => tagged("short", format_args!("{value}"), out),
-        Value::UnsignedShort(value) => tagged("unsignedshort", format_args!("{value}"), out),
-        Value::UnsignedInt(value) => tagged("unsignedint", format_args!("{value}"), out),
-        Value::Long(value) => tagged("long", format_args!("{value}"), out),
-        Value::LongLong(value) => tagged("longlong", format_args!("{value}"), out),
-        Value::Timestamp(value) => tagged("timestamp", format_args!("{value}"), out),
-        Value::Float(value) if value.is_finite() => {
+        FieldValue::Table(table) => write_table(table, out),
+        FieldValue::Byte(value) => tagged("byte", format_args!("{value}"), out),
+        FieldValue::UnsignedByte(value) => tagged("unsignedbyte", format_args!("{value}"), out),
+        FieldValue::Short(value) => tagged("short", format_args!("{value}"), out),
+        FieldValue::UnsignedShort(value) => tagged("unsignedshort", format_args!("{value}"), out),
+        FieldValue::UnsignedInt(value) => tagged("unsignedint", format_args!("{value}"), out),
+        FieldValue::Long(value) => tagged("long", format_args!("{value}"), out),
+        FieldValue::LongLong(value) => tagged("longlong", format_args!("{value}"), out),
+        FieldValue::Timestamp(value) => tagged("timestamp", format_args!("{value}"), out),
+        FieldValue::Float(value) if value.is_finite() => {
             // As a double it is exact.
             tagged("float", format_args!("{:?}", f64::from(*value)), out)
         }
         // What JSON has no number for, and no RabbitMQ lets through: the bits, in hex.
-        Value::Float(value) => tagged("float", format_args!("\"{:08x}\"", value.to_bits()), out),
-        Value::Double(value) => tagged("double", format_args!("\"{:016x}\"", value.to_bits()), out),
-        Value::Decimal { scale, value } => write!(
+        FieldValue::Float(value) => {
+            tagged("float", format_args!("\"{:08x}\"", value.to_bits()), out)
+        }
+        FieldValue::Double(value) => {
+            tagged("double", format_args!("\"{:016x}\"", value.to_bits()), out)
+        }
+        FieldValue::Decimal { scale, value } => write!(
             out,
             "{{\"{TAG}\":\"decimal\",\"scale\":{scale},\"value\":{value}}}"
         ),
-        Value::Binary(bytes) => write_bytes("binary", bytes, out),
-        Value::Encoded(field) => write_bytes("field", field, out),
+        FieldValue::Binary(bytes) => write_bytes("binary", bytes, out),
+        FieldValue::Encoded(field) => write_bytes("field", field, out),
     }
 }
 
@@ -379,8 +385,8 @@ pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
 /// Says what is wrong with it.
 pub fn check_beginning(line: &[u8]) -> Result<(), String> {
     match Draft::read(line) {
-        Ok(_) | Err(Fault::CutShort) => Ok(()),
-        Err(Fault::Wrong(problem)) => Err(problem),
+        Ok(_) | Err(JsonError::CutShort) => Ok(()),
+        Err(JsonError::Wrong(problem)) => Err(problem),
     }
 }
 
@@ -393,16 +399,16 @@ struct Draft {
 }
 
 /// How many keys a line usually has.
-const KEYS: usize = 8;
+const TYPICAL_KEY_COUNT: usize = 8;
 
 impl Draft {
-    fn read(line: &[u8]) -> Result<Self, Fault> {
-        let mut reader = Reader::new(line);
+    fn read(line: &[u8]) -> Result<Self, JsonError> {
+        let mut reader = JsonReader::new(line);
         if reader.peek()? != b'{' {
-            return Err(Fault::Wrong("is not a JSON object".to_owned()));
+            return Err(JsonError::Wrong("is not a JSON object".to_owned()));
         }
         let mut draft = Self::default();
-        let mut keys = Vec::with_capacity(KEYS);
+        let mut keys = Vec::with_capacity(TYPICAL_KEY_COUNT);
         reader.object(|reader, key| {
             if keys.contains(&key) {
                 return Err(twice(&key).into());
@@ -415,7 +421,7 @@ impl Draft {
         Ok(draft)
     }
 
-    fn read_entry(&mut self, reader: &mut Reader, key: &str) -> Result<(), Fault> {
+    fn read_entry(&mut self, reader: &mut JsonReader, key: &str) -> Result<(), JsonError> {
         let envelope = &mut self.envelope;
         match key {
             "exchange" => envelope.exchange = Some(address(key, reader.value()?)?),
@@ -441,10 +447,10 @@ impl Draft {
 }
 
 /// The reason why reading JSON ended early.
-fn complete<T>(read: Result<T, Fault>, json: &[u8]) -> Result<T, String> {
+fn complete<T>(read: Result<T, JsonError>, json: &[u8]) -> Result<T, String> {
     read.map_err(|fault| match fault {
-        Fault::CutShort => json::not_json("it ends too early", json.len()),
-        Fault::Wrong(problem) => problem,
+        JsonError::CutShort => json::not_json("it ends too early", json.len()),
+        JsonError::Wrong(problem) => problem,
     })
 }
 
@@ -479,8 +485,8 @@ fn decode_base64(text: &mut [u8]) -> Result<usize, DecodeError> {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn parse_value(json: &[u8]) -> Result<Value, String> {
-    let mut reader = Reader::new(json);
+pub fn parse_value(json: &[u8]) -> Result<FieldValue, String> {
+    let mut reader = JsonReader::new(json);
     let read = reader.value().and_then(|value| {
         reader.end()?;
         Ok(value)
@@ -535,9 +541,9 @@ fn properties(json: Json) -> Result<Properties, String> {
         match name {
             "headers" => {
                 p.headers = Some(match json {
-                    Json::Array(values) if values.is_empty() => Table::default(),
+                    Json::Array(values) if values.is_empty() => FieldTable::default(),
                     json => match value(json).map_err(within)? {
-                        Value::Table(table) => table,
+                        FieldValue::Table(table) => table,
                         _ => return Err("headers is not an object".to_owned()),
                     },
                 });
@@ -573,8 +579,8 @@ fn properties(json: Json) -> Result<Properties, String> {
 fn short(json: Json) -> Result<ShortString, String> {
     match json {
         Json::Text(text) => ShortString::new(text.into_owned()),
-        Json::Object(entries) => match Tagged::new(entries)? {
-            Tagged {
+        Json::Object(entries) => match TypedObject::new(entries)? {
+            TypedObject {
                 tag,
                 base64: Some(bytes),
                 ..
@@ -590,29 +596,29 @@ const NO_TEXT: &str = "is not a text in quotes";
 /// RabbitMQ can't read such a header and ends the connection (`INTERNAL_ERROR`).
 const NOT_FINITE: &str = "is more than a float can carry";
 
-fn value(json: Json) -> Result<Value, String> {
+fn value(json: Json) -> Result<FieldValue, String> {
     Ok(match json {
-        Json::Null => Value::Void,
-        Json::Bool(value) => Value::Bool(value),
+        Json::Null => FieldValue::Void,
+        Json::Bool(value) => FieldValue::Bool(value),
         Json::Number(number) => match (i32::try_from(number), i64::try_from(number)) {
-            (Ok(number), _) => Value::SignedInt(number),
-            (_, Ok(number)) => Value::Long(number),
+            (Ok(number), _) => FieldValue::SignedInt(number),
+            (_, Ok(number)) => FieldValue::Long(number),
             _ => return Err(json::not_in_64_bits(number)),
         },
-        Json::Double(number) => Value::Double(number),
-        Json::Text(text) => Value::LongString(text.into_owned().into_bytes()),
+        Json::Double(number) => FieldValue::Double(number),
+        Json::Text(text) => FieldValue::LongString(text.into_owned().into_bytes()),
         Json::Array(values) => {
-            Value::Array(values.into_iter().map(value).collect::<Result<_, _>>()?)
+            FieldValue::Array(values.into_iter().map(value).collect::<Result<_, _>>()?)
         }
         Json::Object(entries) if entries.iter().any(|(key, _)| key == TAG) => {
-            Tagged::new(entries)?.value()?
+            TypedObject::new(entries)?.value()?
         }
-        Json::Object(entries) => Value::Table(table(entries)?),
+        Json::Object(entries) => FieldValue::Table(table(entries)?),
     })
 }
 
 /// A table as an object. One that has a name twice is written as a list of pairs.
-fn table(entries: Vec<(Cow<str>, Json)>) -> Result<Table, String> {
+fn table(entries: Vec<(Cow<str>, Json)>) -> Result<FieldTable, String> {
     let mut names: Vec<_> = entries.iter().map(|(name, _)| &**name).collect();
     names.sort_unstable();
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -632,14 +638,14 @@ fn header(name: &str, problem: &str) -> String {
 }
 
 /// An object that says of what type it is.
-struct Tagged<'l> {
+struct TypedObject<'l> {
     tag: Cow<'l, str>,
     value: Option<Json<'l>>,
     base64: Option<Vec<u8>>,
     scale: Option<i128>,
 }
 
-impl<'l> Tagged<'l> {
+impl<'l> TypedObject<'l> {
     fn new(entries: Vec<(Cow<'l, str>, Json<'l>)>) -> Result<Self, String> {
         let mut tagged = Self {
             tag: Cow::default(),
@@ -668,41 +674,41 @@ impl<'l> Tagged<'l> {
         Ok(tagged)
     }
 
-    fn value(self) -> Result<Value, String> {
+    fn value(self) -> Result<FieldValue, String> {
         let tag = &*self.tag;
         let wrong = || format!("is no value of the type '{}'", text::escape(tag));
         if let Some(bytes) = self.base64 {
             return match tag {
-                "binary" => Ok(Value::Binary(bytes)),
-                "longstr" => Ok(Value::LongString(bytes)),
+                "binary" => Ok(FieldValue::Binary(bytes)),
+                "longstr" => Ok(FieldValue::LongString(bytes)),
                 "field" => {
-                    Value::decode(&bytes).map_err(|problem| format!("{}: {problem}", wrong()))
+                    FieldValue::decode(&bytes).map_err(|problem| format!("{}: {problem}", wrong()))
                 }
                 _ => Err(wrong()),
             };
         }
         let json = self.value.ok_or_else(wrong)?;
         let value = match tag {
-            "byte" => integer(&json).map(Value::Byte),
-            "unsignedbyte" => integer(&json).map(Value::UnsignedByte),
-            "short" => integer(&json).map(Value::Short),
-            "unsignedshort" => integer(&json).map(Value::UnsignedShort),
-            "signedint" => integer(&json).map(Value::SignedInt),
-            "unsignedint" => integer(&json).map(Value::UnsignedInt),
-            "long" => integer(&json).map(Value::Long),
-            "longlong" => integer(&json).map(Value::LongLong),
-            "timestamp" => integer(&json).map(Value::Timestamp),
+            "byte" => integer(&json).map(FieldValue::Byte),
+            "unsignedbyte" => integer(&json).map(FieldValue::UnsignedByte),
+            "short" => integer(&json).map(FieldValue::Short),
+            "unsignedshort" => integer(&json).map(FieldValue::UnsignedShort),
+            "signedint" => integer(&json).map(FieldValue::SignedInt),
+            "unsignedint" => integer(&json).map(FieldValue::UnsignedInt),
+            "long" => integer(&json).map(FieldValue::Long),
+            "longlong" => integer(&json).map(FieldValue::LongLong),
+            "timestamp" => integer(&json).map(FieldValue::Timestamp),
             "decimal" => match (self.scale.map(u8::try_from), integer(&json)) {
-                (Some(Ok(scale)), Some(value)) => Some(Value::Decimal { scale, value }),
+                (Some(Ok(scale)), Some(value)) => Some(FieldValue::Decimal { scale, value }),
                 _ => None,
             },
             // What was a float is one again; what was not is rounded as any would be.
             #[allow(clippy::cast_possible_truncation)]
             "float" => match json.double().map(|number| number as f32) {
                 Some(number) if !number.is_finite() => return Err(NOT_FINITE.to_owned()),
-                number => number.map(Value::Float),
+                number => number.map(FieldValue::Float),
             },
-            "double" => json.double().map(Value::Double),
+            "double" => json.double().map(FieldValue::Double),
             "longstr" | "bool" | "void" | "array" => Some(value(json)?),
             "table" => return pairs(json),
             _ => return Err(unknown("type", tag)),
@@ -719,7 +725,7 @@ fn integer<T: TryFrom<i128>>(json: &Json) -> Option<T> {
 }
 
 /// A table as a list of pairs.
-fn pairs(json: Json) -> Result<Value, String> {
+fn pairs(json: Json) -> Result<FieldValue, String> {
     let Json::Array(pairs) = json else {
         return Err("is no list of pairs".to_owned());
     };
@@ -730,7 +736,7 @@ fn pairs(json: Json) -> Result<Value, String> {
         },
         _ => Err("is no list of pairs".to_owned()),
     });
-    pairs.collect::<Result<_, String>>().map(Value::Table)
+    pairs.collect::<Result<_, String>>().map(FieldValue::Table)
 }
 
 #[cfg(test)]
@@ -783,7 +789,7 @@ mod tests {
                 delivery_mode: Some(2),
                 kind: ShortString::new("t").ok(),
                 headers: Some(
-                    [(ShortString::new("n").unwrap(), Value::Long(1))]
+                    [(ShortString::new("n").unwrap(), FieldValue::Long(1))]
                         .into_iter()
                         .collect(),
                 ),
@@ -823,11 +829,11 @@ mod tests {
         assert_eq!(
             values,
             [
-                Value::LongString(b"x".to_vec()),
-                Value::SignedInt(1),
-                Value::Long(5_000_000_000),
-                Value::Double(1.0),
-                Value::Array(vec![Value::Bool(true), Value::Void]),
+                FieldValue::LongString(b"x".to_vec()),
+                FieldValue::SignedInt(1),
+                FieldValue::Long(5_000_000_000),
+                FieldValue::Double(1.0),
+                FieldValue::Array(vec![FieldValue::Bool(true), FieldValue::Void]),
             ]
         );
     }

@@ -35,28 +35,28 @@ impl Json<'_> {
 
 /// Why something can't be read.
 #[derive(Debug, PartialEq)]
-pub enum Fault {
+pub enum JsonError {
     /// What there is is right, and ends too early.
     CutShort,
     /// It is wrong, whatever may follow.
     Wrong(String),
 }
 
-impl From<String> for Fault {
+impl From<String> for JsonError {
     fn from(problem: String) -> Self {
         Self::Wrong(problem)
     }
 }
 
 /// How deep arrays and objects may stand in each other.
-const DEEPEST: usize = 128;
+const JSON_MAX_DEPTH: usize = 128;
 
 /// How much the values may cost that are kept, in bytes: in AMQP they have to fit into one frame,
 /// which has 128 KiB unless the broker's operator makes more of it.
-const MOST: usize = 1 << 20;
+const JSON_MAX_COST: usize = 1 << 20;
 
 /// The least that a value costs, so that many small ones take little memory, too.
-const LEAST: usize = 8;
+const JSON_MIN_COST: usize = 8;
 
 /// The bytes that a byte of text takes at most: `\u0000`.
 const ESCAPE: usize = 6;
@@ -77,7 +77,7 @@ impl Raw<'_> {
 }
 
 /// Reads one thing after the other.
-pub struct Reader<'l> {
+pub struct JsonReader<'l> {
     bytes: &'l [u8],
     at: usize,
     /// How much the values may still cost.
@@ -85,34 +85,34 @@ pub struct Reader<'l> {
     depth: usize,
 }
 
-impl<'l> Reader<'l> {
+impl<'l> JsonReader<'l> {
     pub fn new(bytes: &'l [u8]) -> Self {
         Self {
             bytes,
             at: 0,
-            left: MOST,
+            left: JSON_MAX_COST,
             depth: 0,
         }
     }
 
     /// A text that is not JSON, and the column.
-    fn wrong(&self, what: &str) -> Fault {
-        Fault::Wrong(not_json(what, self.at))
+    fn wrong(&self, what: &str) -> JsonError {
+        JsonError::Wrong(not_json(what, self.at))
     }
 
     /// The next byte that is no white space.
-    pub fn peek(&mut self) -> Result<u8, Fault> {
+    pub fn peek(&mut self) -> Result<u8, JsonError> {
         loop {
             match self.bytes.get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
                 Some(byte) => return Ok(*byte),
-                None => return Err(Fault::CutShort),
+                None => return Err(JsonError::CutShort),
             }
         }
     }
 
     /// Makes sure that nothing follows.
-    pub fn end(&mut self) -> Result<(), Fault> {
+    pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             Err(_) => Ok(()),
             Ok(_) => Err(self.wrong("something follows where it should end")),
@@ -120,8 +120,8 @@ impl<'l> Reader<'l> {
     }
 
     /// Notes that a value of so many bytes is kept.
-    fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
-        let left = self.left.checked_sub(bytes.max(LEAST));
+    fn charge(&mut self, bytes: usize) -> Result<(), JsonError> {
+        let left = self.left.checked_sub(bytes.max(JSON_MIN_COST));
         self.left = left.ok_or_else(too_much)?;
         Ok(())
     }
@@ -129,8 +129,8 @@ impl<'l> Reader<'l> {
     /// Reads an object: `entry` is told each key, and reads what belongs to it.
     pub fn object(
         &mut self,
-        mut entry: impl FnMut(&mut Self, Cow<'l, str>) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+        mut entry: impl FnMut(&mut Self, Cow<'l, str>) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
         self.items(b'}', |reader| {
             if reader.peek()? != b'"' {
                 return Err(reader.wrong("a key has to be a text in quotes"));
@@ -148,10 +148,10 @@ impl<'l> Reader<'l> {
     fn items(
         &mut self,
         close: u8,
-        mut item: impl FnMut(&mut Self) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        if self.depth == DEEPEST {
-            return Err(self.wrong(&format!("it is nested deeper than {DEEPEST}")));
+        mut item: impl FnMut(&mut Self) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
+        if self.depth == JSON_MAX_DEPTH {
+            return Err(self.wrong(&format!("it is nested deeper than {JSON_MAX_DEPTH}")));
         }
         self.depth += 1;
         self.at += 1;
@@ -174,7 +174,7 @@ impl<'l> Reader<'l> {
     }
 
     /// Reads a value.
-    pub fn value(&mut self) -> Result<Json<'l>, Fault> {
+    pub fn value(&mut self) -> Result<Json<'l>, JsonError> {
         Ok(match self.peek()? {
             b'"' => Json::Text(self.text()?),
             b'[' => {
@@ -200,7 +200,7 @@ impl<'l> Reader<'l> {
     }
 
     /// Reads a value that nobody wants to know. Its texts may have any length.
-    pub fn skip(&mut self) -> Result<(), Fault> {
+    pub fn skip(&mut self) -> Result<(), JsonError> {
         match self.peek()? {
             b'"' => {
                 self.raw()?;
@@ -219,7 +219,7 @@ impl<'l> Reader<'l> {
     }
 
     /// Reads a value that is neither a text nor has others in it.
-    fn simple(&mut self) -> Result<Json<'l>, Fault> {
+    fn simple(&mut self) -> Result<Json<'l>, JsonError> {
         match self.peek()? {
             b'-' | b'0'..=b'9' => self.number(),
             b'n' => self.word("null", Json::Null),
@@ -229,20 +229,20 @@ impl<'l> Reader<'l> {
         }
     }
 
-    fn word(&mut self, word: &str, value: Json<'l>) -> Result<Json<'l>, Fault> {
+    fn word(&mut self, word: &str, value: Json<'l>) -> Result<Json<'l>, JsonError> {
         self.charge(0)?;
         let rest = &self.bytes[self.at..];
         if rest.starts_with(word.as_bytes()) {
             self.at += word.len();
             Ok(value)
         } else if word.as_bytes().starts_with(rest) {
-            Err(Fault::CutShort)
+            Err(JsonError::CutShort)
         } else {
             Err(self.wrong("a value has to stand here"))
         }
     }
 
-    fn number(&mut self) -> Result<Json<'l>, Fault> {
+    fn number(&mut self) -> Result<Json<'l>, JsonError> {
         let start = self.at;
         if self.bytes[start] == b'-' {
             self.at += 1;
@@ -272,7 +272,7 @@ impl<'l> Reader<'l> {
         let digits = std::str::from_utf8(digits).unwrap_or_default();
         if is_whole && digits != "-0" {
             let number = digits.parse().map(Json::Number);
-            return number.map_err(|_| Fault::Wrong(not_in_64_bits(digits)));
+            return number.map_err(|_| JsonError::Wrong(not_in_64_bits(digits)));
         }
         match digits.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Json::Double(number)),
@@ -280,27 +280,27 @@ impl<'l> Reader<'l> {
         }
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Result<(), JsonError> {
         let rest = &self.bytes[self.at..];
         let others = rest.iter().position(|byte| !byte.is_ascii_digit());
         match others {
             Some(0) => return Err(self.wrong("a digit has to stand here")),
             // A number at the end may be complete, but not without a digit.
-            None if rest.is_empty() => return Err(Fault::CutShort),
+            None if rest.is_empty() => return Err(JsonError::CutShort),
             others => self.at += others.unwrap_or(rest.len()),
         }
-        if rest.len() > MOST && others.is_none() {
+        if rest.len() > JSON_MAX_COST && others.is_none() {
             return Err(too_much());
         }
         Ok(())
     }
 
     /// Reads a text, which is kept.
-    fn text(&mut self) -> Result<Cow<'l, str>, Fault> {
+    fn text(&mut self) -> Result<Cow<'l, str>, JsonError> {
         let start = self.at;
         let raw = match self.raw() {
             // Whatever follows, it is too long already.
-            Err(Fault::CutShort) if (self.bytes.len() - start) / ESCAPE > self.left => {
+            Err(JsonError::CutShort) if (self.bytes.len() - start) / ESCAPE > self.left => {
                 return Err(too_much());
             }
             raw => raw?,
@@ -321,13 +321,13 @@ impl<'l> Reader<'l> {
     }
 
     /// Reads a text, whose first quote is next, without looking into its escapes.
-    pub fn raw(&mut self) -> Result<Raw<'l>, Fault> {
+    pub fn raw(&mut self) -> Result<Raw<'l>, JsonError> {
         let start = self.at + 1;
         let mut end = start;
         let mut has_escapes = false;
         loop {
-            let rest = self.bytes.get(end..).ok_or(Fault::CutShort)?;
-            end += memchr2(b'"', b'\\', rest).ok_or(Fault::CutShort)?;
+            let rest = self.bytes.get(end..).ok_or(JsonError::CutShort)?;
+            end += memchr2(b'"', b'\\', rest).ok_or(JsonError::CutShort)?;
             if self.bytes[end] == b'"' {
                 break;
             }
@@ -359,10 +359,10 @@ pub fn not_json(what: &str, at: usize) -> String {
     format!("is not JSON: {what} (column {})", at + 1)
 }
 
-fn too_much() -> Fault {
-    Fault::Wrong(format!(
+fn too_much() -> JsonError {
+    JsonError::Wrong(format!(
         "has more properties and headers than AMQP can carry: over {} MiB",
-        MOST >> 20
+        JSON_MAX_COST >> 20
     ))
 }
 
@@ -424,8 +424,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(json: &[u8]) -> Result<Json<'_>, Fault> {
-        let mut reader = Reader::new(json);
+    fn read(json: &[u8]) -> Result<Json<'_>, JsonError> {
+        let mut reader = JsonReader::new(json);
         let value = reader.value()?;
         reader.end()?;
         Ok(value)
@@ -482,7 +482,7 @@ mod tests {
             for end in 0..text.len() {
                 let cut = read(&text[..end]);
                 prop_assert!(
-                    matches!(cut, Err(Fault::CutShort) | Ok(Json::Number(_) | Json::Double(_))),
+                    matches!(cut, Err(JsonError::CutShort) | Ok(Json::Number(_) | Json::Double(_))),
                     "{:?} {:?}", cut, String::from_utf8_lossy(&text[..end])
                 );
             }
@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn a_whole_number_is_what_it_is_or_refused() {
-        fn number(text: &str) -> Result<Json<'_>, Fault> {
+        fn number(text: &str) -> Result<Json<'_>, JsonError> {
             read(text.as_bytes())
         }
         for whole in [i128::from(u64::MAX), i128::from(i64::MIN), i128::MAX, 0] {
@@ -509,7 +509,7 @@ mod tests {
         assert_eq!(number("-0"), Ok(Json::Double(-0.0)));
         let long = "1".repeat(40);
         let expected = format!("{long} is more than AMQP can carry in 64 bits");
-        assert_eq!(number(&long), Err(Fault::Wrong(expected)));
+        assert_eq!(number(&long), Err(JsonError::Wrong(expected)));
     }
 
     #[test]
@@ -534,6 +534,8 @@ mod tests {
         }
         let deep = "[".repeat(200);
         let fault = read(deep.as_bytes());
-        assert!(matches!(fault, Err(Fault::Wrong(why)) if why.contains("nested deeper than 128")));
+        assert!(
+            matches!(fault, Err(JsonError::Wrong(why)) if why.contains("nested deeper than 128"))
+        );
     }
 }

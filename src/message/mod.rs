@@ -9,7 +9,7 @@ mod properties;
 use std::time::SystemTime;
 
 pub use part::Part;
-pub use properties::{Properties, ShortString, Table, Value};
+pub use properties::{FieldTable, FieldValue, Properties, SHORT_STRING_MAX, ShortString};
 
 /// The headers by which the broker sends copies of a message to other queues, each time that it is
 /// published (<https://www.rabbitmq.com/docs/sender-selected>).
@@ -68,7 +68,7 @@ impl Message {
     /// The number in a header that RabbitMQ sets.
     fn number(&self, header: &[u8]) -> Option<u64> {
         match self.properties.headers.as_ref()?.get(header)? {
-            Value::Long(number) => u64::try_from(*number).ok(),
+            FieldValue::Long(number) => u64::try_from(*number).ok(),
             _ => None,
         }
     }

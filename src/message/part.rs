@@ -105,7 +105,7 @@ impl Properties {
 #[cfg(test)]
 mod tests {
     use super::super::properties::tests::properties;
-    use super::super::{Table, Value};
+    use super::super::{FieldTable, FieldValue};
     use super::*;
     use proptest::prelude::*;
 
@@ -126,9 +126,14 @@ mod tests {
 
     #[test]
     fn one_header_is_left_out_as_often_as_it_is_there() {
-        let header = |name: &str| (ShortString::new(name).unwrap(), Value::Void);
+        let header = |name: &str| (ShortString::new(name).unwrap(), FieldValue::Void);
         let with = |names: &[&str]| Properties {
-            headers: Some(names.iter().map(|name| header(name)).collect::<Table>()),
+            headers: Some(
+                names
+                    .iter()
+                    .map(|name| header(name))
+                    .collect::<FieldTable>(),
+            ),
             ..Properties::default()
         };
         let part: Part = "headers.CC".parse().unwrap();

@@ -9,8 +9,9 @@ use std::str::FromStr;
 
 use crate::text;
 
-/// The longest short string, in bytes: one byte holds its length.
-const SHORT_STRING_MAX: usize = 255;
+/// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
+/// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).
+pub const SHORT_STRING_MAX: usize = 255;
 
 /// AMQP's short string: at most 255 bytes, meant to be UTF-8 but not bound to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +70,7 @@ impl fmt::Display for ShortString {
 
 /// The value of a header. The names are RabbitMQ's.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub enum FieldValue {
     /// `t`
     Bool(bool),
     /// `b`
@@ -102,21 +103,21 @@ pub enum Value {
     /// `S`: meant to be UTF-8 but not bound to be.
     LongString(Vec<u8>),
     /// `A`
-    Array(Vec<Value>),
+    Array(Vec<FieldValue>),
     /// `T`: seconds since 1970.
     Timestamp(u64),
     /// `F`
-    Table(Table),
+    Table(FieldTable),
     /// `x`
     Binary(Vec<u8>),
     /// `V`
     Void,
     /// What is not taken apart, as AMQP carries it: the type and the value. It is nested deeper than
-    /// [`DEEPEST`], or a boolean that is neither 0 nor 1.
+    /// [`TABLE_MAX_DEPTH`], or a boolean that is neither 0 nor 1.
     Encoded(Vec<u8>),
 }
 
-impl PartialEq for Value {
+impl PartialEq for FieldValue {
     /// Floating-point numbers are the same if all their bits are.
     fn eq(&self, other: &Self) -> bool {
         let encoded = |value: &Self| {
@@ -130,12 +131,12 @@ impl PartialEq for Value {
 
 /// Names and values in order. A name may stand more than once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Table(Vec<(ShortString, Value)>);
+pub struct FieldTable(Vec<(ShortString, FieldValue)>);
 
-impl Table {
+impl FieldTable {
     /// The value of the first entry with this name.
     #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&Value> {
+    pub fn get(&self, name: &[u8]) -> Option<&FieldValue> {
         self.0
             .iter()
             .find(|(key, _)| key.as_bytes() == name)
@@ -151,7 +152,7 @@ impl Table {
 
     /// All entries.
     #[must_use]
-    pub fn entries(&self) -> &[(ShortString, Value)] {
+    pub fn entries(&self) -> &[(ShortString, FieldValue)] {
         &self.0
     }
 
@@ -167,8 +168,8 @@ impl Table {
     }
 }
 
-impl FromIterator<(ShortString, Value)> for Table {
-    fn from_iter<I: IntoIterator<Item = (ShortString, Value)>>(entries: I) -> Self {
+impl FromIterator<(ShortString, FieldValue)> for FieldTable {
+    fn from_iter<I: IntoIterator<Item = (ShortString, FieldValue)>>(entries: I) -> Self {
         Self(entries.into_iter().collect())
     }
 }
@@ -180,7 +181,7 @@ impl FromIterator<(ShortString, Value)> for Table {
 pub struct Properties {
     pub content_type: Option<ShortString>,
     pub content_encoding: Option<ShortString>,
-    pub headers: Option<Table>,
+    pub headers: Option<FieldTable>,
     pub delivery_mode: Option<u8>,
     pub priority: Option<u8>,
     pub correlation_id: Option<ShortString>,
@@ -200,13 +201,13 @@ impl Properties {
     #[must_use]
     pub fn or(self, others: &Self) -> Self {
         let headers = match (self.headers, &others.headers) {
-            (Some(Table(mut entries)), Some(others)) => {
-                let is_missing = |(name, _): &&(ShortString, Value)| {
+            (Some(FieldTable(mut entries)), Some(others)) => {
+                let is_missing = |(name, _): &&(ShortString, FieldValue)| {
                     !entries.iter().any(|(known, _)| known == name)
                 };
                 let missing: Vec<_> = others.0.iter().filter(is_missing).cloned().collect();
                 entries.extend(missing);
-                Some(Table(entries))
+                Some(FieldTable(entries))
             }
             (own, others) => own.or_else(|| others.clone()),
         };
@@ -235,7 +236,7 @@ impl Properties {
     #[must_use]
     pub fn as_rabbitmq_has_them(&self) -> Self {
         Self {
-            headers: self.headers.as_ref().map(Table::as_rabbitmq_has_it),
+            headers: self.headers.as_ref().map(FieldTable::as_rabbitmq_has_it),
             ..self.clone()
         }
     }
@@ -245,7 +246,7 @@ impl Properties {
         let mut list = List::new(out);
         list.short(self.content_type.as_ref());
         list.short(self.content_encoding.as_ref());
-        list.put(self.headers.as_ref(), Table::encode);
+        list.put(self.headers.as_ref(), FieldTable::encode);
         list.put(self.delivery_mode.as_ref(), |mode, out| out.push(*mode));
         list.put(self.priority.as_ref(), |priority, out| out.push(*priority));
         list.short(self.correlation_id.as_ref());
@@ -359,7 +360,7 @@ fn put_long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 
-impl Table {
+impl FieldTable {
     fn as_rabbitmq_has_it(&self) -> Self {
         let entries = self.0.iter();
         let mut entries: Vec<_> = entries
@@ -388,7 +389,7 @@ impl Table {
     }
 }
 
-impl Value {
+impl FieldValue {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut put = |tag: u8, bytes: &[u8]| {
             out.push(tag);
@@ -461,7 +462,7 @@ impl Value {
 /// How deep arrays and tables are taken apart that stand in each other: a sender must not be able to
 /// exhaust a reader's stack, and JSON, in which a level can take three, must be able to follow (an
 /// envelope is read up to 128).
-const DEEPEST: usize = 40;
+const TABLE_MAX_DEPTH: usize = 40;
 
 /// What is still to be read.
 struct Bytes<'b>(&'b [u8]);
@@ -497,11 +498,11 @@ impl<'b> Bytes<'b> {
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
-    fn table(&mut self, depth: usize) -> Result<Table, String> {
+    fn table(&mut self, depth: usize) -> Result<FieldTable, String> {
         Bytes(self.long()?).entries(depth)
     }
 
-    fn entries(&mut self, depth: usize) -> Result<Table, String> {
+    fn entries(&mut self, depth: usize) -> Result<FieldTable, String> {
         let mut entries = Vec::new();
         while !self.0.is_empty() {
             let name = self.short()?;
@@ -510,39 +511,39 @@ impl<'b> Bytes<'b> {
                 .map_err(|problem| format!("header {name}: {problem}"))?;
             entries.push((name, value));
         }
-        Ok(Table(entries))
+        Ok(FieldTable(entries))
     }
 
     /// The field that began where there was so much to read, as it came.
-    fn encoded_since(&self, field: &[u8]) -> Value {
-        Value::Encoded(field[..field.len() - self.0.len()].to_vec())
+    fn encoded_since(&self, field: &[u8]) -> FieldValue {
+        FieldValue::Encoded(field[..field.len() - self.0.len()].to_vec())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, String> {
+    fn value(&mut self, depth: usize) -> Result<FieldValue, String> {
         let field = self.0;
         Ok(match self.byte()? {
             b't' => match self.byte()? {
-                0 => Value::Bool(false),
-                1 => Value::Bool(true),
+                0 => FieldValue::Bool(false),
+                1 => FieldValue::Bool(true),
                 _ => self.encoded_since(field),
             },
-            b'b' => Value::Byte(i8::from_be_bytes(self.array()?)),
-            b'B' => Value::UnsignedByte(self.byte()?),
-            b's' => Value::Short(i16::from_be_bytes(self.array()?)),
-            b'u' => Value::UnsignedShort(u16::from_be_bytes(self.array()?)),
-            b'I' => Value::SignedInt(i32::from_be_bytes(self.array()?)),
-            b'i' => Value::UnsignedInt(u32::from_be_bytes(self.array()?)),
+            b'b' => FieldValue::Byte(i8::from_be_bytes(self.array()?)),
+            b'B' => FieldValue::UnsignedByte(self.byte()?),
+            b's' => FieldValue::Short(i16::from_be_bytes(self.array()?)),
+            b'u' => FieldValue::UnsignedShort(u16::from_be_bytes(self.array()?)),
+            b'I' => FieldValue::SignedInt(i32::from_be_bytes(self.array()?)),
+            b'i' => FieldValue::UnsignedInt(u32::from_be_bytes(self.array()?)),
             // Unsigned in the specification, and signed for RabbitMQ.
-            b'l' => Value::Long(i64::from_be_bytes(self.array()?)),
-            b'L' => Value::LongLong(i64::from_be_bytes(self.array()?)),
-            b'f' => Value::Float(f32::from_bits(u32::from_be_bytes(self.array()?))),
-            b'd' => Value::Double(f64::from_bits(u64::from_be_bytes(self.array()?))),
-            b'D' => Value::Decimal {
+            b'l' => FieldValue::Long(i64::from_be_bytes(self.array()?)),
+            b'L' => FieldValue::LongLong(i64::from_be_bytes(self.array()?)),
+            b'f' => FieldValue::Float(f32::from_bits(u32::from_be_bytes(self.array()?))),
+            b'd' => FieldValue::Double(f64::from_bits(u64::from_be_bytes(self.array()?))),
+            b'D' => FieldValue::Decimal {
                 scale: self.byte()?,
                 value: u32::from_be_bytes(self.array()?),
             },
-            b'S' => Value::LongString(self.long()?.to_vec()),
-            b'A' | b'F' if depth == DEEPEST => {
+            b'S' => FieldValue::LongString(self.long()?.to_vec()),
+            b'A' | b'F' if depth == TABLE_MAX_DEPTH => {
                 self.long()?;
                 self.encoded_since(field)
             }
@@ -552,12 +553,12 @@ impl<'b> Bytes<'b> {
                 while !rest.0.is_empty() {
                     values.push(rest.value(depth + 1)?);
                 }
-                Value::Array(values)
+                FieldValue::Array(values)
             }
-            b'T' => Value::Timestamp(u64::from_be_bytes(self.array()?)),
-            b'F' => Value::Table(self.table(depth + 1)?),
-            b'x' => Value::Binary(self.long()?.to_vec()),
-            b'V' => Value::Void,
+            b'T' => FieldValue::Timestamp(u64::from_be_bytes(self.array()?)),
+            b'F' => FieldValue::Table(self.table(depth + 1)?),
+            b'x' => FieldValue::Binary(self.long()?.to_vec()),
+            b'V' => FieldValue::Void,
             tag => {
                 return Err(format!(
                     "has a type that RabbitMQ does not know ({})",
@@ -595,43 +596,44 @@ pub mod tests {
         ]
     }
 
-    fn value() -> impl Strategy<Value = Value> {
+    fn value() -> impl Strategy<Value = FieldValue> {
         let leaf = prop_oneof![
-            any::<bool>().prop_map(Value::Bool),
-            any::<i8>().prop_map(Value::Byte),
-            any::<u8>().prop_map(Value::UnsignedByte),
-            any::<i16>().prop_map(Value::Short),
-            any::<u16>().prop_map(Value::UnsignedShort),
-            any::<i32>().prop_map(Value::SignedInt),
-            any::<u32>().prop_map(Value::UnsignedInt),
-            prop_oneof![any::<i64>(), -9..9_i64].prop_map(Value::Long),
-            any::<i64>().prop_map(Value::LongLong),
-            (2..=u8::MAX).prop_map(|byte| Value::Encoded(vec![b't', byte])),
+            any::<bool>().prop_map(FieldValue::Bool),
+            any::<i8>().prop_map(FieldValue::Byte),
+            any::<u8>().prop_map(FieldValue::UnsignedByte),
+            any::<i16>().prop_map(FieldValue::Short),
+            any::<u16>().prop_map(FieldValue::UnsignedShort),
+            any::<i32>().prop_map(FieldValue::SignedInt),
+            any::<u32>().prop_map(FieldValue::UnsignedInt),
+            prop_oneof![any::<i64>(), -9..9_i64].prop_map(FieldValue::Long),
+            any::<i64>().prop_map(FieldValue::LongLong),
+            (2..=u8::MAX).prop_map(|byte| FieldValue::Encoded(vec![b't', byte])),
             // By default only finite ones, as no broker lets others through.
-            any::<f32>().prop_map(Value::Float),
-            any::<f64>().prop_map(Value::Double),
-            prop_oneof![Just(0.0), Just(-0.0), Just(1.0), Just(1e300)].prop_map(Value::Double),
-            (any::<u8>(), any::<u32>()).prop_map(|(scale, value)| Value::Decimal { scale, value }),
-            bytes().prop_map(Value::LongString),
-            any::<u64>().prop_map(Value::Timestamp),
-            bytes().prop_map(Value::Binary),
-            Just(Value::Void),
+            any::<f32>().prop_map(FieldValue::Float),
+            any::<f64>().prop_map(FieldValue::Double),
+            prop_oneof![Just(0.0), Just(-0.0), Just(1.0), Just(1e300)].prop_map(FieldValue::Double),
+            (any::<u8>(), any::<u32>())
+                .prop_map(|(scale, value)| FieldValue::Decimal { scale, value }),
+            bytes().prop_map(FieldValue::LongString),
+            any::<u64>().prop_map(FieldValue::Timestamp),
+            bytes().prop_map(FieldValue::Binary),
+            Just(FieldValue::Void),
         ];
         leaf.prop_recursive(4, 24, 5, |inner| {
             prop_oneof![
-                vec(inner.clone(), 0..5).prop_map(Value::Array),
-                table_of(inner).prop_map(Value::Table),
+                vec(inner.clone(), 0..5).prop_map(FieldValue::Array),
+                table_of(inner).prop_map(FieldValue::Table),
             ]
         })
     }
 
-    fn table_of(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Table> {
+    fn table_of(value: impl Strategy<Value = FieldValue>) -> impl Strategy<Value = FieldTable> {
         let name = prop_oneof![
             4 => short(),
             1 => Just(ShortString(b"!amqp".to_vec())),
             1 => Just(ShortString(b"a".to_vec())),
         ];
-        vec((name, value), 0..5).prop_map(Table)
+        vec((name, value), 0..5).prop_map(FieldTable)
     }
 
     /// Any properties at all.
@@ -689,9 +691,12 @@ pub mod tests {
         let text = |text: &str| ShortString::new(text).ok();
         let properties = Properties {
             content_type: text("a/b"),
-            headers: Some(Table(vec![
-                (ShortString(b"k".to_vec()), Value::LongString(b"v".to_vec())),
-                (ShortString(b"n".to_vec()), Value::SignedInt(-2)),
+            headers: Some(FieldTable(vec![
+                (
+                    ShortString(b"k".to_vec()),
+                    FieldValue::LongString(b"v".to_vec()),
+                ),
+                (ShortString(b"n".to_vec()), FieldValue::SignedInt(-2)),
             ])),
             delivery_mode: Some(2),
             message_id: text("m"),
@@ -713,10 +718,12 @@ pub mod tests {
         assert_eq!(encoded(&properties), expected);
     }
 
-    fn depth(value: &Value) -> usize {
+    fn depth(value: &FieldValue) -> usize {
         match value {
-            Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
-            Value::Table(table) => 1 + table.0.iter().map(|(_, v)| depth(v)).max().unwrap_or(0),
+            FieldValue::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+            FieldValue::Table(table) => {
+                1 + table.0.iter().map(|(_, v)| depth(v)).max().unwrap_or(0)
+            }
             _ => 0,
         }
     }
@@ -725,16 +732,19 @@ pub mod tests {
     fn a_deep_nest_is_kept_as_it_is_and_not_taken_apart() {
         let name = |name: &str| ShortString(name.as_bytes().to_vec());
         for levels in [39, 40, 41, 45, 200] {
-            let mut value = Value::Void;
+            let mut value = FieldValue::Void;
             for level in 0..levels {
                 value = match level % 2 {
-                    0 => Value::Array(vec![value, Value::Void]),
-                    _ => Value::Table(Table(vec![(name("k"), value)])),
+                    0 => FieldValue::Array(vec![value, FieldValue::Void]),
+                    _ => FieldValue::Table(FieldTable(vec![(name("k"), value)])),
                 };
             }
-            let headers = vec![(name("deep"), value), (name("next"), Value::Bool(true))];
+            let headers = vec![
+                (name("deep"), value),
+                (name("next"), FieldValue::Bool(true)),
+            ];
             let properties = Properties {
-                headers: Some(Table(headers)),
+                headers: Some(FieldTable(headers)),
                 app_id: Some(name("app")),
                 ..Properties::default()
             };
@@ -743,7 +753,7 @@ pub mod tests {
             assert_eq!(encoded(&read), bytes, "{levels}");
             assert_eq!(read.app_id, properties.app_id);
             let (_, value) = &read.headers.as_ref().unwrap().entries()[0];
-            assert_eq!(depth(value), levels.min(DEEPEST));
+            assert_eq!(depth(value), levels.min(TABLE_MAX_DEPTH));
         }
     }
 
@@ -751,8 +761,8 @@ pub mod tests {
     fn what_rabbitmq_reads_as_something_else_is_kept_as_it_is() {
         // A boolean of 7, and the type L.
         let fields = b"\x01bt\x07\x01nL\xff\xff\xff\xff\xff\xff\xff\xfe";
-        let table = Table::decode(fields).unwrap();
-        assert!(matches!(table.get(b"n"), Some(Value::LongLong(-2))));
+        let table = FieldTable::decode(fields).unwrap();
+        assert!(matches!(table.get(b"n"), Some(FieldValue::LongLong(-2))));
         let mut bytes = Vec::new();
         table.encode(&mut bytes);
         assert_eq!(&bytes[4..], fields);
@@ -762,7 +772,7 @@ pub mod tests {
     fn headers_are_merged() {
         let table = |entries: &[(&str, bool)]| {
             let entry = |(name, value): &(&str, bool)| {
-                (ShortString::new(*name).unwrap(), Value::Bool(*value))
+                (ShortString::new(*name).unwrap(), FieldValue::Bool(*value))
             };
             Properties {
                 headers: Some(entries.iter().map(entry).collect()),

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::{Form, Output};
-use crate::error::NotSaved;
+use super::{Output, OutputFormat};
+use crate::error::SaveFailure;
 use crate::message::Message;
 
 /// How many digits a file's name has: enough for any number of messages to sort.
@@ -25,7 +25,7 @@ const DIGITS: usize = 12;
 #[derive(Debug)]
 pub struct Directory<W: Write> {
     path: PathBuf,
-    form: Form,
+    form: OutputFormat,
     out: BufWriter<W>,
     quiet: bool,
     next: u64,
@@ -39,10 +39,10 @@ impl<W: Write> Directory<W> {
     ///
     /// # Errors
     /// Those of the system, so if it can't be written to.
-    pub fn open(path: &Path, form: Form, out: W, quiet: bool) -> io::Result<Self> {
+    pub fn open(path: &Path, form: OutputFormat, out: W, quiet: bool) -> io::Result<Self> {
         create(path)?;
         let cleared = clear(path)?;
-        drop(Unfinished::create(path)?);
+        drop(TemporaryFile::create(path)?);
         Ok(Self {
             path: path.to_owned(),
             form,
@@ -60,7 +60,7 @@ impl<W: Write> Directory<W> {
     }
 
     fn save(&mut self, message: &Message) -> io::Result<PathBuf> {
-        let mut unfinished = Unfinished::create(&self.path)?;
+        let mut unfinished = TemporaryFile::create(&self.path)?;
         let mut file = BufWriter::new(&mut unfinished.file);
         self.form.write(message, &mut file)?;
         file.flush()?;
@@ -81,7 +81,7 @@ impl<W: Write> Directory<W> {
     fn not_saved(&self, source: io::Error) -> io::Error {
         io::Error::new(
             source.kind(),
-            NotSaved {
+            SaveFailure {
                 path: self.path.clone(),
                 saved: self.saved,
                 source,
@@ -123,7 +123,7 @@ fn last_number(path: &Path) -> io::Result<u64> {
 /// what a killed process leaves behind can be told from what is being written. It is removed when it is
 /// dropped; what was linked to it by then stays.
 #[derive(Debug)]
-struct Unfinished {
+struct TemporaryFile {
     path: PathBuf,
     file: File,
     /// None where the file system has no locks: nothing is ever cleared there.
@@ -131,15 +131,15 @@ struct Unfinished {
 }
 
 /// What its name begins with. A random number of this many hexadecimal digits follows.
-const PREFIX: &str = ".hello-mq-";
+const TEMPORARY_PREFIX: &str = ".hello-mq-";
 const RANDOM_DIGITS: usize = 16;
 
-impl Unfinished {
+impl TemporaryFile {
     fn create(directory: &Path) -> io::Result<Self> {
         loop {
             // The seeds of the standard library are random, also where process ids are alike.
             let random = RandomState::new().build_hasher().finish();
-            let path = directory.join(format!("{PREFIX}{random:0RANDOM_DIGITS$x}"));
+            let path = directory.join(format!("{TEMPORARY_PREFIX}{random:0RANDOM_DIGITS$x}"));
             // That it is new means, too, that it is not what a link leads to.
             let file = match File::options().write(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -162,7 +162,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // A file that can't be removed now is removed by the next run.
         let _ = fs::remove_file(&self.path);
@@ -187,7 +187,7 @@ fn clear(directory: &Path) -> io::Result<usize> {
 
 fn is_unfinished(entry: &DirEntry) -> bool {
     let name = entry.file_name();
-    let digits = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    let digits = name.as_bytes().strip_prefix(TEMPORARY_PREFIX.as_bytes());
     digits.is_some_and(|digits| {
         digits.len() == RANDOM_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
     }) && entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Directory<Vec<u8>> {
-        Directory::open(path, Form::Body(Vec::new()), Vec::new(), false).unwrap()
+        Directory::open(path, OutputFormat::Body(Vec::new()), Vec::new(), false).unwrap()
     }
 
     fn names(path: &Path) -> Vec<String> {
@@ -277,11 +277,11 @@ mod tests {
         let path = directory.path();
         open(path).write(&message("a")).unwrap();
         // Killed between the link and the removal, and before it.
-        let left = |digits| path.join(format!("{PREFIX}{digits}"));
+        let left = |digits| path.join(format!("{TEMPORARY_PREFIX}{digits}"));
         fs::hard_link(path.join("000000000001"), left("00000000000000aa")).unwrap();
         fs::write(left("00000000000000ab"), "half").unwrap();
         // A process that is still writing, and what only looks like such files.
-        let alive = Unfinished::create(path).unwrap();
+        let alive = TemporaryFile::create(path).unwrap();
         fs::write(left("notes"), "kept").unwrap();
         symlink(path.join("000000000001"), left("00000000000000ac")).unwrap();
         let mut second = open(path);

@@ -47,7 +47,7 @@ pub trait Output: Send {
 
 /// What a message looks like.
 #[derive(Clone, Debug)]
-pub enum Form {
+pub enum OutputFormat {
     /// The tutorial's line, and the colour of its mark.
     Text(Paint),
     /// The body and nothing else, with these bytes behind it.
@@ -63,7 +63,7 @@ pub enum Form {
     Template(Template),
 }
 
-impl Form {
+impl OutputFormat {
     /// Writes one message.
     ///
     /// # Errors
@@ -97,15 +97,15 @@ impl Form {
 
 /// Messages one after the other.
 #[derive(Debug)]
-pub struct Stream<W: Write> {
-    form: Form,
+pub struct MessageWriter<W: Write> {
+    form: OutputFormat,
     out: BufWriter<W>,
     quiet: bool,
 }
 
-impl<W: Write> Stream<W> {
+impl<W: Write> MessageWriter<W> {
     /// Messages in this form for `out`; with `quiet`, nothing but messages.
-    pub fn new(form: Form, out: W, quiet: bool) -> Self {
+    pub fn new(form: OutputFormat, out: W, quiet: bool) -> Self {
         Self {
             form,
             out: BufWriter::with_capacity(1 << 16, out),
@@ -114,10 +114,10 @@ impl<W: Write> Stream<W> {
     }
 }
 
-impl<W: Write + Send> Output for Stream<W> {
+impl<W: Write + Send> Output for MessageWriter<W> {
     fn start(&mut self) -> io::Result<()> {
         match self.form {
-            Form::Text(paint) if !self.quiet => writeln!(
+            OutputFormat::Text(paint) if !self.quiet => writeln!(
                 self.out,
                 " {} Waiting for messages. To exit press CTRL+C",
                 paint.mark('*')
@@ -177,7 +177,7 @@ impl Write for Stdout {
 /// What can be written without waiting for anybody.
 #[derive(Debug)]
 struct Prompt {
-    form: Form,
+    form: OutputFormat,
     stdout: Stdout,
     /// The most bytes at a time.
     most: usize,
@@ -194,7 +194,7 @@ const PROMPT_PIPE: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 impl Prompt {
     /// `None` for a terminal, a socket or a device, which may keep who writes waiting.
-    fn new(form: Form, stdout: Stdout) -> Option<Self> {
+    fn new(form: OutputFormat, stdout: Stdout) -> Option<Self> {
         let kind = stdout.0.metadata().ok()?.file_type();
         let is_pipe = kind.is_fifo();
         (is_pipe || kind.is_file()).then_some(Self {
@@ -225,7 +225,7 @@ impl Prompt {
     }
 }
 
-enum Work {
+enum WriterCommand {
     Start,
     Batch(Batch),
 }
@@ -236,7 +236,7 @@ pub struct Writer {
     prompt: Option<Prompt>,
     /// Whether something comes before the first message.
     greets: bool,
-    work: Sender<Work>,
+    work: Sender<WriterCommand>,
     /// The thread's part, until it is started: when something can't be written at once.
     idle: Option<Thread>,
     written: Receiver<io::Result<()>>,
@@ -271,10 +271,10 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the system, if it has no more file descriptors.
-    pub fn stream(form: Form, quiet: bool) -> io::Result<Self> {
+    pub fn stream(form: OutputFormat, quiet: bool) -> io::Result<Self> {
         let prompt = Prompt::new(form.clone(), Stdout::open()?);
-        let greets = matches!(form, Form::Text(_)) && !quiet;
-        let stream = Stream::new(form, Stdout::open()?, quiet);
+        let greets = matches!(form, OutputFormat::Text(_)) && !quiet;
+        let stream = MessageWriter::new(form, Stdout::open()?, quiet);
         Ok(Self {
             prompt,
             greets,
@@ -282,7 +282,7 @@ impl Writer {
         })
     }
 
-    fn order(&mut self, work: Work) {
+    fn order(&mut self, work: WriterCommand) {
         self.orders.fetch_add(1, Ordering::Relaxed);
         let _ = self.work.send(work);
         if let Some(thread) = self.idle.take() {
@@ -299,7 +299,7 @@ impl Writer {
     /// Writes what comes before the first message. Only a failure is reported.
     pub fn start(&mut self) {
         if self.greets {
-            self.order(Work::Start);
+            self.order(WriterCommand::Start);
         }
     }
 
@@ -319,7 +319,7 @@ impl Writer {
                 }
             }
         }
-        self.order(Work::Batch(batch));
+        self.order(WriterCommand::Batch(batch));
         None
     }
 
@@ -333,7 +333,7 @@ impl Writer {
 /// The thread of a [`Writer`], with which it ends.
 struct Thread {
     output: Box<dyn Output>,
-    todo: crossbeam_channel::Receiver<Work>,
+    todo: crossbeam_channel::Receiver<WriterCommand>,
     reports: waker::Sender<io::Result<()>>,
     orders: Arc<AtomicUsize>,
 }
@@ -342,8 +342,8 @@ impl Thread {
     fn run(mut self) {
         for order in &self.todo {
             let (done, is_batch) = match order {
-                Work::Start => (self.output.start(), false),
-                Work::Batch(batch) => {
+                WriterCommand::Start => (self.output.start(), false),
+                WriterCommand::Batch(batch) => {
                     let mut batch = batch.iter();
                     let written = batch.try_for_each(|message| self.output.write(message));
                     (written, true)
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn text_is_the_tutorials() {
-        let mut text = Stream::new(Form::Text(Paint::default()), Vec::new(), false);
+        let mut text = MessageWriter::new(OutputFormat::Text(Paint::default()), Vec::new(), false);
         text.start().unwrap();
         text.write(&message("Hello World!")).unwrap();
         text.write(&message("a\nb")).unwrap();
@@ -424,8 +424,8 @@ mod tests {
     fn a_batch_is_reported_when_it_is_flushed() {
         let file = tempfile::tempfile().unwrap();
         let mut copy = file.try_clone().unwrap();
-        let mut writer = Writer::new(Box::new(Stream::new(
-            Form::Text(Paint::default()),
+        let mut writer = Writer::new(Box::new(MessageWriter::new(
+            OutputFormat::Text(Paint::default()),
             file,
             true,
         )));
@@ -441,8 +441,8 @@ mod tests {
     #[test]
     fn a_failure_is_reported_and_ends_the_writing() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let mut writer = Writer::new(Box::new(Stream::new(
-            Form::Text(Paint::default()),
+        let mut writer = Writer::new(Box::new(MessageWriter::new(
+            OutputFormat::Text(Paint::default()),
             full,
             true,
         )));
@@ -463,9 +463,9 @@ mod tests {
 
     /// A writer that writes to `file` at once if it can.
     fn prompt(file: File) -> Writer {
-        let form = Form::Body(b"\n".to_vec());
+        let form = OutputFormat::Body(b"\n".to_vec());
         let copy = file.try_clone().unwrap();
-        let stream = Stream::new(form.clone(), Stdout(copy), true);
+        let stream = MessageWriter::new(form.clone(), Stdout(copy), true);
         let mut writer = Writer::new(Box::new(stream));
         writer.prompt = Prompt::new(form, Stdout(file));
         writer

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use crate::message::{Message, Properties, ShortString, Value, envelope};
+use crate::message::{FieldValue, Message, Properties, ShortString, envelope};
 use crate::text;
 
 /// A text with places for parts of a message.
@@ -178,7 +178,7 @@ impl Template {
                         .and_then(|headers| headers.get(key.as_bytes()));
                     match value {
                         None => {}
-                        Some(Value::LongString(bytes) | Value::Binary(bytes)) => {
+                        Some(FieldValue::LongString(bytes) | FieldValue::Binary(bytes)) => {
                             self.write_metadata(bytes, out)?;
                         }
                         Some(value) => envelope::write_value(value, out)?,
@@ -228,8 +228,8 @@ mod tests {
                 delivery_mode: Some(2),
                 headers: Some(
                     [
-                        ("a", Value::LongString(b"text".to_vec())),
-                        ("n", Value::SignedInt(7)),
+                        ("a", FieldValue::LongString(b"text".to_vec())),
+                        ("n", FieldValue::SignedInt(7)),
                     ]
                     .map(|(name, value)| (ShortString::new(name).unwrap(), value))
                     .into_iter()
@@ -283,8 +283,8 @@ mod tests {
         const EVIL: &str = "\x1b[2J\u{9b}\n";
         let short = || ShortString::new(EVIL).ok();
         let headers = [
-            ("text", Value::LongString(EVIL.into())),
-            ("bytes", Value::Binary(b"\xff\x07".to_vec())),
+            ("text", FieldValue::LongString(EVIL.into())),
+            ("bytes", FieldValue::Binary(b"\xff\x07".to_vec())),
         ];
         let headers = headers.map(|(name, value)| (ShortString::new(name).unwrap(), value));
         let message = Message {

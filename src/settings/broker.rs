@@ -65,7 +65,7 @@ pub enum Password {
 }
 
 /// What has to be percent-encoded in a URL's user and virtual host.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+const PERCENT_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -110,7 +110,10 @@ impl Broker {
         let user = match self.mechanisms() {
             // The broker takes it from the certificate.
             [Mechanism::External, ..] => String::new(),
-            _ => format!("{}@", utf8_percent_encode(&self.username.value, RESERVED)),
+            _ => format!(
+                "{}@",
+                utf8_percent_encode(&self.username.value, PERCENT_ENCODED)
+            ),
         };
         let hosts: Vec<_> = hosts
             .iter()
@@ -126,7 +129,7 @@ impl Broker {
             .collect();
         let vhost = match self.vhost.value.as_str() {
             "/" => String::new(),
-            vhost => utf8_percent_encode(vhost, RESERVED).to_string(),
+            vhost => utf8_percent_encode(vhost, PERCENT_ENCODED).to_string(),
         };
         format!("{scheme}://{user}{}/{vhost}", hosts.join(","))
     }

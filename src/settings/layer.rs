@@ -268,7 +268,7 @@ fn parse<T: FromStr<Err = String>>(
 }
 
 /// A table of the configuration file: its top level, or a profile.
-pub struct Table<'f> {
+pub struct ConfigTable<'f> {
     /// The file.
     pub file: &'f File,
     /// What the table says.
@@ -279,7 +279,7 @@ pub struct Table<'f> {
     pub home: Option<PathBuf>,
 }
 
-impl Table<'_> {
+impl ConfigTable<'_> {
     /// What the table sets.
     pub fn layer(&self, command: &Verb) -> Layer {
         let config = self.config;

@@ -10,7 +10,7 @@ use crate::values::Span;
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Line {
+pub struct ListedSetting {
     /// Its key in the configuration file.
     pub key: &'static str,
     /// Its value; nothing secret is in it.
@@ -24,7 +24,7 @@ pub struct Line {
 impl Settings {
     /// The settings of `command`.
     #[must_use]
-    pub fn listing(&self, command: &Verb) -> Vec<Line> {
+    pub fn listing(&self, command: &Verb) -> Vec<ListedSetting> {
         let path = |path: &PathBuf| path.display().to_string().into();
         let mut list = vec![optional("config", &self.config, "no file", path)];
         if self.profile.value.is_some() {
@@ -55,7 +55,7 @@ impl Settings {
         list
     }
 
-    fn of_broker(&self) -> Vec<Line> {
+    fn of_broker(&self) -> Vec<ListedSetting> {
         let broker = &self.broker;
         let tls = &broker.tls;
         let mut list = vec![
@@ -112,8 +112,12 @@ impl Settings {
     }
 }
 
-fn line<T>(key: &'static str, setting: &Setting<T>, value: impl FnOnce(&T) -> Value) -> Line {
-    Line {
+fn line<T>(
+    key: &'static str,
+    setting: &Setting<T>,
+    value: impl FnOnce(&T) -> Value,
+) -> ListedSetting {
+    ListedSetting {
         key,
         value: value(&setting.value),
         otherwise: "",
@@ -126,8 +130,8 @@ fn optional<T>(
     setting: &Setting<Option<T>>,
     otherwise: &'static str,
     value: impl FnOnce(&T) -> Value,
-) -> Line {
-    Line {
+) -> ListedSetting {
+    ListedSetting {
         otherwise,
         ..line(key, setting, |set| set.as_ref().map_or(json!(null), value))
     }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use broker::{AMQP_PORT, AMQPS_PORT, Broker, Password, Tls};
-pub use listing::Line;
+pub use listing::ListedSetting;
 
 use layer::Layer;
 
@@ -143,7 +143,7 @@ pub fn resolve(
 ) -> Result<Settings, Error> {
     let top = file.map(|file| {
         let home = variable("HOME").map(PathBuf::from);
-        layer::Table {
+        layer::ConfigTable {
             file,
             config: &file.config,
             profile: None,
@@ -192,8 +192,8 @@ pub fn resolve(
 fn profile<'f>(
     common: &'f Common,
     variable: impl Fn(&str) -> Option<OsString>,
-    top: Option<&layer::Table<'f>>,
-) -> Result<Option<layer::Table<'f>>, Error> {
+    top: Option<&layer::ConfigTable<'f>>,
+) -> Result<Option<layer::ConfigTable<'f>>, Error> {
     let of_variable = layer::variable_text(variable, "HELLO_MQ_PROFILE")?;
     let (name, place) = match (&common.profile, &of_variable) {
         (Some(name), _) => (name, "--profile"),
@@ -212,7 +212,7 @@ fn profile<'f>(
     };
     let profiles = &top.config.profiles;
     match profiles.get_key_value(name) {
-        Some((name, table)) => Ok(Some(layer::Table {
+        Some((name, table)) => Ok(Some(layer::ConfigTable {
             config: table.get_ref(),
             profile: Some(name),
             home: top.home.clone(),

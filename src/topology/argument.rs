@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer};
 
-use crate::message::{Table, Value, envelope};
+use crate::message::SHORT_STRING_MAX;
+use crate::message::{FieldTable, FieldValue, envelope};
 use crate::text;
-use crate::values::SHORT_STRING_MAX;
 
 /// One argument as it is typed: `KEY=VALUE`, where a number, `true` and `false` are taken for what
 /// they look like and anything else is a text, or `KEY:=JSON` for an exact type.
@@ -15,7 +15,7 @@ pub struct Argument {
     /// Its name.
     pub name: String,
     /// Its value.
-    pub value: Value,
+    pub value: FieldValue,
 }
 
 impl Argument {
@@ -23,7 +23,7 @@ impl Argument {
     ///
     /// # Errors
     /// Says what AMQP can't carry.
-    pub fn new(name: &str, value: Value) -> Result<Self, String> {
+    pub fn new(name: &str, value: FieldValue) -> Result<Self, String> {
         if name.is_empty() {
             return Err("an argument's name can't be empty".to_owned());
         }
@@ -56,7 +56,7 @@ impl FromStr for Argument {
 }
 
 /// The value of `KEY=VALUE`.
-fn plain(text: &str) -> Result<Value, String> {
+fn plain(text: &str) -> Result<FieldValue, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.bytes().all(|byte| byte.is_ascii_digit()) && looks_like_a_number(text) {
         return text
@@ -67,7 +67,7 @@ fn plain(text: &str) -> Result<Value, String> {
     if looks_like_a_number(text) || matches!(text, "true" | "false") {
         return envelope::parse_value(text.as_bytes());
     }
-    Ok(Value::LongString(text.into()))
+    Ok(FieldValue::LongString(text.into()))
 }
 
 /// Whether a text is a number in JSON.
@@ -77,15 +77,15 @@ fn looks_like_a_number(text: &str) -> bool {
 }
 
 /// RabbitMQ's arguments are made of UTF-8; a decimal number is none that it knows.
-fn check(value: &Value) -> Result<(), String> {
+fn check(value: &FieldValue) -> Result<(), String> {
     match value {
-        Value::LongString(text) if std::str::from_utf8(text).is_err() => {
+        FieldValue::LongString(text) if std::str::from_utf8(text).is_err() => {
             Err("an argument's text must be UTF-8".to_owned())
         }
-        Value::Decimal { .. } => Err("an argument can't be a decimal".to_owned()),
-        Value::Encoded(_) => Err("an argument can't be a field".to_owned()),
-        Value::Array(values) => values.iter().try_for_each(check),
-        Value::Table(table) => {
+        FieldValue::Decimal { .. } => Err("an argument can't be a decimal".to_owned()),
+        FieldValue::Encoded(_) => Err("an argument can't be a field".to_owned()),
+        FieldValue::Array(values) => values.iter().try_for_each(check),
+        FieldValue::Table(table) => {
             for (name, value) in table.entries() {
                 if name.as_str().is_none() {
                     return Err("an argument's names must be UTF-8".to_owned());
@@ -115,16 +115,16 @@ pub fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Argum
         .collect()
 }
 
-fn from_toml(value: toml::Value) -> Result<Value, String> {
+fn from_toml(value: toml::Value) -> Result<FieldValue, String> {
     Ok(match value {
-        toml::Value::String(text) => Value::LongString(text.into_bytes()),
+        toml::Value::String(text) => FieldValue::LongString(text.into_bytes()),
         toml::Value::Integer(number) => int(number),
-        toml::Value::Float(number) => Value::Double(number),
-        toml::Value::Boolean(flag) => Value::Bool(flag),
+        toml::Value::Float(number) => FieldValue::Double(number),
+        toml::Value::Boolean(flag) => FieldValue::Bool(flag),
         toml::Value::Datetime(_) => {
             return Err("a date is no argument that RabbitMQ knows".to_owned());
         }
-        toml::Value::Array(values) => Value::Array(
+        toml::Value::Array(values) => FieldValue::Array(
             values
                 .into_iter()
                 .map(from_toml)
@@ -135,44 +135,44 @@ fn from_toml(value: toml::Value) -> Result<Value, String> {
                 let name = crate::message::ShortString::new(name)?;
                 Ok::<_, String>((name, from_toml(value)?))
             };
-            let table: Result<Table, _> = entries.into_iter().map(entry).collect();
-            Value::Table(table?)
+            let table: Result<FieldTable, _> = entries.into_iter().map(entry).collect();
+            FieldValue::Table(table?)
         }
     })
 }
 
 /// A whole number in the smallest of the two types that every client uses.
-pub fn int(number: i64) -> Value {
-    i32::try_from(number).map_or(Value::Long(number), Value::SignedInt)
+pub fn int(number: i64) -> FieldValue {
+    i32::try_from(number).map_or(FieldValue::Long(number), FieldValue::SignedInt)
 }
 
 /// The whole number that a value is, whatever its type.
-pub fn integer(value: &Value) -> Option<i64> {
+pub fn integer(value: &FieldValue) -> Option<i64> {
     Some(match *value {
-        Value::Byte(number) => number.into(),
-        Value::UnsignedByte(number) => number.into(),
-        Value::Short(number) => number.into(),
-        Value::UnsignedShort(number) => number.into(),
-        Value::SignedInt(number) => number.into(),
-        Value::UnsignedInt(number) => number.into(),
-        Value::Long(number) => number,
+        FieldValue::Byte(number) => number.into(),
+        FieldValue::UnsignedByte(number) => number.into(),
+        FieldValue::Short(number) => number.into(),
+        FieldValue::UnsignedShort(number) => number.into(),
+        FieldValue::SignedInt(number) => number.into(),
+        FieldValue::UnsignedInt(number) => number.into(),
+        FieldValue::Long(number) => number,
         _ => return None,
     })
 }
 
 /// A value as a person reads it: text in quotes where it is not a plain word, the rest as JSON.
 #[must_use]
-pub fn render(value: &Value) -> String {
+pub fn render(value: &FieldValue) -> String {
     match value {
-        Value::LongString(text) if is_word(text) => String::from_utf8_lossy(text).into_owned(),
-        Value::LongString(text) => text::quote(text),
+        FieldValue::LongString(text) if is_word(text) => String::from_utf8_lossy(text).into_owned(),
+        FieldValue::LongString(text) => text::quote(text),
         value => json(value),
     }
 }
 
 /// A value as JSON: as an envelope has it, but for whole numbers, whose type RabbitMQ does not mind.
 #[must_use]
-pub fn json(value: &Value) -> String {
+pub fn json(value: &FieldValue) -> String {
     if let Some(number) = integer(value) {
         return number.to_string();
     }
@@ -198,13 +198,13 @@ mod tests {
 
     #[test]
     fn a_value_is_taken_for_what_it_looks_like_unless_json_says() {
-        let text = |text: &str| Value::LongString(text.as_bytes().to_vec());
+        let text = |text: &str| FieldValue::LongString(text.as_bytes().to_vec());
         for (typed, value) in [
-            ("k=5", Value::SignedInt(5)),
-            ("k=-5", Value::SignedInt(-5)),
-            ("k=5000000000", Value::Long(5_000_000_000)),
-            ("k=1.5", Value::Double(1.5)),
-            ("k=true", Value::Bool(true)),
+            ("k=5", FieldValue::SignedInt(5)),
+            ("k=-5", FieldValue::SignedInt(-5)),
+            ("k=5000000000", FieldValue::Long(5_000_000_000)),
+            ("k=1.5", FieldValue::Double(1.5)),
+            ("k=true", FieldValue::Bool(true)),
             ("k=True", text("True")),
             ("k=007", text("007")),
             ("k=", text("")),
@@ -212,8 +212,8 @@ mod tests {
             ("k=lazy", text("lazy")),
             ("k=inf", text("inf")),
             (r#"k:="5""#, text("5")),
-            (r#"k:={"!amqp": "short", "value": 5}"#, Value::Short(5)),
-            ("k:=[1]", Value::Array(vec![Value::SignedInt(1)])),
+            (r#"k:={"!amqp": "short", "value": 5}"#, FieldValue::Short(5)),
+            ("k:=[1]", FieldValue::Array(vec![FieldValue::SignedInt(1)])),
         ] {
             let argument: Result<Argument, _> = typed.parse();
             assert_eq!(

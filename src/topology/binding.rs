@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::queue::add;
-use super::{Argument, Properties, Violation};
+use super::{Argument, Arguments, Violation};
 use crate::text;
 use crate::values::{Name, QueueName};
 
@@ -60,7 +60,7 @@ impl BindingOptions {
             }
         };
         let exchange = self.exchange.as_ref().map_or("", Name::as_str);
-        let mut arguments = Properties::new();
+        let mut arguments = Arguments::new();
         add(&mut arguments, self.arguments, "arguments")?;
         let mut keys = self.routing_keys;
         keys.extend(self.routing_key);
@@ -86,7 +86,7 @@ pub fn all(
     exchange: &str,
     destination: &Destination,
     routing_keys: &[Name],
-    arguments: &Properties,
+    arguments: &Arguments,
 ) -> Result<Vec<Binding>, Violation> {
     let is_default = |name: &str| name.is_empty();
     if is_default(exchange)
@@ -122,7 +122,7 @@ pub struct Binding {
     /// Which messages, as the exchange's type has it.
     pub routing_key: String,
     /// The optional arguments, of which a headers exchange matches.
-    pub arguments: Properties,
+    pub arguments: Arguments,
 }
 
 impl Binding {

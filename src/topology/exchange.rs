@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::argument::Argument;
 use super::queue::{add, typed};
-use super::{Properties, Violation};
-use crate::message::Value;
+use super::{Arguments, Violation};
+use crate::message::FieldValue;
 use crate::text;
 use crate::values::Name;
 
@@ -37,7 +37,7 @@ impl FromStr for ExchangeType {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let is_plugins = text.starts_with("x-") && text.len() <= crate::values::SHORT_STRING_MAX;
+        let is_plugins = text.starts_with("x-") && text.len() <= crate::message::SHORT_STRING_MAX;
         // RabbitMQ 3 closes the connection for one that it doesn't know.
         if is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
             return Ok(Self(text.to_owned()));
@@ -88,14 +88,14 @@ impl ExchangeOptions {
                 "a name can't contain a line break",
             ));
         }
-        let mut arguments = Properties::new();
+        let mut arguments = Arguments::new();
         if let Some(alternate) = self.alternate_exchange {
-            let alternate = Value::LongString(alternate.as_str().as_bytes().to_vec());
+            let alternate = FieldValue::LongString(alternate.as_str().as_bytes().to_vec());
             arguments.insert(ALTERNATE.to_owned(), alternate);
         }
         add(&mut arguments, self.arguments, "exchange-argument")?;
         if let Some(value) = arguments.get(ALTERNATE) {
-            if !matches!(value, Value::LongString(_)) {
+            if !matches!(value, FieldValue::LongString(_)) {
                 return Err(Violation::new(ALTERNATE, "must be a text"));
             }
         }
@@ -124,34 +124,34 @@ pub struct Exchange {
     /// Nobody can publish to it; messages come from other exchanges.
     pub internal: bool,
     /// The optional arguments.
-    pub arguments: Properties,
+    pub arguments: Arguments,
 }
 
 impl Exchange {
     /// What the broker compares when an exchange is declared that exists.
     #[must_use]
-    pub fn properties(&self) -> Properties {
+    pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
-        let kind = Value::LongString(self.kind.as_str().as_bytes().to_vec());
+        let kind = FieldValue::LongString(self.kind.as_str().as_bytes().to_vec());
         properties.extend([
             ("type".to_owned(), kind),
-            ("durable".to_owned(), Value::Bool(self.durable)),
-            ("auto_delete".to_owned(), Value::Bool(self.auto_delete)),
-            ("internal".to_owned(), Value::Bool(self.internal)),
+            ("durable".to_owned(), FieldValue::Bool(self.durable)),
+            ("auto_delete".to_owned(), FieldValue::Bool(self.auto_delete)),
+            ("internal".to_owned(), FieldValue::Bool(self.internal)),
         ]);
         properties
     }
 
     /// The exchange of this name with these properties.
     #[must_use]
-    pub fn with(&self, mut properties: Properties) -> Self {
+    pub fn with(&self, mut properties: Arguments) -> Self {
         let kind = match properties.remove("type") {
-            Some(Value::LongString(name)) => {
+            Some(FieldValue::LongString(name)) => {
                 ExchangeType(String::from_utf8_lossy(&name).into_owned())
             }
             _ => self.kind.clone(),
         };
-        let mut is_true = |name| properties.remove(name) == Some(Value::Bool(true));
+        let mut is_true = |name| properties.remove(name) == Some(FieldValue::Bool(true));
         Self {
             name: self.name.clone(),
             kind,
@@ -183,7 +183,7 @@ impl Exchange {
         );
         for (name, value) in &self.arguments {
             words.push(match value {
-                Value::LongString(value) if name == ALTERNATE => {
+                FieldValue::LongString(value) if name == ALTERNATE => {
                     super::option("--alternate-exchange", &String::from_utf8_lossy(value))
                 }
                 value => typed("--exchange-argument", name, value),

@@ -4,7 +4,7 @@
 use super::argument::{integer, render};
 use super::queue::{Overflow, QueueType};
 use super::units::{Age, Milliseconds};
-use crate::message::Value;
+use crate::message::FieldValue;
 
 use QueueType::{Classic, Quorum, Stream};
 
@@ -29,7 +29,7 @@ pub enum Unit {
 
 /// An argument that hello-mq knows.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownArgument {
     /// AMQP's name of it.
     pub argument: &'static str,
     /// The option without its dashes, if it has one.
@@ -40,7 +40,7 @@ pub struct Known {
     pub types: &'static [QueueType],
 }
 
-impl Known {
+impl KnownArgument {
     /// The argument with this name.
     #[must_use]
     pub fn find(argument: &str) -> Option<&'static Self> {
@@ -48,14 +48,18 @@ impl Known {
     }
 
     /// What is wrong with a value of it.
-    pub fn problem(&self, value: &Value) -> Option<String> {
+    pub fn problem(&self, value: &FieldValue) -> Option<String> {
         let number = integer(value);
         let in_range = |least, most| number.is_some_and(|n| (least..=most).contains(&n));
         match self.unit {
-            Unit::Text if matches!(value, Value::LongString(_)) => None,
+            Unit::Text if matches!(value, FieldValue::LongString(_)) => None,
             Unit::Text => Some("must be a text".to_owned()),
             Unit::Word(words) => match value {
-                Value::LongString(text) if words.iter().any(|word| word.as_bytes() == text) => None,
+                FieldValue::LongString(text)
+                    if words.iter().any(|word| word.as_bytes() == text) =>
+                {
+                    None
+                }
                 _ => Some(format!("must be one of {}", words.join(", "))),
             },
             Unit::Number(least, most) if in_range(least, most) => None,
@@ -72,37 +76,37 @@ impl Known {
             Unit::Bytes if in_range(0, i64::MAX) => None,
             Unit::Bytes => Some("must be a whole number of bytes from 0 on".to_owned()),
             Unit::Age => match value {
-                Value::LongString(text) => String::from_utf8_lossy(text).parse::<Age>().err(),
+                FieldValue::LongString(text) => String::from_utf8_lossy(text).parse::<Age>().err(),
                 _ => Some("must be a text".to_owned()),
             },
-            Unit::Flag if matches!(value, Value::Bool(_)) => None,
+            Unit::Flag if matches!(value, FieldValue::Bool(_)) => None,
             Unit::Flag => Some("must be true or false".to_owned()),
         }
     }
 
     /// The value that is shown so.
-    pub fn read(&self, shown: &str) -> Option<Value> {
+    pub fn read(&self, shown: &str) -> Option<FieldValue> {
         Some(match self.unit {
             // A number without a unit can't be typed.
             Unit::Age if shown.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Value::LongString(Age::shown(shown)?.to_string().into_bytes())
+                FieldValue::LongString(Age::shown(shown)?.to_string().into_bytes())
             }
-            Unit::Text | Unit::Word(_) | Unit::Age => Value::LongString(shown.into()),
+            Unit::Text | Unit::Word(_) | Unit::Age => FieldValue::LongString(shown.into()),
             Unit::Number(..) | Unit::Milliseconds(_) | Unit::Bytes => {
-                Value::Long(shown.parse().ok()?)
+                FieldValue::Long(shown.parse().ok()?)
             }
-            Unit::Flag => Value::Bool(shown.parse().ok()?),
+            Unit::Flag => FieldValue::Bool(shown.parse().ok()?),
         })
     }
 
     /// Whether two values mean the same, `None` being none.
     #[must_use]
-    pub fn is_same(&self, one: Option<&Value>, other: Option<&Value>) -> bool {
-        let age = |value: Option<&Value>| match value {
-            Some(Value::LongString(text)) => Age::shown(std::str::from_utf8(text).ok()?),
+    pub fn is_same(&self, one: Option<&FieldValue>, other: Option<&FieldValue>) -> bool {
+        let age = |value: Option<&FieldValue>| match value {
+            Some(FieldValue::LongString(text)) => Age::shown(std::str::from_utf8(text).ok()?),
             _ => None,
         };
-        let is_on = |value| value == Some(&Value::Bool(true));
+        let is_on = |value| value == Some(&FieldValue::Bool(true));
         match self.unit {
             Unit::Age => age(one).is_some() && age(one) == age(other),
             Unit::Flag => is_on(one) == is_on(other),
@@ -112,7 +116,7 @@ impl Known {
 
     /// A value of it as the option takes it.
     #[must_use]
-    pub fn render(&self, value: &Value) -> String {
+    pub fn render(&self, value: &FieldValue) -> String {
         match (self.unit, value, integer(value)) {
             (Unit::Milliseconds(_), _, Some(number)) => match u64::try_from(number) {
                 Ok(number) => Milliseconds(number).to_string(),
@@ -128,7 +132,7 @@ const NO_STREAM: &[QueueType] = &[Classic, Quorum];
 
 /// The arguments of queues that RabbitMQ 3.10 to 4 knows, and which types of queue take them
 /// (<https://www.rabbitmq.com/docs/queues#optional-arguments>; tried out on both).
-pub const KNOWN: &[Known] = &[
+pub const KNOWN: &[KnownArgument] = &[
     known(
         "x-queue-type",
         Some("type"),
@@ -237,8 +241,8 @@ const fn known(
     option: Option<&'static str>,
     unit: Unit,
     types: &'static [QueueType],
-) -> Known {
-    Known {
+) -> KnownArgument {
+    KnownArgument {
         argument,
         option,
         unit,

@@ -17,15 +17,15 @@ pub use argument::{Argument, json};
 pub use binding::{Binding, BindingOptions, Destination, all as bindings, keys_of};
 pub(crate) use exchange::ALTERNATE;
 pub use exchange::{Exchange, ExchangeOptions, ExchangeType};
-use known::Known;
+use known::KnownArgument;
 pub use queue::{Overflow, Queue, QueueKind, QueueOptions, QueueType};
 pub use units::{Milliseconds, Size};
 
-use crate::message::Value;
+use crate::message::FieldValue;
 use crate::values::QueueName;
 
-/// Properties and optional arguments by AMQP's names: `durable`, `x-message-ttl`.
-pub type Properties = BTreeMap<String, Value>;
+/// Arguments and optional arguments by AMQP's names: `durable`, `x-message-ttl`.
+pub type Arguments = BTreeMap<String, FieldValue>;
 
 /// A rule that is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ impl Violation {
 ///
 /// # Errors
 /// The one that is given twice.
-pub fn collect(arguments: Vec<Argument>, option: &str) -> Result<Properties, Violation> {
-    let mut properties = Properties::new();
+pub fn collect(arguments: Vec<Argument>, option: &str) -> Result<Arguments, Violation> {
+    let mut properties = Arguments::new();
     queue::add(&mut properties, arguments, option)?;
     Ok(properties)
 }
@@ -155,7 +155,7 @@ fn option(option: &str, value: &str) -> String {
     format!("{option}{separator}{}", crate::text::shell(value))
 }
 
-fn listed(properties: &Properties) -> String {
+fn listed(properties: &Arguments) -> String {
     let all: Vec<_> = properties
         .iter()
         .map(|(name, value)| format!("{}={}", crate::text::escape(name), render(value)))
@@ -169,9 +169,9 @@ pub struct Difference {
     /// AMQP's name of it.
     pub property: String,
     /// What was asked for.
-    pub wanted: Option<Value>,
+    pub wanted: Option<FieldValue>,
     /// What there is.
-    pub existing: Option<Value>,
+    pub existing: Option<FieldValue>,
     /// Whether that is known: the broker's words may have been cut off.
     pub is_known: bool,
 }
@@ -180,7 +180,7 @@ impl Difference {
     /// The differences between two sets of properties. What means the same is the same: a number
     /// whatever its type, an age in one unit or another.
     #[must_use]
-    pub fn between(wanted: &Properties, existing: &Properties) -> Vec<Self> {
+    pub fn between(wanted: &Arguments, existing: &Arguments) -> Vec<Self> {
         let mut names: Vec<_> = wanted.keys().chain(existing.keys()).collect();
         names.sort_by_key(|name| (name.contains('-'), *name));
         names.dedup();
@@ -201,21 +201,21 @@ impl Difference {
     /// `--message-ttl: wanted 1m, existing none`, as the option is written.
     #[must_use]
     pub fn line(&self) -> String {
-        let known = Known::find(&self.property);
+        let known = KnownArgument::find(&self.property);
         let option = match (self.property.as_str(), known) {
             ("type", _) => "--exchange-type".to_owned(),
             ("durable" | "internal" | ALTERNATE, _) => format!("--{}", self.property),
             ("auto_delete", _) => "--auto-delete".to_owned(),
             (
                 _,
-                Some(Known {
+                Some(KnownArgument {
                     option: Some(option),
                     ..
                 }),
             ) => format!("--{option}"),
             (name, _) => format!("--argument {}", crate::text::escape(name)),
         };
-        let shown = |value: Option<&Value>| match (value, known) {
+        let shown = |value: Option<&FieldValue>| match (value, known) {
             (None, _) => "none".to_owned(),
             (Some(value), Some(known)) => known.render(value),
             (Some(value), None) => render(value),
@@ -234,21 +234,25 @@ impl Difference {
 }
 
 /// The value of an argument that a broker shows without its type.
-pub(crate) fn read(argument: &str, shown: &str) -> Option<Value> {
-    match Known::find(argument) {
+pub(crate) fn read(argument: &str, shown: &str) -> Option<FieldValue> {
+    match KnownArgument::find(argument) {
         Some(known) => known.read(shown),
-        None => Some(Value::LongString(shown.into())),
+        None => Some(FieldValue::LongString(shown.into())),
     }
 }
 
 /// Whether a queue of this type can have an argument, as far as that is known.
 pub(crate) fn is_taken_by(argument: &str, kind: QueueType) -> bool {
-    Known::find(argument).is_none_or(|known| known.types.contains(&kind))
+    KnownArgument::find(argument).is_none_or(|known| known.types.contains(&kind))
 }
 
 /// Whether two values of a property mean the same for RabbitMQ, `None` being none.
-pub(crate) fn is_same(property: &str, one: Option<&Value>, other: Option<&Value>) -> bool {
-    if Known::find(property).is_some_and(|known| known.is_same(one, other)) {
+pub(crate) fn is_same(
+    property: &str,
+    one: Option<&FieldValue>,
+    other: Option<&FieldValue>,
+) -> bool {
+    if KnownArgument::find(property).is_some_and(|known| known.is_same(one, other)) {
         return true;
     }
     match (one, other) {
@@ -267,10 +271,10 @@ mod tests {
 
     #[test]
     fn a_number_is_the_same_whatever_its_type() {
-        let one = |value| Properties::from([("x-max-length".to_owned(), value)]);
-        let same = Difference::between(&one(Value::SignedInt(5)), &one(Value::Long(5)));
+        let one = |value| Arguments::from([("x-max-length".to_owned(), value)]);
+        let same = Difference::between(&one(FieldValue::SignedInt(5)), &one(FieldValue::Long(5)));
         assert_eq!(same, []);
-        let other = Difference::between(&one(Value::SignedInt(5)), &Properties::new());
+        let other = Difference::between(&one(FieldValue::SignedInt(5)), &Arguments::new());
         assert_eq!(other.len(), 1);
         assert_eq!(other[0].existing, None);
     }

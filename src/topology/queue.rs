@@ -6,10 +6,10 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::argument::{Argument, int};
-use super::known::{KNOWN, Known};
+use super::known::{KNOWN, KnownArgument};
 use super::units::{Milliseconds, Size};
-use super::{Properties, Violation};
-use crate::message::Value;
+use super::{Arguments, Violation};
+use crate::message::FieldValue;
 use crate::text;
 use crate::values::{Name, QueueName};
 
@@ -56,9 +56,9 @@ impl QueueType {
 
     /// The type that a value of `x-queue-type` names.
     #[must_use]
-    pub fn of(value: &Value) -> Option<Self> {
+    pub fn of(value: &FieldValue) -> Option<Self> {
         match value {
-            Value::LongString(name) => std::str::from_utf8(name).ok()?.parse().ok(),
+            FieldValue::LongString(name) => std::str::from_utf8(name).ok()?.parse().ok(),
             _ => None,
         }
     }
@@ -139,7 +139,7 @@ impl QueueOptions {
     /// # Errors
     /// The rule that it breaks. Only what every supported RabbitMQ refuses is refused here.
     pub fn define(self) -> Result<Queue, Violation> {
-        let text = |text: &str| Value::LongString(text.as_bytes().to_vec());
+        let text = |text: &str| FieldValue::LongString(text.as_bytes().to_vec());
         let named = |name: Option<&Name>| name.map(|name| text(name.as_str()));
         let values = [
             ("x-queue-type", self.kind.map(|kind| text(kind.as_str()))),
@@ -163,10 +163,11 @@ impl QueueOptions {
             ),
             (
                 "x-single-active-consumer",
-                self.single_active_consumer.then_some(Value::Bool(true)),
+                self.single_active_consumer
+                    .then_some(FieldValue::Bool(true)),
             ),
         ];
-        let mut arguments: Properties = values
+        let mut arguments: Arguments = values
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)))
             .collect();
@@ -185,7 +186,7 @@ impl QueueOptions {
 
 /// Adds arguments that were typed one by one to those of options. Each may be given once.
 pub(super) fn add(
-    to: &mut Properties,
+    to: &mut Arguments,
     arguments: Vec<Argument>,
     option: &str,
 ) -> Result<(), Violation> {
@@ -208,7 +209,7 @@ pub struct Queue {
     /// It is deleted when its last consumer leaves.
     pub auto_delete: bool,
     /// The optional arguments.
-    pub arguments: Properties,
+    pub arguments: Arguments,
 }
 
 impl Queue {
@@ -219,7 +220,7 @@ impl Queue {
             name: Some(name),
             durable: false,
             auto_delete: false,
-            arguments: Properties::new(),
+            arguments: Arguments::new(),
         }
     }
 
@@ -231,17 +232,17 @@ impl Queue {
 
     /// What the broker compares when a queue is declared that exists.
     #[must_use]
-    pub fn properties(&self) -> Properties {
+    pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
-        properties.insert("durable".to_owned(), Value::Bool(self.durable));
-        properties.insert("auto_delete".to_owned(), Value::Bool(self.auto_delete));
+        properties.insert("durable".to_owned(), FieldValue::Bool(self.durable));
+        properties.insert("auto_delete".to_owned(), FieldValue::Bool(self.auto_delete));
         properties
     }
 
     /// The queue of this name with these properties.
     #[must_use]
-    pub fn with(&self, mut properties: Properties) -> Self {
-        let mut is_true = |name| properties.remove(name) == Some(Value::Bool(true));
+    pub fn with(&self, mut properties: Arguments) -> Self {
+        let mut is_true = |name| properties.remove(name) == Some(FieldValue::Bool(true));
         Self {
             name: self.name.clone(),
             durable: is_true("durable"),
@@ -312,32 +313,32 @@ impl Queue {
             words.push("--auto-delete".to_owned());
         }
         for (name, value) in &self.arguments {
-            let known = Known::find(name);
+            let known = KnownArgument::find(name);
             let word = match (known, value) {
                 (
-                    Some(Known {
+                    Some(KnownArgument {
                         option: Some("single-active-consumer"),
                         ..
                     }),
-                    Value::Bool(true),
+                    FieldValue::Bool(true),
                 ) => "--single-active-consumer".to_owned(),
                 (
-                    Some(Known {
+                    Some(KnownArgument {
                         option: Some(option),
                         ..
                     }),
-                    Value::LongString(value),
+                    FieldValue::LongString(value),
                 ) => super::option(&format!("--{option}"), &String::from_utf8_lossy(value)),
                 (
                     Some(
-                        known @ Known {
+                        known @ KnownArgument {
                             option: Some(option),
                             ..
                         },
                     ),
                     value,
                 ) if known.problem(value).is_none() && !is_negative(value) => {
-                    if matches!(value, Value::Bool(_)) {
+                    if matches!(value, FieldValue::Bool(_)) {
                         typed("--argument", name, value)
                     } else {
                         format!("--{option} {}", known.render(value))
@@ -351,14 +352,14 @@ impl Queue {
     }
 }
 
-fn is_negative(value: &Value) -> bool {
+fn is_negative(value: &FieldValue) -> bool {
     super::argument::integer(value).is_some_and(|number| number < 0)
 }
 
 /// `--argument KEY=VALUE`, or `KEY:=JSON` where that would be another type.
-pub(super) fn typed(option: &str, name: &str, value: &Value) -> String {
+pub(super) fn typed(option: &str, name: &str, value: &FieldValue) -> String {
     let plain = match value {
-        Value::LongString(text) => String::from_utf8_lossy(text).into_owned(),
+        FieldValue::LongString(text) => String::from_utf8_lossy(text).into_owned(),
         value => super::argument::json(value),
     };
     let argument = match format!("{name}={plain}").parse::<Argument>() {
@@ -371,7 +372,7 @@ pub(super) fn typed(option: &str, name: &str, value: &Value) -> String {
 }
 
 /// How the option of an argument is named: `max-priority`, or `argument x-max-age`.
-fn option_of(known: &Known) -> String {
+fn option_of(known: &KnownArgument) -> String {
     match known.option {
         Some(option) => option.to_owned(),
         None => format!("argument {}", known.argument),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::argument::int;
-use crate::message::Value;
+use crate::message::FieldValue;
 use crate::values::Span;
 
 /// A time as RabbitMQ counts it in a queue's arguments: whole milliseconds.
@@ -16,7 +16,7 @@ pub struct Milliseconds(pub u64);
 impl Milliseconds {
     /// The argument's value.
     #[must_use]
-    pub fn value(self) -> Value {
+    pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
 }
@@ -112,7 +112,7 @@ pub struct Size(u64);
 impl Size {
     /// The argument's value.
     #[must_use]
-    pub fn value(self) -> Value {
+    pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
 
@@ -155,8 +155,8 @@ impl FromStr for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
+        struct SizeVisitor;
+        impl Visitor<'_> for SizeVisitor {
             type Value = Size;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Size {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer.deserialize_any(Either)
+        deserializer.deserialize_any(SizeVisitor)
     }
 }
 

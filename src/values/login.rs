@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-use super::{Host, TextOnly, parsed};
+use super::{Host, StringVisitor, parsed};
 
 /// A text that must not be seen: its `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TextOnly).map(Self)
+        deserializer.deserialize_any(StringVisitor).map(Self)
     }
 }
 
@@ -126,16 +126,16 @@ impl fmt::Debug for PasswordCommand {
 
 impl<'de> Deserialize<'de> for PasswordCommand {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Words)
+        deserializer.deserialize_any(CommandVisitor)
     }
 }
 
 /// Reads a list of strings. Nothing else is repeated in an error: it may be a password.
-struct Words;
+struct CommandVisitor;
 
 const WORDS: &str = "must be a list of strings: a program and its arguments";
 
-impl<'de> Visitor<'de> for Words {
+impl<'de> Visitor<'de> for CommandVisitor {
     type Value = PasswordCommand;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Words {
         struct Word(String);
         impl<'de> Deserialize<'de> for Word {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(TextOnly).map(Self)
+                deserializer.deserialize_any(StringVisitor).map(Self)
             }
         }
         let mut all = Vec::new();

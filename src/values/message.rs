@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::{Deserialize, Deserializer};
 
-use super::{SHORT_STRING_MAX, Span};
-use crate::message::{ShortString, Value, envelope};
+use super::Span;
+use crate::message::{FieldValue, SHORT_STRING_MAX, ShortString, envelope};
 use crate::text;
 
 /// The name of an exchange, empty for the default one, or a routing key: no longer than
@@ -96,9 +96,9 @@ impl FromStr for Delimiter {
 
 /// What stands behind each message in the output: any bytes, or none. Written as a [`Delimiter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending(Vec<u8>);
+pub struct OutputDelimiter(Vec<u8>);
 
-impl Ending {
+impl OutputDelimiter {
     /// The bytes themselves.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -106,7 +106,7 @@ impl Ending {
     }
 }
 
-impl FromStr for Ending {
+impl FromStr for OutputDelimiter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -169,7 +169,7 @@ pub struct Header {
     /// The header's name.
     pub name: ShortString,
     /// Its value.
-    pub value: Value,
+    pub value: FieldValue,
 }
 
 impl FromStr for Header {
@@ -185,7 +185,7 @@ impl FromStr for Header {
         }
         let value = match value.strip_prefix('=') {
             Some(json) => envelope::parse_value(json.as_bytes())?,
-            None => Value::LongString(value.trim_start().as_bytes().to_vec()),
+            None => FieldValue::LongString(value.trim_start().as_bytes().to_vec()),
         };
         Ok(Self {
             name: ShortString::new(name)?,
@@ -311,17 +311,17 @@ mod tests {
             text.parse::<Header>()
                 .map(|header| (header.name.as_str().unwrap().to_owned(), header.value))
         };
-        let text = |text: &str| Value::LongString(text.into());
+        let text = |text: &str| FieldValue::LongString(text.into());
         assert_eq!(header("a: b: c").unwrap(), ("a".to_owned(), text("b: c")));
         assert_eq!(header("a:b").unwrap(), ("a".to_owned(), text("b")));
         assert_eq!(header("a:").unwrap(), ("a".to_owned(), text("")));
         assert_eq!(
             header("a:=1").unwrap(),
-            ("a".to_owned(), Value::SignedInt(1))
+            ("a".to_owned(), FieldValue::SignedInt(1))
         );
         assert_eq!(
             header("a:=true").unwrap(),
-            ("a".to_owned(), Value::Bool(true))
+            ("a".to_owned(), FieldValue::Bool(true))
         );
         let long = format!("{}: x", "k".repeat(256));
         for wrong in ["a", ": b", "a:=", "a:={", &long] {

@@ -106,7 +106,7 @@ struct Line {
     silent_since: Arc<OnceLock<Instant>>,
 }
 
-/// Lets two talk with each other from threads of their own.
+/// Lets two messenger with each other from threads of their own.
 fn serve(
     client: TcpStream,
     broker: TcpStream,

@@ -17,7 +17,7 @@ use amiquip::{Channel, Connection};
 use hello_mq::broker::Connector;
 use hello_mq::broker::topology::difference::{self, Comparison};
 use hello_mq::interrupt::Interrupt;
-use hello_mq::talk::Talk;
+use hello_mq::messenger::Messenger;
 use hello_mq::topology::{ExchangeOptions, QueueOptions};
 use hello_mq::{cli, settings};
 use nix::sys::signal::{Signal, kill};
@@ -533,8 +533,8 @@ pub fn comparing_makes_nothing() {
         panic!()
     };
     let settings = settings::resolve(&cli.common, verb, |_| None, None).unwrap();
-    let (interrupt, talk) = (Interrupt::default(), Talk::new(true));
-    let connector = Connector::new(&settings.broker, "test", &interrupt, None, &talk);
+    let (interrupt, messenger) = (Interrupt::default(), Messenger::new(true));
+    let connector = Connector::new(&settings.broker, "test", &interrupt, None, &messenger);
     let mut session = connector.open().unwrap();
     for kind in [None, Some("classic"), Some("quorum"), Some("stream")] {
         for durable in [false, true] {

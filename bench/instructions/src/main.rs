@@ -20,8 +20,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use hello_mq::broker::publish::window::Window;
 use hello_mq::color::Paint;
 use hello_mq::input::split::Splitter;
-use hello_mq::message::{Message, Properties, ShortString, Value, envelope};
-use hello_mq::output::{Form, Output, Stream};
+use hello_mq::message::{FieldValue, Message, Properties, ShortString, envelope};
+use hello_mq::output::{MessageWriter, Output, OutputFormat};
 
 /// How many per cent more fail. One binary comes to the same counts in every run, and most paths to the
 /// same when code elsewhere changes; another C library or processor has other routines to copy bytes.
@@ -41,8 +41,10 @@ const PATHS: [Path; 13] = [
     ("split-lines", || split(b"\n")),
     ("split-null", || split(b"\0")),
     ("split-delimiter", || split(b"\n--boundary--\n")),
-    ("text", || write(Form::Text(Paint::default()), text)),
-    ("text-bytes", || write(Form::Text(Paint::default()), bytes)),
+    ("text", || write(OutputFormat::Text(Paint::default()), text)),
+    ("text-bytes", || {
+        write(OutputFormat::Text(Paint::default()), bytes)
+    }),
     ("json-write", || write(json(), text)),
     ("json-write-bytes", || write(json(), bytes)),
     ("json-read", || read(text)),
@@ -82,9 +84,12 @@ fn messages(body: fn(usize) -> Vec<u8>) -> Vec<Message> {
             content_type: Some(short("text/plain")),
             headers: Some(
                 [
-                    ("host", Value::LongString(b"host-7.example.org".to_vec())),
-                    ("attempt", Value::SignedInt(3)),
-                    ("load", Value::Double(0.75)),
+                    (
+                        "host",
+                        FieldValue::LongString(b"host-7.example.org".to_vec()),
+                    ),
+                    ("attempt", FieldValue::SignedInt(3)),
+                    ("load", FieldValue::Double(0.75)),
                 ]
                 .map(|(name, value)| (short(name), value))
                 .into_iter()
@@ -115,9 +120,9 @@ fn split(delimiter: &[u8]) -> Round {
     })
 }
 
-fn write(form: Form, body: fn(usize) -> Vec<u8>) -> Round {
+fn write(form: OutputFormat, body: fn(usize) -> Vec<u8>) -> Round {
     let messages = messages(body);
-    let mut stream = Stream::new(form, io::sink(), true);
+    let mut stream = MessageWriter::new(form, io::sink(), true);
     Box::new(move || {
         for message in &messages {
             let written = stream.write(black_box(message));
@@ -126,8 +131,8 @@ fn write(form: Form, body: fn(usize) -> Vec<u8>) -> Round {
     })
 }
 
-fn json() -> Form {
-    Form::Json {
+fn json() -> OutputFormat {
+    OutputFormat::Json {
         end: b"\n".to_vec(),
         decodes: false,
     }
@@ -136,7 +141,7 @@ fn json() -> Form {
 fn format() -> Round {
     let template = r"%T %e/%r #%{message_id} %{headers.host} %{priority} %S bytes %h: %s\n";
     let template = template.parse().expect("it is a template");
-    write(Form::Template(template), text)
+    write(OutputFormat::Template(template), text)
 }
 
 fn read(body: fn(usize) -> Vec<u8>) -> Round {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The times of one connection. Nothing here looks at a clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Heartbeat {
+pub struct HeartbeatTimer {
     /// The interval that was agreed on; `None` for no heartbeats.
     interval: Option<Duration>,
     /// When something was last sent.
@@ -13,7 +13,7 @@ pub struct Heartbeat {
     came: Instant,
 }
 
-impl Heartbeat {
+impl HeartbeatTimer {
     /// Heartbeats every so many seconds; 0 for none.
     pub fn new(seconds: u16, now: Instant) -> Self {
         Self {
@@ -57,14 +57,14 @@ mod tests {
     fn a_heartbeat_is_due_after_half_and_a_peer_dead_after_two_intervals() {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut heartbeat = Heartbeat::new(10, start);
+        let mut heartbeat = HeartbeatTimer::new(10, start);
         assert_eq!(heartbeat.due_at(), Some(after(5)));
         assert_eq!(heartbeat.dead_at(), Some(after(20)));
         heartbeat.sent(after(3));
         heartbeat.came(after(4));
         assert_eq!(heartbeat.due_at(), Some(after(8)));
         assert_eq!(heartbeat.dead_at(), Some(after(24)));
-        let never = Heartbeat::new(0, start);
+        let never = HeartbeatTimer::new(0, start);
         assert_eq!((never.due_at(), never.dead_at()), (None, None));
     }
 }

@@ -13,7 +13,7 @@ use crate::text;
 
 /// Something that came on the channel for messages.
 #[derive(Debug)]
-pub enum Arrival {
+pub enum ChannelEvent {
     /// A message for the consumer.
     Delivered(Content),
     /// A message that no queue took, and the broker's words for it.
@@ -68,7 +68,7 @@ pub struct Incoming {
     /// Whether what comes for messages is dropped.
     pub is_discarding: bool,
     /// What came on the channel for messages.
-    pub arrivals: VecDeque<Arrival>,
+    pub arrivals: VecDeque<ChannelEvent>,
     /// The bytes of their bodies.
     pub held: usize,
     /// What came for the connection.
@@ -76,25 +76,25 @@ pub struct Incoming {
     /// The frames of the library's channels.
     pub library: Vec<u8>,
     /// The message that is coming.
-    content: Option<Coming>,
+    content: Option<PartialMessage>,
     /// How many bytes of a body's frame are still to come, its end included.
     body: usize,
 }
 
 /// A message of which something is still to come.
 #[derive(Debug)]
-struct Coming {
-    arrival: Arrival,
+struct PartialMessage {
+    arrival: ChannelEvent,
     /// How many bytes of the body are to come; `None` before the content header.
     left: Option<u64>,
 }
 
-impl Coming {
+impl PartialMessage {
     fn content(&mut self) -> Option<&mut Content> {
         match &mut self.arrival {
-            Arrival::Delivered(content)
-            | Arrival::Returned(_, content)
-            | Arrival::Got(Some(content)) => Some(content),
+            ChannelEvent::Delivered(content)
+            | ChannelEvent::Returned(_, content)
+            | ChannelEvent::Got(Some(content)) => Some(content),
             _ => None,
         }
     }
@@ -102,10 +102,10 @@ impl Coming {
 
 /// The most bytes that are set aside for a body because its header says so. RabbitMQ's own limit is
 /// 128 MiB, or what its operator makes of it.
-const RESERVED: usize = 128 << 20;
+const MAX_RESERVED_BYTES: usize = 128 << 20;
 
 /// How many bytes are read at a time.
-const READ: usize = 1 << 17;
+const SOCKET_READ_SIZE: usize = 1 << 17;
 
 /// The longest frame of a login that is accepted: no broker's comes near it.
 const LOGIN_FRAME_MAX: usize = 1 << 20;
@@ -114,7 +114,7 @@ impl Default for Incoming {
     fn default() -> Self {
         Self {
             frame_max: LOGIN_FRAME_MAX,
-            buffer: vec![0; READ],
+            buffer: vec![0; SOCKET_READ_SIZE],
             filled: 0,
             is_discarding: false,
             arrivals: VecDeque::new(),
@@ -162,9 +162,9 @@ impl Incoming {
     }
 
     /// Returns the next arrival.
-    pub fn next(&mut self) -> Option<Arrival> {
+    pub fn next(&mut self) -> Option<ChannelEvent> {
         let arrival = self.arrivals.pop_front()?;
-        if let Arrival::Delivered(content) = &arrival {
+        if let ChannelEvent::Delivered(content) = &arrival {
             self.held -= content.message.body.len();
         }
         Some(arrival)
@@ -231,29 +231,29 @@ impl Incoming {
         let arrival = match method {
             frames::BASIC_DELIVER => {
                 let _consumer_tag = fields.short_string()?;
-                Arrival::Delivered(addressed(&mut fields)?)
+                ChannelEvent::Delivered(addressed(&mut fields)?)
             }
-            frames::BASIC_GET_OK => Arrival::Got(Some(addressed(&mut fields)?)),
+            frames::BASIC_GET_OK => ChannelEvent::Got(Some(addressed(&mut fields)?)),
             frames::BASIC_RETURN => {
                 let (code, said) = fields.reply()?;
                 let content = unsettled(&mut fields)?;
-                Arrival::Returned(format!("{code} {}", text::one_line(&said)), content)
+                ChannelEvent::Returned(format!("{code} {}", text::one_line(&said)), content)
             }
-            frames::BASIC_GET_EMPTY => Arrival::Got(None),
-            frames::BASIC_ACK | frames::BASIC_NACK => Arrival::Confirmed(Confirm {
+            frames::BASIC_GET_EMPTY => ChannelEvent::Got(None),
+            frames::BASIC_ACK | frames::BASIC_NACK => ChannelEvent::Confirmed(Confirm {
                 tag: fields.u64()?,
                 multiple: fields.byte()? & 1 != 0,
                 is_ack: method == frames::BASIC_ACK,
             }),
-            frames::BASIC_CANCEL => Arrival::Cancelled,
+            frames::BASIC_CANCEL => ChannelEvent::Cancelled,
             frames::CHANNEL_CLOSE => {
                 let (code, said) = fields.reply()?;
                 self.control.push_back(Control::ChannelClosed(code, said));
                 return Ok(());
             }
-            answer => Arrival::Answered(answer),
+            answer => ChannelEvent::Answered(answer),
         };
-        let mut coming = Coming {
+        let mut coming = PartialMessage {
             arrival,
             left: None,
         };
@@ -276,7 +276,9 @@ impl Incoming {
             Ok(properties) => content.message.properties = properties,
             Err(problem) => content.message.incomplete = Some(format!("the properties: {problem}")),
         }
-        let reserved = usize::try_from(length).unwrap_or(RESERVED).min(RESERVED);
+        let reserved = usize::try_from(length)
+            .unwrap_or(MAX_RESERVED_BYTES)
+            .min(MAX_RESERVED_BYTES);
         content.message.body = Vec::with_capacity(reserved);
         coming.left = Some(length);
         self.finish();
@@ -298,7 +300,7 @@ impl Incoming {
     /// Takes what is there of a body's frame, and returns how many bytes that is.
     fn read_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let part = &bytes[..bytes.len().min(self.body - 1)];
-        if let Some(content) = self.content.as_mut().and_then(Coming::content) {
+        if let Some(content) = self.content.as_mut().and_then(PartialMessage::content) {
             content.message.body.extend_from_slice(part);
         }
         self.body -= part.len();
@@ -320,12 +322,12 @@ impl Incoming {
         }
     }
 
-    fn keep(&mut self, arrival: Arrival) {
-        let is_answer = matches!(arrival, Arrival::Answered(_));
+    fn keep(&mut self, arrival: ChannelEvent) {
+        let is_answer = matches!(arrival, ChannelEvent::Answered(_));
         if self.is_discarding && !is_answer {
             return;
         }
-        if let Arrival::Delivered(content) = &arrival {
+        if let ChannelEvent::Delivered(content) = &arrival {
             self.held += content.message.body.len();
         }
         self.arrivals.push_back(arrival);
@@ -469,8 +471,8 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_longer_than_what_is_read_at_a_time_is_read_as_a_whole() {
-        let frame = method_frame(LIBRARY, DECLARE_OK, &vec![7; 3 * READ]);
-        for width in [1000, 4096, READ / 3] {
+        let frame = method_frame(LIBRARY, DECLARE_OK, &vec![7; 3 * SOCKET_READ_SIZE]);
+        for width in [1000, 4096, SOCKET_READ_SIZE / 3] {
             let mut incoming = Incoming::default();
             read(&mut incoming, &frame.repeat(2), width).unwrap();
             assert!(incoming.library == frame.repeat(2));
@@ -486,7 +488,7 @@ mod tests {
         let mut incoming = incoming();
         read(&mut incoming, &came, came.len()).unwrap();
         let arrival = incoming.next();
-        let Some(Arrival::Delivered(content)) = &arrival else {
+        let Some(ChannelEvent::Delivered(content)) = &arrival else {
             panic!("{arrival:?}");
         };
         assert_eq!(content.message.body, b"hi");

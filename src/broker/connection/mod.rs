@@ -5,9 +5,9 @@
 
 mod heartbeat;
 mod incoming;
-mod outgoing;
 #[cfg(test)]
 mod tests;
+mod write_buffer;
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,23 +17,23 @@ use std::time::{Duration, Instant};
 use log::debug;
 use nix::poll::PollFlags;
 
-use super::endpoint::Stream;
+use super::endpoint::BrokerStream;
 use super::frames::{self, MESSAGES, Method};
-use super::wait::{End, OnInterrupt, Patience, Source, Wait, Waiter};
+use super::wait::{OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
 use crate::error::{self, Error};
-use crate::talk::Talk;
+use crate::messenger::Messenger;
 use crate::text;
-use heartbeat::Heartbeat;
-pub use incoming::{Arrival, Confirm, Content};
+use heartbeat::HeartbeatTimer;
+pub use incoming::{ChannelEvent, Confirm, Content};
 use incoming::{Control, Incoming};
-use outgoing::Outgoing;
+use write_buffer::WriteBuffer;
 
 /// How many bytes are read before something else may be done.
-const TURN: usize = 1 << 20;
+const MAX_READ_PER_TURN: usize = 1 << 20;
 
 /// Why nothing more comes on a connection.
 #[derive(Debug)]
-pub enum Cause {
+pub enum CloseCause {
     /// The broker closed it, with a reply code and words.
     Closed(u16, String),
     /// The peer ended it without a word.
@@ -55,11 +55,11 @@ pub enum Cause {
 pub struct Socket {
     /// The broker's URL without the password.
     name: Arc<str>,
-    talk: Talk,
-    stream: Stream,
+    messenger: Messenger,
+    stream: BrokerStream,
     incoming: Incoming,
-    outgoing: Outgoing,
-    heartbeat: Heartbeat,
+    outgoing: WriteBuffer,
+    heartbeat: HeartbeatTimer,
     /// Whether to read at all. What is not read makes the broker wait.
     pub may_read: bool,
     /// Whether the stream may have more than its file tells of.
@@ -74,20 +74,20 @@ pub struct Socket {
     refusal: Option<(u16, String)>,
     /// When the socket last took something that was posted.
     progress: Instant,
-    cause: Option<Cause>,
+    cause: Option<CloseCause>,
 }
 
 impl Socket {
     /// A connection on which nothing is said yet. `name` is the broker's URL without the password.
-    pub fn new(name: String, stream: Stream, talk: &Talk) -> Self {
+    pub fn new(name: String, stream: BrokerStream, messenger: &Messenger) -> Self {
         let now = Instant::now();
         Self {
             name: name.into(),
-            talk: talk.clone(),
+            messenger: messenger.clone(),
             stream,
             incoming: Incoming::default(),
-            outgoing: Outgoing::default(),
-            heartbeat: Heartbeat::new(0, now),
+            outgoing: WriteBuffer::default(),
+            heartbeat: HeartbeatTimer::new(0, now),
             may_read: true,
             has_more: false,
             login: Some(Vec::new()),
@@ -100,7 +100,7 @@ impl Socket {
     }
 
     /// The stream.
-    pub fn stream(&mut self) -> &mut Stream {
+    pub fn stream(&mut self) -> &mut BrokerStream {
         &mut self.stream
     }
 
@@ -114,7 +114,7 @@ impl Socket {
     pub fn logged_in(&mut self, frame_max: u32, heartbeat: u16) {
         self.login = None;
         self.incoming.bound(frame_max);
-        self.heartbeat = Heartbeat::new(heartbeat, Instant::now());
+        self.heartbeat = HeartbeatTimer::new(heartbeat, Instant::now());
     }
 
     /// The bytes that came and are no whole frame.
@@ -123,19 +123,19 @@ impl Socket {
     }
 
     /// Why nothing more comes, if so. It can be taken once.
-    pub fn take_cause(&mut self) -> Option<Cause> {
+    pub fn take_cause(&mut self) -> Option<CloseCause> {
         self.cause.take()
     }
 
     /// The next thing that came on the channel for messages.
-    pub fn arrival(&mut self) -> Option<Arrival> {
+    pub fn arrival(&mut self) -> Option<ChannelEvent> {
         self.incoming.next()
     }
 
     /// Whether a message for the consumer is here.
     pub fn has_message(&self) -> bool {
         let mut arrivals = self.incoming.arrivals.iter();
-        arrivals.any(|arrival| matches!(arrival, Arrival::Delivered(_)))
+        arrivals.any(|arrival| matches!(arrival, ChannelEvent::Delivered(_)))
     }
 
     /// Whether something is here that came on the channel for messages.
@@ -146,13 +146,14 @@ impl Socket {
     /// Whether the broker has cancelled the consumer. It sends no message after that.
     pub fn is_cancelled(&self) -> bool {
         let mut arrivals = self.incoming.arrivals.iter().rev();
-        let last = arrivals.find(|arrival| !matches!(arrival, Arrival::Answered(_)));
-        matches!(last, Some(Arrival::Cancelled))
+        let last = arrivals.find(|arrival| !matches!(arrival, ChannelEvent::Answered(_)));
+        matches!(last, Some(ChannelEvent::Cancelled))
     }
 
     /// Whether the broker has answered with this method; what came before it is left where it is.
     pub fn take_answer(&mut self, method: Method) -> bool {
-        let is_it = |arrival: &Arrival| matches!(arrival, Arrival::Answered(it) if *it == method);
+        let is_it =
+            |arrival: &ChannelEvent| matches!(arrival, ChannelEvent::Answered(it) if *it == method);
         let Some(at) = self.incoming.arrivals.iter().position(is_it) else {
             return false;
         };
@@ -247,11 +248,11 @@ impl Socket {
     /// Reads what came, as far as it is here.
     fn read(&mut self) {
         let mut length = 0;
-        while self.cause.is_none() && length < TURN {
+        while self.cause.is_none() && length < MAX_READ_PER_TURN {
             let room = self.incoming.room();
             let most = room.len();
             match self.stream.read(room) {
-                Ok(0) => self.end(Cause::HungUp),
+                Ok(0) => self.end(CloseCause::HungUp),
                 Ok(read) => {
                     length += read;
                     self.has_more = self.stream.has_more() || read == most;
@@ -259,7 +260,7 @@ impl Socket {
                     // What came before that counts.
                     self.obey();
                     if !is_amqp {
-                        self.end(Cause::NotAmqp);
+                        self.end(CloseCause::NotAmqp);
                     }
                     if !self.has_more {
                         break;
@@ -270,7 +271,7 @@ impl Socket {
                     self.has_more = false;
                     break;
                 }
-                Err(error) => self.end(Cause::Failed(error)),
+                Err(error) => self.end(CloseCause::Failed(error)),
             }
         }
         if length > 0 {
@@ -281,16 +282,16 @@ impl Socket {
     /// Nothing can be written any more. What can still be read comes first: it may be the broker's last
     /// words.
     fn broke(&mut self, error: io::Error) {
-        self.outgoing = Outgoing::default();
+        self.outgoing = WriteBuffer::default();
         self.obey();
         self.has_more = true;
         while self.has_more && self.cause.is_none() {
             self.read();
         }
-        self.end(Cause::Failed(error));
+        self.end(CloseCause::Failed(error));
     }
 
-    fn end(&mut self, cause: Cause) {
+    fn end(&mut self, cause: CloseCause) {
         self.has_more = false;
         self.cause.get_or_insert(cause);
     }
@@ -321,19 +322,19 @@ impl Socket {
                 // It has no more to say, so whether it hears this does not matter.
                 let answer = frames::method_frame(0, frames::CONNECTION_CLOSE_OK, &[]);
                 let _ = self.outgoing.send(&mut self.stream, &answer);
-                self.end(Cause::Closed(code, said));
+                self.end(CloseCause::Closed(code, said));
             }
-            frames::CONNECTION_CLOSE_OK => self.end(Cause::Left),
+            frames::CONNECTION_CLOSE_OK => self.end(CloseCause::Left),
             frames::CONNECTION_BLOCKED => {
                 let reason = fields.short_string().unwrap_or_default();
                 let reason = text::one_line(&String::from_utf8_lossy(reason));
-                self.talk.note(&format!(
+                self.messenger.note(&format!(
                     "{} takes no messages at the moment ({reason}); waiting until it does",
                     self.name
                 ));
             }
             frames::CONNECTION_UNBLOCKED => {
-                self.talk
+                self.messenger
                     .note(&format!("{} takes messages again", self.name));
             }
             method => {
@@ -345,7 +346,7 @@ impl Socket {
     }
 }
 
-impl Source for Socket {
+impl PollSource for Socket {
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::POLLIN, self.may_read);
@@ -381,7 +382,7 @@ impl Source for Socket {
             return;
         }
         if self.heartbeat.dead_at().is_some_and(|moment| moment <= now) {
-            self.end(Cause::Silent);
+            self.end(CloseCause::Silent);
         } else if self.heartbeat.due_at().is_some_and(|moment| moment <= now) {
             self.heartbeat.sent(now);
             // Where something else waits to be written, the peer is not reading.
@@ -403,7 +404,7 @@ impl Source for Socket {
 
 /// How a wait ended that does not end the connection.
 #[derive(Debug)]
-pub enum Waited<T> {
+pub enum WaitOutcome<T> {
     /// It came.
     Came(T),
     /// The user interrupts.
@@ -469,11 +470,11 @@ impl Connection {
     pub fn wait<T>(
         &mut self,
         operation: &dyn Fn() -> String,
-        announcement: Option<(&mut Patience, &dyn Fn() -> String)>,
+        announcement: Option<(&mut SilenceTimer, &dyn Fn() -> String)>,
         until: Option<Instant>,
         on_interrupt: OnInterrupt,
         came: impl FnMut(&mut Socket) -> Option<T>,
-    ) -> Result<Waited<T>, Error> {
+    ) -> Result<WaitOutcome<T>, Error> {
         let name = Arc::clone(&self.socket.name);
         let (patience, what) = announcement.unzip();
         let text = || {
@@ -487,14 +488,14 @@ impl Connection {
             announcement: patience.map(|patience| (patience, text)),
         };
         match self.waiter.wait(&mut self.socket, wait, came) {
-            Ok(it) => Ok(Waited::Came(it)),
-            Err(End::Interrupted) => Ok(Waited::Interrupted),
-            Err(End::Late) => Ok(Waited::Late),
-            Err(End::GaveUp) => {
+            Ok(it) => Ok(WaitOutcome::Came(it)),
+            Err(WaitEnd::Interrupted) => Ok(WaitOutcome::Interrupted),
+            Err(WaitEnd::Late) => Ok(WaitOutcome::Late),
+            Err(WaitEnd::GaveUp) => {
                 self.give_up();
                 Err(self.error(&operation()))
             }
-            Err(End::Over) => Err(self.error(&operation())),
+            Err(WaitEnd::Over) => Err(self.error(&operation())),
         }
     }
 
@@ -508,7 +509,7 @@ impl Connection {
         came: impl FnMut(&mut Socket) -> Option<T>,
     ) -> Result<T, Error> {
         self.socket.may_read = true;
-        let mut patience = Patience::default();
+        let mut patience = SilenceTimer::default();
         let said = || operation.to_owned();
         match self.wait(
             &said,
@@ -517,8 +518,8 @@ impl Connection {
             OnInterrupt::Hurry,
             came,
         )? {
-            Waited::Came(it) => Ok(it),
-            Waited::Interrupted | Waited::Late => {
+            WaitOutcome::Came(it) => Ok(it),
+            WaitOutcome::Interrupted | WaitOutcome::Late => {
                 Err(Error::Bug("a wait without a deadline was late".to_owned()))
             }
         }
@@ -554,19 +555,20 @@ impl Connection {
             self.socket
                 .send(&frames::close(0, frames::CONNECTION_CLOSE));
         }
-        let left = |socket: &mut Socket| matches!(socket.cause, Some(Cause::Left)).then_some(());
+        let left =
+            |socket: &mut Socket| matches!(socket.cause, Some(CloseCause::Left)).then_some(());
         self.answer("close it", left)
     }
 
     /// Gives the connection up without a word, so that nothing waits for it any more.
     pub fn give_up(&mut self) {
         debug!("giving the connection up");
-        self.socket.end(Cause::GivenUp);
+        self.socket.end(CloseCause::GivenUp);
     }
 
     /// Gives the connection up because of an answer that makes no sense, and returns that as an error.
     pub fn misunderstood(&mut self, operation: &str) -> Error {
-        self.socket.end(Cause::NotAmqp);
+        self.socket.end(CloseCause::NotAmqp);
         self.error(operation)
     }
 
@@ -586,7 +588,7 @@ impl Connection {
         let cause = self.socket.cause.as_ref();
         debug!("{operation}: {cause:?}");
         match cause {
-            Some(Cause::Closed(code, said)) if !is_farewell(*code, said) => {
+            Some(CloseCause::Closed(code, said)) if !is_farewell(*code, said) => {
                 return refused(*code, said.clone());
             }
             _ if self.waiter.is_interrupted() => {
@@ -598,22 +600,24 @@ impl Connection {
             _ => {}
         }
         let reason = match cause {
-            Some(Cause::Closed(_, said)) => text::one_line(said),
-            Some(Cause::HungUp | Cause::Left) => "the broker closed it without a word".to_owned(),
-            Some(Cause::Failed(error)) => error::reason(error),
-            Some(Cause::NotAmqp) => "what came is not AMQP".to_owned(),
-            Some(Cause::Silent) => {
+            Some(CloseCause::Closed(_, said)) => text::one_line(said),
+            Some(CloseCause::HungUp | CloseCause::Left) => {
+                "the broker closed it without a word".to_owned()
+            }
+            Some(CloseCause::Failed(error)) => error::reason(error),
+            Some(CloseCause::NotAmqp) => "what came is not AMQP".to_owned(),
+            Some(CloseCause::Silent) => {
                 let limit = self.socket.heartbeat.limit().as_secs();
                 format!("nothing came from the broker for {limit}s (two heartbeats)")
             }
-            Some(Cause::GivenUp) | None => "the broker did not answer in time".to_owned(),
+            Some(CloseCause::GivenUp) | None => "the broker did not answer in time".to_owned(),
         };
         Error::Lost {
             broker,
             operation: operation.to_owned(),
             reason,
             code: match cause {
-                Some(Cause::Closed(code, _)) => Some(*code),
+                Some(CloseCause::Closed(code, _)) => Some(*code),
                 _ => None,
             },
         }

@@ -107,7 +107,7 @@ fn to_the_end(mut script: Vec<usize>) -> Vec<usize> {
 
 /// Something that happens to a connection.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+enum TestEvent {
     /// The broker sends so many more bytes of what it has to say.
     Send(usize),
     HangUp,
@@ -128,14 +128,14 @@ enum Event {
     },
 }
 
-impl Event {
+impl TestEvent {
     fn is_of_others(&self) -> bool {
         !matches!(self, Self::MayRead(_) | Self::Turn | Self::Wait { .. })
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Outcome {
+enum CallOutcome {
     Came(String),
     Interrupted,
     Late,
@@ -155,25 +155,25 @@ struct Others {
 }
 
 impl Others {
-    fn act(&mut self, event: Event) {
+    fn act(&mut self, event: TestEvent) {
         match event {
-            Event::Send(length) => {
+            TestEvent::Send(length) => {
                 let length = length.min(self.unsent.len());
                 let bytes: Vec<_> = self.unsent.drain(..length).collect();
                 if let Some(peer) = &mut self.peer {
                     peer.write_all(&bytes).unwrap();
                 }
             }
-            Event::HangUp => {
+            TestEvent::HangUp => {
                 if let Some(mut peer) = self.peer.take() {
                     let _ = peer.read_to_end(&mut Vec::new());
                 }
             }
             // What was sent to it is unread.
-            Event::Reset => self.peer = None,
-            Event::Interrupt => self.interrupt.trigger(),
-            Event::Done => self.done.send(()).unwrap(),
-            Event::MayRead(_) | Event::Turn | Event::Wait { .. } => {}
+            TestEvent::Reset => self.peer = None,
+            TestEvent::Interrupt => self.interrupt.trigger(),
+            TestEvent::Done => self.done.send(()).unwrap(),
+            TestEvent::MayRead(_) | TestEvent::Turn | TestEvent::Wait { .. } => {}
         }
     }
 }
@@ -191,19 +191,19 @@ struct Model {
     for_library: Vec<u8>,
     is_refused: bool,
     /// Why nothing more comes.
-    end: Option<Outcome>,
+    end: Option<CallOutcome>,
 }
 
 impl Model {
-    fn act(&mut self, event: Event) {
+    fn act(&mut self, event: TestEvent) {
         match event {
-            Event::Send(length) if !self.has_hung_up => self.sent += length,
-            Event::HangUp | Event::Reset => self.has_hung_up = true,
-            Event::Interrupt => self.is_interrupted = true,
-            Event::Done => self.done += 1,
-            Event::MayRead(may_read) => self.may_read = may_read,
-            Event::Turn => self.read(),
-            Event::Send(_) | Event::Wait { .. } => {}
+            TestEvent::Send(length) if !self.has_hung_up => self.sent += length,
+            TestEvent::HangUp | TestEvent::Reset => self.has_hung_up = true,
+            TestEvent::Interrupt => self.is_interrupted = true,
+            TestEvent::Done => self.done += 1,
+            TestEvent::MayRead(may_read) => self.may_read = may_read,
+            TestEvent::Turn => self.read(),
+            TestEvent::Send(_) | TestEvent::Wait { .. } => {}
         }
     }
 
@@ -220,21 +220,21 @@ impl Model {
                 Effect::Arrives(arrival) => self.arrivals.push_back(arrival),
                 Effect::ForLibrary => self.for_library.extend(bytes),
                 Effect::ChannelClosed => self.is_refused = true,
-                Effect::Closed(NOT_ALLOWED) => self.end = Some(Outcome::Refused(NOT_ALLOWED)),
-                Effect::Closed(code) => self.end = Some(Outcome::Lost(Some(*code))),
+                Effect::Closed(NOT_ALLOWED) => self.end = Some(CallOutcome::Refused(NOT_ALLOWED)),
+                Effect::Closed(code) => self.end = Some(CallOutcome::Lost(Some(*code))),
             }
             self.sent = rest;
             self.unread.pop_front();
         }
         if self.has_hung_up {
-            self.end.get_or_insert(Outcome::Lost(None));
+            self.end.get_or_insert(CallOutcome::Lost(None));
         }
     }
 
     /// How a wait ends; `None` if it goes on until something happens.
-    fn wait(&mut self, how: OnInterrupt, is_late: bool, is_given_up: bool) -> Option<Outcome> {
+    fn wait(&mut self, how: OnInterrupt, is_late: bool, is_given_up: bool) -> Option<CallOutcome> {
         if self.is_interrupted && how == OnInterrupt::Return {
-            return Some(Outcome::Interrupted);
+            return Some(CallOutcome::Interrupted);
         }
         for _ in [
             "with what was read before",
@@ -242,22 +242,24 @@ impl Model {
         ] {
             if self.done > 0 {
                 self.done -= 1;
-                return Some(Outcome::Came("done".to_owned()));
+                return Some(CallOutcome::Came("done".to_owned()));
             }
             if let Some(arrival) = self.arrivals.pop_front() {
-                return Some(Outcome::Came(arrival.to_owned()));
+                return Some(CallOutcome::Came(arrival.to_owned()));
             }
             if std::mem::take(&mut self.is_refused) {
-                return Some(Outcome::Refused(NOT_FOUND));
+                return Some(CallOutcome::Refused(NOT_FOUND));
             }
             if self.end.is_none() && is_late {
-                return Some(Outcome::Late);
+                return Some(CallOutcome::Late);
             }
             if is_given_up {
-                self.end.get_or_insert(Outcome::Lost(None));
+                self.end.get_or_insert(CallOutcome::Lost(None));
             }
             match &self.end {
-                Some(Outcome::Lost(_)) if self.is_interrupted => return Some(Outcome::Left),
+                Some(CallOutcome::Lost(_)) if self.is_interrupted => {
+                    return Some(CallOutcome::Left);
+                }
                 Some(end) => return Some(end.clone()),
                 None => self.read(),
             }
@@ -267,28 +269,28 @@ impl Model {
 }
 
 fn waiter(interrupt: &Interrupt) -> Waiter {
-    Waiter::new(interrupt, None, &Talk::new(true)).unwrap()
+    Waiter::new(interrupt, None, &Messenger::new(true)).unwrap()
 }
 
 /// A connection on which the login is done and the channel for messages is open. What was posted
 /// on that is still unread.
 fn connection(interrupt: &Interrupt) -> (Connection, UnixStream) {
     let (stream, peer) = pair();
-    let mut socket = Socket::new("amqp://test".to_owned(), stream, &Talk::new(true));
+    let mut socket = Socket::new("amqp://test".to_owned(), stream, &Messenger::new(true));
     socket.logged_in(4096, 60);
     socket.open_channel();
     socket.post(&frames::ack(MESSAGES, 1, false));
     (Connection::new(waiter(interrupt), socket, 4096), peer)
 }
 
-struct Scene {
+struct ConnectionFixture {
     connection: Connection,
     done: Receiver<()>,
     others: Others,
     model: Model,
 }
 
-impl Scene {
+impl ConnectionFixture {
     fn new(script: &[usize]) -> Self {
         let conversation = conversation();
         let script: VecDeque<_> = script.iter().map(|&at| conversation[at].clone()).collect();
@@ -319,13 +321,13 @@ impl Scene {
         }
     }
 
-    fn act(&mut self, event: Event) {
+    fn act(&mut self, event: TestEvent) {
         self.others.act(event);
         let socket = &mut self.connection.socket;
         match event {
-            Event::MayRead(may_read) => socket.may_read = may_read,
+            TestEvent::MayRead(may_read) => socket.may_read = may_read,
             // The end shows in a turn of its own.
-            Event::Turn => (0..2).for_each(|_| socket.turn(true)),
+            TestEvent::Turn => (0..2).for_each(|_| socket.turn(true)),
             _ => {}
         }
         self.model.act(event);
@@ -333,11 +335,11 @@ impl Scene {
 
     /// Has everything happen, then the peer hang up, and all that came be taken; compares the end of
     /// each wait with the model's. If nothing ends a wait, the next event happens during it.
-    fn play(mut self, events: &[Event]) {
+    fn play(mut self, events: &[TestEvent]) {
         let mut events = events.iter().copied().peekable();
         while let Some(event) = events.next() {
             self.act(event);
-            let Event::Wait {
+            let TestEvent::Wait {
                 on_interrupt,
                 is_late,
                 is_given_up,
@@ -349,7 +351,7 @@ impl Scene {
             let was_interrupted = self.model.is_interrupted;
             let mut expected = self.model.wait(on_interrupt, is_late, is_given_up);
             if expected.is_none() {
-                if let Some(next) = events.next_if(Event::is_of_others) {
+                if let Some(next) = events.next_if(TestEvent::is_of_others) {
                     self.model.act(next);
                     expected = self.model.wait(on_interrupt, is_late, is_given_up);
                     // A thread may start later than in the second that is left to a broker then.
@@ -365,17 +367,20 @@ impl Scene {
                 until = Some(Instant::now() + Duration::from_millis(1));
             }
             let outcome = self.wait(on_interrupt, until, is_given_up, during);
-            assert_eq!(outcome, expected.unwrap_or(Outcome::Late));
+            assert_eq!(outcome, expected.unwrap_or(CallOutcome::Late));
             // How far it has read by now is of no interest.
-            self.act(Event::Turn);
+            self.act(TestEvent::Turn);
         }
-        self.act(Event::MayRead(true));
-        self.act(Event::HangUp);
+        self.act(TestEvent::MayRead(true));
+        self.act(TestEvent::HangUp);
         loop {
             let expected = self.model.wait(OnInterrupt::Ignore, false, false);
             let outcome = self.wait(OnInterrupt::Ignore, None, false, None);
             assert_eq!(Some(&outcome), expected.as_ref());
-            if !matches!(outcome, Outcome::Came(_) | Outcome::Refused(NOT_FOUND)) {
+            if !matches!(
+                outcome,
+                CallOutcome::Came(_) | CallOutcome::Refused(NOT_FOUND)
+            ) {
                 break;
             }
         }
@@ -389,8 +394,8 @@ impl Scene {
         on_interrupt: OnInterrupt,
         until: Option<Instant>,
         is_given_up: bool,
-        during: Option<Event>,
-    ) -> Outcome {
+        during: Option<TestEvent>,
+    ) -> CallOutcome {
         let Self {
             connection,
             done,
@@ -418,12 +423,12 @@ impl Scene {
             connection.wait(&operation, None, until, on_interrupt, came)
         });
         match result {
-            Ok(Waited::Came(it)) => Outcome::Came(it),
-            Ok(Waited::Interrupted) => Outcome::Interrupted,
-            Ok(Waited::Late) => Outcome::Late,
-            Err(Error::Refused { code, .. }) => Outcome::Refused(code),
-            Err(Error::Lost { code, .. }) => Outcome::Lost(code),
-            Err(Error::Interrupted(_)) => Outcome::Left,
+            Ok(WaitOutcome::Came(it)) => CallOutcome::Came(it),
+            Ok(WaitOutcome::Interrupted) => CallOutcome::Interrupted,
+            Ok(WaitOutcome::Late) => CallOutcome::Late,
+            Err(Error::Refused { code, .. }) => CallOutcome::Refused(code),
+            Err(Error::Lost { code, .. }) => CallOutcome::Lost(code),
+            Err(Error::Interrupted(_)) => CallOutcome::Left,
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -443,9 +448,9 @@ fn watched(case: &str, run: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn play(script: Vec<usize>, events: Vec<Event>) {
+fn play(script: Vec<usize>, events: Vec<TestEvent>) {
     let case = format!("{script:?} {events:?}");
-    watched(&case, move || Scene::new(&script).play(&events));
+    watched(&case, move || ConnectionFixture::new(&script).play(&events));
 }
 
 fn bytes(script: &[usize]) -> Vec<u8> {
@@ -459,14 +464,17 @@ fn a_conversation_is_understood_wherever_it_is_cut_and_whenever_it_ends() {
     let script = to_the_end((0..conversation().len()).collect());
     let length = bytes(&script).len();
     for cut in 0..=length {
-        let sent = Event::Send(cut);
-        play(script.clone(), vec![sent, Event::Turn, Event::Send(length)]);
-        play(script.clone(), vec![sent, Event::HangUp]);
-        play(script.clone(), vec![sent, Event::Reset]);
+        let sent = TestEvent::Send(cut);
+        play(
+            script.clone(),
+            vec![sent, TestEvent::Turn, TestEvent::Send(length)],
+        );
+        play(script.clone(), vec![sent, TestEvent::HangUp]);
+        play(script.clone(), vec![sent, TestEvent::Reset]);
     }
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = TestEvent> {
     let on_interrupt = prop_oneof![
         Just(OnInterrupt::Return),
         Just(OnInterrupt::Hurry),
@@ -475,14 +483,14 @@ fn event() -> impl Strategy<Value = Event> {
     let rarely = || proptest::bool::weighted(0.1);
     let wait = (on_interrupt, rarely(), rarely());
     prop_oneof![
-        10 => (0..150_usize).prop_map(Event::Send),
-        1 => Just(Event::HangUp),
-        1 => Just(Event::Reset),
-        2 => Just(Event::Interrupt),
-        4 => Just(Event::Done),
-        2 => any::<bool>().prop_map(Event::MayRead),
-        2 => Just(Event::Turn),
-        20 => wait.prop_map(|(on_interrupt, is_late, is_given_up)| Event::Wait {
+        10 => (0..150_usize).prop_map(TestEvent::Send),
+        1 => Just(TestEvent::HangUp),
+        1 => Just(TestEvent::Reset),
+        2 => Just(TestEvent::Interrupt),
+        4 => Just(TestEvent::Done),
+        2 => any::<bool>().prop_map(TestEvent::MayRead),
+        2 => Just(TestEvent::Turn),
+        20 => wait.prop_map(|(on_interrupt, is_late, is_given_up)| TestEvent::Wait {
             on_interrupt,
             is_late,
             is_given_up,
@@ -550,7 +558,7 @@ proptest! {
             }
             let cause = connection.socket.cause;
             assert!(
-                matches!(cause, Some(Cause::HungUp | Cause::NotAmqp | Cause::Closed(..) | Cause::Left)),
+                matches!(cause, Some(CloseCause::HungUp | CloseCause::NotAmqp | CloseCause::Closed(..) | CloseCause::Left)),
                 "{cause:?}"
             );
         });
@@ -560,7 +568,7 @@ proptest! {
 fn wait<T>(
     connection: &mut Connection,
     came: impl FnMut(&mut Socket) -> Option<T>,
-) -> Result<Waited<T>, Error> {
+) -> Result<WaitOutcome<T>, Error> {
     let operation = || "test".to_owned();
     connection.wait(&operation, None, None, OnInterrupt::Ignore, came)
 }
@@ -572,7 +580,7 @@ fn turn(connection: &mut Connection) {
         looks += 1;
         (looks == 2).then_some(())
     };
-    assert!(matches!(wait(connection, came), Ok(Waited::Came(()))));
+    assert!(matches!(wait(connection, came), Ok(WaitOutcome::Came(()))));
 }
 
 /// All that has come to the broker since it was asked last.
@@ -593,7 +601,7 @@ fn a_heartbeat_is_sent_while_it_waits_if_nothing_else_is_to_be_written() {
         let (mut connection, mut peer) = connection(&Interrupt::default());
         heard(&mut peer);
         connection.socket.may_read = may_read;
-        connection.socket.heartbeat = Heartbeat::new(10_000, ago(5000));
+        connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(5000));
         turn(&mut connection);
         assert_eq!(heard(&mut peer), HEARTBEAT_FRAME);
         let next = connection.socket.heartbeat.due_at().unwrap();
@@ -601,7 +609,7 @@ fn a_heartbeat_is_sent_while_it_waits_if_nothing_else_is_to_be_written() {
         // So many bytes that the system does not take them all.
         let many = vec![7; 10_000_000];
         connection.socket.send(&many);
-        connection.socket.heartbeat = Heartbeat::new(10_000, ago(5000));
+        connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(5000));
         turn(&mut connection);
         let mut all = Vec::new();
         while !connection.socket.outgoing.is_empty() {
@@ -617,7 +625,7 @@ fn a_heartbeat_is_sent_while_it_waits_if_nothing_else_is_to_be_written() {
 fn a_peer_is_dead_if_nothing_came_for_two_heartbeats_and_something_could() {
     let scene = || {
         let (mut connection, peer) = connection(&Interrupt::default());
-        connection.socket.heartbeat = Heartbeat::new(10_000, ago(20_000));
+        connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(20_000));
         (connection, peer)
     };
     let (mut connection, _peer) = scene();
@@ -692,7 +700,7 @@ fn an_answer_is_found_behind_what_came_before_it() {
     assert!(!connection.socket.take_answer(frames::BASIC_CONSUME_OK));
     assert!(connection.socket.has_message() && connection.socket.held() == 5);
     let arrival = connection.socket.arrival();
-    assert!(matches!(arrival, Some(Arrival::Delivered(_))));
+    assert!(matches!(arrival, Some(ChannelEvent::Delivered(_))));
 }
 
 #[test]
@@ -700,7 +708,10 @@ fn the_brokers_last_words_count_whatever_follows() {
     let goodbye = close(0, CONNECTION_FORCED, "bye");
     let is_heard = |connection: &mut Connection| {
         let message = wait(connection, Socket::arrival);
-        assert!(matches!(message, Ok(Waited::Came(Arrival::Delivered(_)))));
+        assert!(matches!(
+            message,
+            Ok(WaitOutcome::Came(ChannelEvent::Delivered(_)))
+        ));
         let lost = wait(connection, Socket::arrival).unwrap_err();
         assert!(
             matches!(&lost, Error::Lost { code: Some(CONNECTION_FORCED), reason, .. } if reason == "bye"),

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::deliveries::Ticket;
 
 /// How many batches may be with the writer: one that it writes, one that it finds when done.
-const HANDED_OVER: usize = 2;
+const MAX_UNWRITTEN_BATCHES: usize = 2;
 
 /// Messages `M` from the broker to the writer.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl<M> Batches<M> {
 
     /// The batch to be written next, if there is one and the writer has room.
     pub fn hand_over(&mut self) -> Option<Vec<M>> {
-        if self.handed_over.len() >= HANDED_OVER || self.batch.is_empty() {
+        if self.handed_over.len() >= MAX_UNWRITTEN_BATCHES || self.batch.is_empty() {
             return None;
         }
         self.handed_over.push_back(std::mem::take(&mut self.making));

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batches, Written};
-use super::consumer::{self, Consumer, Event, Progress};
+use super::consumer::{self, ConsumeEvent, ConsumeProgress, Consumer};
 use super::{ConsumeOptions, Total};
 use crate::broker::session::Session;
 use crate::error::Error;
@@ -43,7 +43,7 @@ pub enum BatchEvent {
 /// The messages of a `receive` in batches, over all its connections.
 #[derive(Debug)]
 pub struct BatchProgress {
-    progress: Progress,
+    progress: ConsumeProgress,
     batches: Batches<Box<Message>>,
     /// How many messages may be written and not acknowledged.
     due_max: u64,
@@ -53,7 +53,7 @@ impl BatchProgress {
     /// The messages that are to come.
     #[must_use]
     pub fn new(options: ConsumeOptions) -> Self {
-        let progress = Progress::new(options);
+        let progress = ConsumeProgress::new(options);
         // Half of what the broker may send ahead, so that acknowledgements keep the rest coming.
         let batch_max = if progress.no_ack {
             AUTO_ACK_BACKLOG
@@ -173,17 +173,17 @@ impl BatchConsumer<'_, '_> {
                 self.consumer
                     .wait(may_take, Some(held), written, !self.is_stopped, until)?;
             return Ok(match event {
-                Event::Arrived => continue,
-                Event::Other(Ok(())) => {
+                ConsumeEvent::Arrived => continue,
+                ConsumeEvent::Other(Ok(())) => {
                     self.written();
                     BatchEvent::Written
                 }
-                Event::Other(Err(error)) => BatchEvent::Failed(error),
-                Event::Interrupted => BatchEvent::Interrupted,
-                Event::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
+                ConsumeEvent::Other(Err(error)) => BatchEvent::Failed(error),
+                ConsumeEvent::Interrupted => BatchEvent::Interrupted,
+                ConsumeEvent::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
                     BatchEvent::Late
                 }
-                Event::Late => {
+                ConsumeEvent::Late => {
                     self.acknowledge();
                     BatchEvent::Acknowledged
                 }

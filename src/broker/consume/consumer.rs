@@ -9,7 +9,7 @@ use super::limit::{self, AtLimit, Count};
 use super::stream;
 use super::subscription::{Subscription, operation};
 use super::{ConsumeOptions, Total};
-use crate::broker::connection::Waited;
+use crate::broker::connection::WaitOutcome;
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
 use crate::broker::topology::kind;
@@ -21,14 +21,14 @@ use crate::values::{QueueName, StreamOffset};
 use crate::waker::Receiver;
 
 /// How long nothing may come from where a stream has something.
-const LATE: Duration = Duration::from_secs(2);
+const STREAM_SILENCE: Duration = Duration::from_secs(2);
 
 /// How long the broker may take for the last settlements when nobody is in a hurry.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// A `receive`, over all its connections.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ConsumeProgress {
     pub(super) deliveries: Deliveries,
     pub(super) options: ConsumeOptions,
     pub(super) no_ack: bool,
@@ -37,7 +37,7 @@ pub struct Progress {
     /// The first message of a stream that was not yet taken on any connection, or not done on the last.
     next_offset: Option<u64>,
     /// The last message of a stream that is to be drained, once it is looked up.
-    end: Option<End>,
+    end: Option<StreamEnd>,
     /// Whether there was a connection before.
     is_resumed: bool,
     /// Whether the broker failed at a message that it was to deliver, so that the next come one by one:
@@ -45,7 +45,7 @@ pub struct Progress {
     is_careful: bool,
 }
 
-impl Progress {
+impl ConsumeProgress {
     /// The messages that are to come.
     #[must_use]
     pub fn new(options: ConsumeOptions) -> Self {
@@ -72,7 +72,7 @@ impl Progress {
 
 /// The end of a stream.
 #[derive(Clone, Copy, Debug)]
-enum End {
+enum StreamEnd {
     /// It has no message.
     Empty,
     /// The number of its last message.
@@ -81,7 +81,7 @@ enum End {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Settlement {
     /// It is done with.
     Acknowledge,
     /// It is dead-lettered, or dropped.
@@ -105,7 +105,7 @@ pub struct Delivery {
 
 /// The end of a wait of a [`Consumer`].
 #[derive(Debug)]
-pub enum Event<R> {
+pub enum ConsumeEvent<R> {
     /// Messages came.
     Arrived,
     /// Something else that was waited for.
@@ -119,7 +119,7 @@ pub enum Event<R> {
 /// A running consumer.
 pub struct Consumer<'c> {
     pub(super) subscription: Subscription<'c>,
-    pub(super) progress: &'c mut Progress,
+    pub(super) progress: &'c mut ConsumeProgress,
     at_limit: AtLimit,
     /// Whether the end of the stream is reached that is to be drained.
     is_at_end: bool,
@@ -137,7 +137,7 @@ pub struct Consumer<'c> {
 pub fn consume(
     session: &mut Session,
     queue: &QueueName,
-    progress: &mut Progress,
+    progress: &mut ConsumeProgress,
     work: impl FnOnce(&mut Consumer) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut subscription = Subscription::open(session, queue, progress.options, progress.no_ack);
@@ -342,7 +342,7 @@ impl Consumer<'_> {
         other: &Receiver<R>,
         is_interruptible: bool,
         at_most: Option<Instant>,
-    ) -> Result<Event<R>, Error> {
+    ) -> Result<ConsumeEvent<R>, Error> {
         other.wakes(self.subscription.waker());
         let on_interrupt = if is_interruptible {
             OnInterrupt::Return
@@ -353,14 +353,14 @@ impl Consumer<'_> {
             .subscription
             .wait(at_most, on_interrupt, may_come, held, || other.next())?;
         Ok(match waited {
-            Waited::Came(None) => Event::Arrived,
-            Waited::Came(Some(Ok(other))) => Event::Other(other),
-            Waited::Came(Some(Err(_))) => {
+            WaitOutcome::Came(None) => ConsumeEvent::Arrived,
+            WaitOutcome::Came(Some(Ok(other))) => ConsumeEvent::Other(other),
+            WaitOutcome::Came(Some(Err(_))) => {
                 let why = "the thread that deals with messages died";
                 return Err(Error::Bug(why.to_owned()));
             }
-            Waited::Interrupted => Event::Interrupted,
-            Waited::Late => Event::Late,
+            WaitOutcome::Interrupted => ConsumeEvent::Interrupted,
+            WaitOutcome::Late => ConsumeEvent::Late,
         })
     }
 
@@ -377,8 +377,8 @@ impl Consumer<'_> {
         let offset = self.offset(&content.message)?;
         if let Some(offset) = offset.filter(|_| self.progress.options.drain) {
             self.is_at_end = match self.end()? {
-                End::Empty => true,
-                End::Message(last) => last <= offset,
+                StreamEnd::Empty => true,
+                StreamEnd::Message(last) => last <= offset,
             };
         }
         let ticket = self.progress.deliveries.take(content.tag);
@@ -405,17 +405,17 @@ impl Consumer<'_> {
     }
 
     /// The end of the stream when it was first asked for.
-    fn end(&mut self) -> Result<End, Error> {
+    fn end(&mut self) -> Result<StreamEnd, Error> {
         if let Some(end) = self.progress.end {
             return Ok(end);
         }
         let (session, queue) = self.subscription.parts();
-        let end = stream::last_offset(session, queue)?.map_or(End::Empty, End::Message);
+        let end = stream::last_offset(session, queue)?.map_or(StreamEnd::Empty, StreamEnd::Message);
         Ok(*self.progress.end.insert(end))
     }
 
     /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
-    pub fn settle(&mut self, ticket: Ticket, outcome: Outcome, bytes: u64) {
+    pub fn settle(&mut self, ticket: Ticket, outcome: Settlement, bytes: u64) {
         let Some(tag) = self.progress.deliveries.tag(ticket) else {
             return;
         };
@@ -425,16 +425,16 @@ impl Consumer<'_> {
         // A stream keeps its messages, and takes none back.
         let is_kept = self.progress.open.contains_key(&ticket);
         let settlement = match outcome {
-            Outcome::Requeue if is_kept => return,
-            Outcome::Reject if is_kept => frames::ack(MESSAGES, tag, false),
-            Outcome::Acknowledge => frames::ack(MESSAGES, tag, false),
-            Outcome::Reject => frames::reject(MESSAGES, tag, false),
-            Outcome::Requeue => frames::reject(MESSAGES, tag, true),
+            Settlement::Requeue if is_kept => return,
+            Settlement::Reject if is_kept => frames::ack(MESSAGES, tag, false),
+            Settlement::Acknowledge => frames::ack(MESSAGES, tag, false),
+            Settlement::Reject => frames::reject(MESSAGES, tag, false),
+            Settlement::Requeue => frames::reject(MESSAGES, tag, true),
         };
         self.subscription.settle(&settlement);
         self.at_limit.settled(tag, false);
         match outcome {
-            Outcome::Requeue => {
+            Settlement::Requeue => {
                 self.subscription.returns_a_message();
                 self.progress.deliveries.give_back(1);
             }
@@ -443,7 +443,7 @@ impl Consumer<'_> {
                 self.progress.deliveries.finish(Total {
                     messages: 1,
                     bytes,
-                    rejected: u64::from(outcome == Outcome::Reject),
+                    rejected: u64::from(outcome == Settlement::Reject),
                 });
             }
         }
@@ -475,7 +475,7 @@ impl Consumer<'_> {
     /// [`Error::Lost`] if the connection is.
     pub fn stop_if_empty(&mut self) -> Result<bool, Error> {
         let is_empty = self.subscription.is_queue_empty()?;
-        if !self.has_come && (is_empty || self.since.elapsed() > LATE) {
+        if !self.has_come && (is_empty || self.since.elapsed() > STREAM_SILENCE) {
             let (session, queue) = self.subscription.parts();
             if kind::find(session, queue)? == QueueKind::Stream {
                 return self.has_no_more();
@@ -496,14 +496,14 @@ impl Consumer<'_> {
 
     /// Whether a stream that has sent nothing has nothing from where its reading begins.
     fn has_no_more(&mut self) -> Result<bool, Error> {
-        let End::Message(last) = self.end()? else {
+        let StreamEnd::Message(last) = self.end()? else {
             return Ok(true);
         };
         let begin = self.progress.next_offset.map(StreamOffset::Number);
         Ok(match begin.or(self.progress.options.stream_offset) {
             Some(StreamOffset::Next) => true,
             Some(StreamOffset::Number(begin)) => begin > last,
-            Some(StreamOffset::Moment(_)) => self.since.elapsed() > LATE,
+            Some(StreamOffset::Moment(_)) => self.since.elapsed() > STREAM_SILENCE,
             Some(StreamOffset::First | StreamOffset::Last) | None => false,
         })
     }

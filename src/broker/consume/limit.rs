@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::broker::frames::{self, MESSAGES};
-use crate::broker::publish::{Fate, PublishEvent, PublishOptions, Publisher};
+use crate::broker::publish::{PublishEvent, PublishOptions, PublishOutcome, Publisher};
 use crate::broker::session::Session;
 use crate::broker::topology::kind;
 use crate::error::Error;
@@ -46,7 +46,7 @@ fn limit(session: &Session) -> Option<u64> {
 /// # Errors
 /// [`Error::Lost`].
 pub fn prepare(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
-    if session.series < Some(FREE) {
+    if session.series < Some(NACK_IS_NOT_COUNTED_FROM) {
         kind::find(session, queue)?;
     }
     Ok(())
@@ -77,13 +77,15 @@ impl AtLimit {
         };
         // From then on the sender's header stays until the queue counts for the first time. The queue counts
         // no more often than it delivers.
-        if session.series >= Some(FREE) && message.acquired_count() < Some(count) {
+        if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
+            && message.acquired_count() < Some(count)
+        {
             return Ok(Count::default());
         }
         // Only a quorum queue writes this header itself; elsewhere the sender may have.
         let kind = kind::find(session, queue)?;
         let is_at_limit = limit(session).is_some_and(|limit| count >= limit);
-        if is_at_limit && session.series < Some(FREE) {
+        if is_at_limit && session.series < Some(NACK_IS_NOT_COUNTED_FROM) {
             self.0.insert(tag, Box::new(message.clone()));
         }
         let is_known = matches!(kind, QueueKind::Quorum { .. });
@@ -143,7 +145,9 @@ impl AtLimit {
             }
         }
         // Where it makes no difference, closing the connection gives back, too. A stream takes none.
-        if session.series >= Some(FREE) && session.queue != Some(QueueKind::Stream) {
+        if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
+            && session.queue != Some(QueueKind::Stream)
+        {
             // Tag 0 stands for all.
             let nack = frames::nack(MESSAGES, 0, true);
             session.connection.socket().post(&nack);
@@ -162,7 +166,7 @@ pub struct Count {
 }
 
 /// From this version on a message that is given back by basic.nack is not counted.
-pub(super) const FREE: (u32, u32) = (4, 3);
+pub(super) const NACK_IS_NOT_COUNTED_FROM: (u32, u32) = (4, 3);
 
 /// The limit of a quorum queue for which nobody has set another.
 fn default_limit(session: &Session) -> Option<u64> {
@@ -199,9 +203,11 @@ fn publish_again(
         }
         while let Some((copy, fate)) = publisher.settled() {
             match fate {
-                Fate::Confirmed => confirmed.push(copy.tag),
-                Fate::Returned(said) => refused = Some(said),
-                Fate::Refused => refused = Some("the queue takes no messages (nack)".to_owned()),
+                PublishOutcome::Confirmed => confirmed.push(copy.tag),
+                PublishOutcome::Returned(said) => refused = Some(said),
+                PublishOutcome::Refused => {
+                    refused = Some("the queue takes no messages (nack)".to_owned());
+                }
             }
         }
         if publisher.is_idle() && messages.len() == 0 {

@@ -9,8 +9,8 @@ pub mod peek;
 mod stream;
 mod subscription;
 
-pub use super::connection::Waited;
-use crate::message::{ShortString, Table, Value};
+pub use super::connection::WaitOutcome;
+use crate::message::{FieldTable, FieldValue, ShortString};
 use crate::topology::QueueKind;
 use crate::values::StreamOffset;
 pub use deliveries::Ticket;
@@ -45,29 +45,29 @@ impl ConsumeOptions {
     }
 
     /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
-    fn arguments(&self, next_offset: Option<u64>, kind: Option<QueueKind>) -> Table {
+    fn arguments(&self, next_offset: Option<u64>, kind: Option<QueueKind>) -> FieldTable {
         let mut arguments = Vec::new();
         if let Some(priority) = self.priority {
-            arguments.push(("x-priority", Value::SignedInt(priority)));
+            arguments.push(("x-priority", FieldValue::SignedInt(priority)));
         }
         let is_drained = self.drain && kind == Some(QueueKind::Stream);
         let default = is_drained.then_some(StreamOffset::First);
         let offset = next_offset.map(StreamOffset::Number);
         let offset = offset.or(self.stream_offset).or(default);
         if let Some(offset) = offset {
-            let text = |text: &str| Value::LongString(text.into());
+            let text = |text: &str| FieldValue::LongString(text.into());
             let offset = match offset {
                 StreamOffset::First => text("first"),
                 StreamOffset::Last => text("last"),
                 StreamOffset::Next => text("next"),
                 StreamOffset::Number(number) => {
-                    Value::Long(i64::try_from(number).unwrap_or(i64::MAX))
+                    FieldValue::Long(i64::try_from(number).unwrap_or(i64::MAX))
                 }
-                StreamOffset::Moment(moment) => Value::Timestamp(moment.0),
+                StreamOffset::Moment(moment) => FieldValue::Timestamp(moment.0),
             };
             arguments.push(("x-stream-offset", offset));
         }
-        let named = |(name, value): (&str, Value)| Some((ShortString::new(name).ok()?, value));
+        let named = |(name, value): (&str, FieldValue)| Some((ShortString::new(name).ok()?, value));
         arguments.into_iter().filter_map(named).collect()
     }
 }

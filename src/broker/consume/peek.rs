@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvError;
 
-use super::limit::{self, AtLimit, FREE};
-use crate::broker::connection::{Arrival, Content, Waited};
+use super::limit::{self, AtLimit, NACK_IS_NOT_COUNTED_FROM};
+use crate::broker::connection::{ChannelEvent, Content, WaitOutcome};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
 use crate::broker::topology;
@@ -22,13 +22,13 @@ const HELD_MAX: usize = 64 << 20;
 /// How many messages a channel gives back to a quorum queue at a time. The rest waits in the channel until these
 /// are back, and is counted as delivered if the channel is closed before (`rabbit_fifo_client.erl`,
 /// `SOFT_LIMIT`).
-const GIVEN_BACK: u64 = 32;
+const GIVE_BACK_BATCH: u64 = 32;
 
 /// How long it is waited for that they are back. Another consumer may have them at once.
-const RETURNING: Duration = Duration::from_millis(200);
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long to wait before it is asked again.
-const PAUSE: Duration = Duration::from_millis(1);
+const GIVE_BACK_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The messages of a queue, one after the other. Afterwards they go back, each to its place.
 ///
@@ -69,7 +69,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         let operation = format!("look at queue {}", self.queue);
         let got = connection.answer(&operation, |socket| {
             loop {
-                if let Arrival::Got(content) = socket.arrival()? {
+                if let ChannelEvent::Got(content) = socket.arrival()? {
                     return Some(content);
                 }
             }
@@ -100,7 +100,7 @@ impl<'s, 'q> Peek<'s, 'q> {
             self.session.queue,
             None | Some(QueueKind::Quorum { .. } | QueueKind::Unknown)
         );
-        if is_counting && self.session.series >= Some(FREE) {
+        if is_counting && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
             self.give_back_in_parts();
         }
         self.at_limit.give_back(self.session, self.queue)
@@ -109,15 +109,15 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// Gives back all but the last few messages, so that none is counted, as far as the queue can be asked.
     fn give_back_in_parts(&mut self) {
         let mut given_back = 0;
-        while self.last - given_back > GIVEN_BACK {
+        while self.last - given_back > GIVE_BACK_BATCH {
             let Some(ready) = self.ready() else { return };
-            given_back += GIVEN_BACK;
+            given_back += GIVE_BACK_BATCH;
             let nack = frames::nack(MESSAGES, given_back, true);
             self.session.connection.socket().post(&nack);
-            let until = Instant::now() + RETURNING;
-            let are_back = |now: u64| now >= ready + GIVEN_BACK || Instant::now() > until;
+            let until = Instant::now() + GIVE_BACK_TIMEOUT;
+            let are_back = |now: u64| now >= ready + GIVE_BACK_BATCH || Instant::now() > until;
             while !self.ready().is_none_or(are_back) {
-                let pause = Some(Instant::now() + PAUSE);
+                let pause = Some(Instant::now() + GIVE_BACK_POLL_INTERVAL);
                 let connection = &mut self.session.connection;
                 let operation = || "give messages back".to_owned();
                 let nothing = |_: &mut _| None::<()>;
@@ -144,7 +144,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         &mut self,
         other: &Receiver<T>,
         until: Option<Instant>,
-    ) -> Result<Waited<Result<T, RecvError>>, Error> {
+    ) -> Result<WaitOutcome<Result<T, RecvError>>, Error> {
         let connection = &mut self.session.connection;
         other.wakes(connection.waiter().waker());
         let operation = || format!("look at queue {}", self.queue);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ConsumeOptions;
 use super::subscription::Subscription;
-use crate::broker::connection::Waited;
+use crate::broker::connection::WaitOutcome;
 use crate::broker::session::Session;
 use crate::broker::wait::OnInterrupt;
 use crate::error::Error;
@@ -13,10 +13,10 @@ use crate::values::{QueueName, StreamOffset};
 
 /// More messages than are stored together: a consumer that begins with the last of a stream is sent all
 /// that were stored with it.
-const LAST: u16 = 10_000;
+const MAX_LAST_CHUNK: u16 = 10_000;
 
 /// How long the broker may take to send the last message of a stream, if it has one.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The number of the last message of a stream; `None` if it has no message. It is found over a connection
 /// of its own.
@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// The reason why that could not be opened, or ended.
 pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
-    let until = Instant::now() + PATIENCE;
-    let mut session = session.beside(&Interrupt::default(), until + PATIENCE)?;
+    let until = Instant::now() + LAST_MESSAGE_TIMEOUT;
+    let mut session = session.beside(&Interrupt::default(), until + LAST_MESSAGE_TIMEOUT)?;
     let options = ConsumeOptions {
-        prefetch: LAST,
+        prefetch: MAX_LAST_CHUNK,
         stream_offset: Some(StreamOffset::Last),
         ..ConsumeOptions::default()
     };
@@ -37,8 +37,8 @@ pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, 
     let mut last = None;
     while last.is_none() {
         match subscription.wait(Some(until), ignore, true, None, || None::<()>)? {
-            Waited::Came(_) => last = subscription.next(),
-            Waited::Interrupted | Waited::Late => break,
+            WaitOutcome::Came(_) => last = subscription.next(),
+            WaitOutcome::Interrupted | WaitOutcome::Late => break,
         }
     }
     if last.is_some() {

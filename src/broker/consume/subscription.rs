@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::ConsumeOptions;
-use crate::broker::connection::{Arrival, Content, Waited};
+use crate::broker::connection::{ChannelEvent, Content, WaitOutcome};
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
 use crate::broker::topology;
-use crate::broker::wait::{OnInterrupt, Patience};
+use crate::broker::wait::{OnInterrupt, SilenceTimer};
 use crate::error::Error;
 use crate::topology::QueueKind;
 use crate::values::QueueName;
@@ -19,11 +19,11 @@ const WAITING_BYTES: usize = 16 << 20;
 
 /// How long a broker may take to end the consumer of a connection that is lost. One whose queue has no
 /// majority for a minute starts it after that, for nobody, and ends it when it notices.
-const STALE: Duration = Duration::from_secs(10);
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a queue may take to count a message as ready that went back to it: the replicas of a quorum queue
 /// agree on that first.
-const RETURNING: Duration = Duration::from_secs(1);
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A queue, and the consumer of it, which may be paused.
 pub struct Subscription<'s> {
@@ -40,7 +40,7 @@ pub struct Subscription<'s> {
     /// Whether the answer to a cancellation is still to come.
     is_leaving: bool,
     /// Since when no message has come although the queue has some.
-    owed: Option<Patience>,
+    owed: Option<SilenceTimer>,
     /// Until when a consumer besides this one may be that of a lost connection, which the broker has yet
     /// to end, and hold messages.
     doubtful_until: Option<Instant>,
@@ -137,11 +137,11 @@ impl<'s> Subscription<'s> {
     pub fn next(&mut self) -> Option<Content> {
         loop {
             match self.session.connection.socket().arrival()? {
-                Arrival::Delivered(content) => {
+                ChannelEvent::Delivered(content) => {
                     self.owed = None;
                     return Some(self.session.inspect(content));
                 }
-                Arrival::Cancelled if self.is_consuming => {
+                ChannelEvent::Cancelled if self.is_consuming => {
                     (self.is_consuming, self.is_cancelled) = (false, true);
                 }
                 _ => {}
@@ -168,7 +168,7 @@ impl<'s> Subscription<'s> {
         may_come: bool,
         held: Option<usize>,
         mut other: impl FnMut() -> Option<T>,
-    ) -> Result<Waited<Option<T>>, Error> {
+    ) -> Result<WaitOutcome<Option<T>>, Error> {
         if self.is_cancelled {
             return Err(self.cancelled());
         }
@@ -188,7 +188,7 @@ impl<'s> Subscription<'s> {
             }
             other().map(Some)
         })?;
-        if matches!(waited, Waited::Came(None))
+        if matches!(waited, WaitOutcome::Came(None))
             && heeds_cancel
             && connection.socket().is_cancelled()
         {
@@ -268,12 +268,12 @@ impl<'s> Subscription<'s> {
 
     /// Takes into account that a message goes back to the queue.
     pub fn returns_a_message(&mut self) {
-        self.returning_until = Some(Instant::now() + RETURNING);
+        self.returning_until = Some(Instant::now() + RETURN_TIMEOUT);
     }
 
     /// Takes the consumer of a connection that was lost into account.
     pub fn follows_a_lost_connection(&mut self) {
-        self.doubtful_until = Some(Instant::now() + STALE);
+        self.doubtful_until = Some(Instant::now() + STALE_AFTER);
     }
 
     /// Whether the queue has no message that is ready, or held by the consumer of a lost connection. Some

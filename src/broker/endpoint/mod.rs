@@ -16,29 +16,29 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, connect, socket,
 };
 
-use super::wait::{End, GRACE, OnInterrupt, Patience, Source, Wait, Waiter};
+use super::wait::{GRACE, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
 use crate::error::Error;
 use crate::settings::Broker;
 use crate::values::Host;
 use crate::waker;
-pub use stream::Stream;
+pub use stream::BrokerStream;
 
 /// What may end an attempt to connect besides its outcome.
-pub struct Limits<'a> {
+pub struct ConnectLimits<'a> {
     /// When the attempt is over.
     pub deadline: Instant,
     /// How long it takes in silence, with what is said then.
-    pub patience: &'a mut Patience,
+    pub patience: &'a mut SilenceTimer,
     /// The broker, for what is said.
     pub broker: &'a Broker,
 }
 
-impl Limits<'_> {
+impl ConnectLimits<'_> {
     /// Keeps `source` going until `came` returns something. `None` means that the time is over.
     ///
     /// # Errors
     /// [`Error::Interrupted`] and [`Error::TimeIsUp`].
-    pub fn wait<S: Source, T>(
+    pub fn wait<S: PollSource, T>(
         &mut self,
         waiter: &mut Waiter,
         source: &mut S,
@@ -56,11 +56,11 @@ impl Limits<'_> {
         };
         match waiter.wait(source, wait, came) {
             Ok(it) => Ok(Some(it)),
-            Err(End::Interrupted) => {
+            Err(WaitEnd::Interrupted) => {
                 Err(Error::Interrupted(format!("while connecting to {broker}")))
             }
-            Err(End::Late | End::GaveUp) if waiter.is_late() => Err(Error::TimeIsUp),
-            Err(End::Late | End::GaveUp | End::Over) => Ok(None),
+            Err(WaitEnd::Late | WaitEnd::GaveUp) if waiter.is_late() => Err(Error::TimeIsUp),
+            Err(WaitEnd::Late | WaitEnd::GaveUp | WaitEnd::Over) => Ok(None),
         }
     }
 }
@@ -72,7 +72,7 @@ impl Limits<'_> {
 /// [`Error::Interrupted`] and [`Error::TimeIsUp`]. The inner error is the system's.
 pub fn resolve(
     waiter: &mut Waiter,
-    limits: &mut Limits,
+    limits: &mut ConnectLimits,
     host: &Host,
 ) -> Result<Option<io::Result<Vec<SocketAddr>>>, Error> {
     let (name, port) = (host.name().to_owned(), limits.broker.port_of(host));
@@ -102,7 +102,7 @@ pub fn resolve(
 /// [`Error::Interrupted`] and [`Error::TimeIsUp`]. The inner error is the system's.
 pub fn connect_to(
     waiter: &mut Waiter,
-    limits: &mut Limits,
+    limits: &mut ConnectLimits,
     address: SocketAddr,
 ) -> Result<Option<io::Result<TcpStream>>, Error> {
     let mut connecting = match Connecting::start(address) {
@@ -156,7 +156,7 @@ impl Connecting {
     }
 }
 
-impl Source for Connecting {
+impl PollSource for Connecting {
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         Some((self.socket.as_fd(), PollFlags::POLLOUT))
     }

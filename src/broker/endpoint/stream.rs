@@ -8,14 +8,14 @@ use rustls::ClientConnection;
 
 /// A stream that does not block.
 #[derive(Debug)]
-pub enum Stream {
+pub enum BrokerStream {
     /// A socket as it is.
     Plain(TcpStream),
     /// A socket on which TLS is spoken.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
+impl BrokerStream {
     /// TLS on a socket on which nothing was said yet. It shakes hands as it is read and written.
     pub fn over_tls(socket: TcpStream, connection: ClientConnection) -> Self {
         Self::Tls(Box::new(TlsStream::new(socket, connection)))
@@ -55,7 +55,7 @@ impl Stream {
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for BrokerStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Plain(socket) => socket.as_fd(),
@@ -64,7 +64,7 @@ impl AsFd for Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for BrokerStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -73,7 +73,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for BrokerStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -92,7 +92,7 @@ impl Write for Stream {
 
 /// How many bytes are read from the socket at a time. By itself the library reads 4 KiB, and the calls
 /// cost more than the decryption.
-const READ: usize = 1 << 17;
+const TLS_READ_SIZE: usize = 1 << 17;
 
 /// How many of the peer's first bytes are kept.
 const FIRST: usize = 8;
@@ -118,7 +118,7 @@ impl<S: Read + Write> TlsStream<S> {
         Self {
             socket,
             connection,
-            buffer: vec![0; READ],
+            buffer: vec![0; TLS_READ_SIZE],
             unseen: 0..0,
             first: Vec::new(),
             taken: 0,
@@ -274,12 +274,12 @@ mod tests {
     }
 
     /// A stream, and the broker's end of it.
-    struct Scene {
+    struct StreamFixture {
         stream: TlsStream<Memory>,
         broker: ServerConnection,
     }
 
-    impl Scene {
+    impl StreamFixture {
         /// Both ends have shaken hands.
         fn new() -> Self {
             let mut scene = Self::strangers();
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn records_come_out_in_order_wherever_they_are_cut() {
-        let mut scene = Scene::new();
+        let mut scene = StreamFixture::new();
         let records: Vec<Vec<u8>> = (1..6).map(|n| vec![n; usize::from(n) * 7]).collect();
         for cut in 0.. {
             let bytes: Vec<_> = records
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn many_small_records_are_read_in_one_go_and_a_large_one_in_many() {
-        let mut scene = Scene::new();
+        let mut scene = StreamFixture::new();
         let bytes: Vec<u8> = (0..5000).map(|n: u32| n.to_be_bytes()[3]).collect();
         let many: Vec<_> = bytes
             .iter()
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn what_would_block_is_offered_again_and_leaves_once_and_in_order() {
-        let mut scene = Scene::new();
+        let mut scene = StreamFixture::new();
         let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[2]).collect();
         for width in [100, 1000, 70_000, usize::MAX] {
             for is_flushed in [false, true] {
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn what_came_before_a_failure_is_not_lost() {
         for failure in ["reset", "interrupted", "end", "farewell", "garbage"] {
-            let mut scene = Scene::new();
+            let mut scene = StreamFixture::new();
             let words = scene.ciphertext(b"last words");
             let memory = &mut scene.stream.socket;
             memory.to_read.extend(words);
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_known_by_its_first_bytes() {
-        let mut scene = Scene::strangers();
+        let mut scene = StreamFixture::strangers();
         scene
             .stream
             .socket

@@ -4,16 +4,16 @@ pub mod window;
 
 use std::time::Instant;
 
-use super::connection::{Arrival, Confirm, Socket, Waited};
+use super::connection::{ChannelEvent, Confirm, Socket, WaitOutcome};
 use super::frames::{self, MESSAGES};
 use super::session::Session;
-use super::wait::{GRACE, OnInterrupt, Patience};
+use super::wait::{GRACE, OnInterrupt, SilenceTimer};
 use crate::error::Error;
-use crate::message::{Message, Table};
+use crate::message::{FieldTable, Message};
 use crate::values::Span;
 use crate::waker::Receiver;
-pub use window::Fate;
-use window::{Likeness, Window};
+pub use window::PublishOutcome;
+use window::{ReturnMatch, Window};
 
 /// The most messages that are on their way at a time. Throughput is flat from 100 up.
 const WINDOW_MESSAGES: usize = 1000;
@@ -23,11 +23,11 @@ const WINDOW_MESSAGES: usize = 1000;
 const WINDOW_BYTES: usize = 4 << 20;
 
 /// Frames are handed to the connection when there are so many bytes of them, or nothing else to do.
-const BATCH_BYTES: usize = 1 << 15;
+const PUBLISH_BATCH_BYTES: usize = 1 << 15;
 
 /// How many bytes may wait for the socket before more of a body is made into frames: of a big message
 /// there is no second copy.
-const AHEAD_BYTES: usize = 1 << 20;
+const MAX_BUFFERED_BYTES: usize = 1 << 20;
 
 /// How to publish.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ pub struct Publisher<'s, T> {
     options: PublishOptions,
     /// When the broker last had nothing to confirm, or confirmed something.
     confirmed: Instant,
-    patience: Patience,
+    patience: SilenceTimer,
     /// What the user's interrupt does: it is to be known, or it is.
     on_interrupt: OnInterrupt,
 }
@@ -104,7 +104,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             window: Window::default(),
             options,
             confirmed: Instant::now(),
-            patience: Patience::default(),
+            patience: SilenceTimer::default(),
             on_interrupt: OnInterrupt::Return,
         })
     }
@@ -168,13 +168,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let socket = self.session.connection.socket();
         let body = &message.as_ref().body;
         for part in frames::parts(&body[posted..], frame_max) {
-            if socket.waiting() >= AHEAD_BYTES {
+            if socket.waiting() >= MAX_BUFFERED_BYTES {
                 self.posted = Some(posted);
                 return;
             }
             frames::put_body(&mut self.batch, MESSAGES, part);
             posted += part.len();
-            if self.batch.len() >= BATCH_BYTES {
+            if self.batch.len() >= PUBLISH_BATCH_BYTES {
                 socket.post(&self.batch);
                 self.batch.clear();
             }
@@ -189,7 +189,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     }
 
     /// Takes the oldest message out if its fate is known.
-    pub fn settled(&mut self) -> Option<(T, Fate)> {
+    pub fn settled(&mut self) -> Option<(T, PublishOutcome)> {
         self.window.pop()
     }
 
@@ -242,22 +242,22 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                 until,
                 self.on_interrupt,
                 |socket| {
-                    if socket.has_arrival() || is_posting && socket.waiting() < AHEAD_BYTES {
+                    if socket.has_arrival() || is_posting && socket.waiting() < MAX_BUFFERED_BYTES {
                         return Some(None);
                     }
                     input.and_then(Receiver::next).map(Some)
                 },
             )?;
             match waited {
-                Waited::Came(None) => {}
-                Waited::Came(Some(input)) => return Ok(PublishEvent::Input(input.ok())),
-                Waited::Interrupted => return Ok(PublishEvent::Interrupted),
-                Waited::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
+                WaitOutcome::Came(None) => {}
+                WaitOutcome::Came(Some(input)) => return Ok(PublishEvent::Input(input.ok())),
+                WaitOutcome::Interrupted => return Ok(PublishEvent::Interrupted),
+                WaitOutcome::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
                     return Ok(PublishEvent::Late);
                 }
                 // It may be later by now.
-                Waited::Late if self.overdue() > overdue => {}
-                Waited::Late => return Err(self.no_confirm()),
+                WaitOutcome::Late if self.overdue() > overdue => {}
+                WaitOutcome::Late => return Err(self.no_confirm()),
             }
         }
     }
@@ -277,13 +277,13 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let mut settled = false;
         while let Some(arrival) = self.session.connection.socket().arrival() {
             match arrival {
-                Arrival::Confirmed(confirm) => {
+                ChannelEvent::Confirmed(confirm) => {
                     self.note(confirm);
                     settled = true;
                 }
-                Arrival::Returned(said, content) => self.note_return(&said, &content.message),
+                ChannelEvent::Returned(said, content) => self.note_return(&said, &content.message),
                 // What is settled shows when the rest is dealt with.
-                Arrival::Delivered(content) => {
+                ChannelEvent::Delivered(content) => {
                     let content = self.session.inspect(content);
                     return Some(PublishEvent::Reply(content.message));
                 }
@@ -314,7 +314,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         connection.answer("read what was published", |socket| {
             loop {
                 match socket.arrival()? {
-                    Arrival::Answered(frames::BASIC_QOS_OK) => return Some(()),
+                    ChannelEvent::Answered(frames::BASIC_QOS_OK) => return Some(()),
                     arrival => arrivals.push(arrival),
                 }
             }
@@ -322,8 +322,8 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let mut reply = None;
         for arrival in arrivals {
             match arrival {
-                Arrival::Returned(said, content) => self.note_return(&said, &content.message),
-                Arrival::Delivered(content) => reply = Some(self.session.inspect(content)),
+                ChannelEvent::Returned(said, content) => self.note_return(&said, &content.message),
+                ChannelEvent::Delivered(content) => reply = Some(self.session.inspect(content)),
                 _ => {}
             }
         }
@@ -376,9 +376,9 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             let has_its_ids = properties.message_id == theirs.message_id
                 && properties.correlation_id == theirs.correlation_id;
             may_be.then(|| match has_its_ids {
-                false => Likeness::Possible,
-                true if properties.as_rabbitmq_has_them() == theirs => Likeness::Same,
-                true => Likeness::Probable,
+                false => ReturnMatch::Possible,
+                true if properties.as_rabbitmq_has_them() == theirs => ReturnMatch::Same,
+                true => ReturnMatch::Probable,
             })
         });
     }
@@ -386,7 +386,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// Ends the publishing, with which the connection is to end, and returns the messages whose fate
     /// is known and those of which the broker has said nothing, both in order.
     #[must_use]
-    pub fn end(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
+    pub fn end(mut self) -> (Vec<(T, PublishOutcome)>, Vec<T>) {
         // Whatever else the broker has to say adds nothing to what is known, and an alarm can keep it
         // from saying anything.
         self.session.connection.waiter().leave_within(GRACE);
@@ -420,7 +420,7 @@ fn listen_for_replies(session: &mut Session) -> Result<(), Error> {
         REPLIES_TAG,
         true,
         false,
-        &Table::default(),
+        &FieldTable::default(),
     );
     let connection = &mut session.connection;
     connection.socket().post(&consume);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum PublishOutcome {
     /// The broker has it, in a queue.
     Confirmed,
     /// No queue took it, in the broker's words.
@@ -21,7 +21,7 @@ pub enum Fate {
 pub struct Window<T> {
     /// The tag of the first entry.
     first_tag: u64,
-    entries: VecDeque<Entry<T>>,
+    entries: VecDeque<Unconfirmed<T>>,
     /// How many entries wait for the broker.
     waiting: usize,
     /// Bytes of all entries.
@@ -29,17 +29,17 @@ pub struct Window<T> {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
+struct Unconfirmed<T> {
     item: T,
     bytes: usize,
     /// The broker's words, if it came back; the acknowledgement still follows.
     returned: Option<String>,
-    settled: Option<Settled>,
+    settled: Option<Confirmation>,
 }
 
 /// How much a message that came back is like one that was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Likeness {
+pub enum ReturnMatch {
     /// It goes to the same place and has the same body.
     Possible,
     /// It has the same ids, too.
@@ -49,7 +49,7 @@ pub enum Likeness {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Settled {
+enum Confirmation {
     Acknowledged,
     Refused,
 }
@@ -68,7 +68,7 @@ impl<T> Default for Window<T> {
 impl<T> Window<T> {
     /// Adds a message of so many bytes that has just been published.
     pub fn push(&mut self, item: T, bytes: usize) {
-        self.entries.push_back(Entry {
+        self.entries.push_back(Unconfirmed {
             item,
             bytes,
             returned: None,
@@ -104,15 +104,15 @@ impl<T> Window<T> {
 
     /// Notes that the broker acknowledged the message with this tag, or all up to it.
     pub fn acknowledge(&mut self, tag: u64, multiple: bool) {
-        self.settle(tag, multiple, Settled::Acknowledged);
+        self.settle(tag, multiple, Confirmation::Acknowledged);
     }
 
     /// Notes that the broker refused the message with this tag, or all up to it.
     pub fn refuse(&mut self, tag: u64, multiple: bool) {
-        self.settle(tag, multiple, Settled::Refused);
+        self.settle(tag, multiple, Confirmation::Refused);
     }
 
-    fn settle(&mut self, tag: u64, multiple: bool, how: Settled) {
+    fn settle(&mut self, tag: u64, multiple: bool, how: Confirmation) {
         let Some(index) = tag
             .checked_sub(self.first_tag)
             .and_then(|index| usize::try_from(index).ok())
@@ -132,8 +132,8 @@ impl<T> Window<T> {
     /// Notes that a message came back. A return carries no tag, but it comes before its message's
     /// acknowledgement and in the order of publication: it is the oldest that has not come back
     /// already and that is most alike, where `likeness` is `None` for what can't be it.
-    pub fn give_back(&mut self, said: &str, likeness: impl Fn(&T) -> Option<Likeness>) {
-        let mut best: Option<(Likeness, usize)> = None;
+    pub fn give_back(&mut self, said: &str, likeness: impl Fn(&T) -> Option<ReturnMatch>) {
+        let mut best: Option<(ReturnMatch, usize)> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.settled.is_some() || entry.returned.is_some() {
                 continue;
@@ -142,7 +142,7 @@ impl<T> Window<T> {
             if likeness > best.map(|(likeness, _)| likeness) {
                 best = likeness.map(|likeness| (likeness, index));
             }
-            if likeness == Some(Likeness::Same) {
+            if likeness == Some(ReturnMatch::Same) {
                 break;
             }
         }
@@ -160,7 +160,7 @@ impl<T> Window<T> {
     /// Takes everything out: the messages whose fate is known, with it, and those that wait for
     /// the broker, both in order.
     #[must_use]
-    pub fn take_apart(mut self) -> (Vec<(T, Fate)>, Vec<T>) {
+    pub fn take_apart(mut self) -> (Vec<(T, PublishOutcome)>, Vec<T>) {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         while let Some(entry) = self.entries.pop_front() {
             match entry.settled {
@@ -172,7 +172,7 @@ impl<T> Window<T> {
     }
 
     /// Takes the oldest message out if its fate is known.
-    pub fn pop(&mut self) -> Option<(T, Fate)> {
+    pub fn pop(&mut self) -> Option<(T, PublishOutcome)> {
         let settled = self.entries.front()?.settled?;
         let entry = self.entries.pop_front()?;
         self.first_tag += 1;
@@ -181,11 +181,11 @@ impl<T> Window<T> {
     }
 }
 
-fn fate(settled: Settled, returned: Option<String>) -> Fate {
+fn fate(settled: Confirmation, returned: Option<String>) -> PublishOutcome {
     match (settled, returned) {
-        (Settled::Refused, _) => Fate::Refused,
-        (Settled::Acknowledged, Some(said)) => Fate::Returned(said),
-        (Settled::Acknowledged, None) => Fate::Confirmed,
+        (Confirmation::Refused, _) => PublishOutcome::Refused,
+        (Confirmation::Acknowledged, Some(said)) => PublishOutcome::Returned(said),
+        (Confirmation::Acknowledged, None) => PublishOutcome::Confirmed,
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
         window
     }
 
-    fn fates(window: &mut Window<u64>) -> Vec<(u64, Fate)> {
+    fn fates(window: &mut Window<u64>) -> Vec<(u64, PublishOutcome)> {
         std::iter::from_fn(|| window.pop()).collect()
     }
 
@@ -221,7 +221,10 @@ mod tests {
         window.acknowledge(1, false);
         assert_eq!(
             fates(&mut window),
-            [(1, Fate::Confirmed), (2, Fate::Confirmed)]
+            [
+                (1, PublishOutcome::Confirmed),
+                (2, PublishOutcome::Confirmed)
+            ]
         );
         window.acknowledge(3, false);
         assert_eq!(
@@ -231,7 +234,7 @@ mod tests {
                 window.len(),
                 window.bytes()
             ),
-            (vec![(3, Fate::Confirmed)], 0, 0, 0)
+            (vec![(3, PublishOutcome::Confirmed)], 0, 0, 0)
         );
     }
 
@@ -244,11 +247,11 @@ mod tests {
         assert_eq!(
             fates
                 .iter()
-                .filter(|(_, fate)| *fate == Fate::Refused)
+                .filter(|(_, fate)| *fate == PublishOutcome::Refused)
                 .count(),
             1
         );
-        assert_eq!(fates[2], (3, Fate::Refused));
+        assert_eq!(fates[2], (3, PublishOutcome::Refused));
     }
 
     #[test]
@@ -258,7 +261,7 @@ mod tests {
         window.refuse(2, true);
         assert_eq!(
             fates(&mut window),
-            [(1, Fate::Confirmed), (2, Fate::Refused)]
+            [(1, PublishOutcome::Confirmed), (2, PublishOutcome::Refused)]
         );
     }
 
@@ -271,7 +274,7 @@ mod tests {
         window.acknowledge(2, true);
         assert_eq!(window.waiting(), 1);
         window.acknowledge(3, false);
-        assert_eq!(fates(&mut window), [(3, Fate::Confirmed)]);
+        assert_eq!(fates(&mut window), [(3, PublishOutcome::Confirmed)]);
     }
 
     #[test]
@@ -282,7 +285,7 @@ mod tests {
         window.acknowledge(7, false);
         assert_eq!(window.waiting(), 1);
         window.acknowledge(u64::MAX, true);
-        assert_eq!(fates(&mut window), [(1, Fate::Confirmed)]);
+        assert_eq!(fates(&mut window), [(1, PublishOutcome::Confirmed)]);
     }
 
     #[test]
@@ -291,25 +294,28 @@ mod tests {
         window.acknowledge(2, false);
         window.refuse(4, false);
         let (known, unknown) = window.take_apart();
-        assert_eq!(known, [(2, Fate::Confirmed), (4, Fate::Refused)]);
+        assert_eq!(
+            known,
+            [(2, PublishOutcome::Confirmed), (4, PublishOutcome::Refused)]
+        );
         assert_eq!(unknown, [1, 3, 5]);
     }
 
     #[test]
     fn each_return_belongs_to_one_message() {
         let mut window = window(1..=4);
-        let is_even = |item: &u64| (item % 2 == 0).then_some(Likeness::Same);
+        let is_even = |item: &u64| (item % 2 == 0).then_some(ReturnMatch::Same);
         window.give_back("NO_ROUTE", is_even);
         window.give_back("NO_ROUTE", is_even);
         window.give_back("NO_ROUTE", is_even);
         window.acknowledge(4, true);
-        let returned = Fate::Returned("NO_ROUTE".to_owned());
+        let returned = PublishOutcome::Returned("NO_ROUTE".to_owned());
         assert_eq!(
             fates(&mut window),
             [
-                (1, Fate::Confirmed),
+                (1, PublishOutcome::Confirmed),
                 (2, returned.clone()),
-                (3, Fate::Confirmed),
+                (3, PublishOutcome::Confirmed),
                 (4, returned)
             ]
         );
@@ -320,16 +326,18 @@ mod tests {
         let mut window = window(1..=5);
         let likeness = |item: &u64| match item {
             1 => None,
-            4 => Some(Likeness::Probable),
-            5 => Some(Likeness::Same),
-            _ => Some(Likeness::Possible),
+            4 => Some(ReturnMatch::Probable),
+            5 => Some(ReturnMatch::Same),
+            _ => Some(ReturnMatch::Possible),
         };
         for _ in 0..3 {
             window.give_back("NO_ROUTE", likeness);
         }
         window.acknowledge(5, true);
         let fates = fates(&mut window);
-        let returned = fates.iter().filter(|(_, fate)| *fate != Fate::Confirmed);
+        let returned = fates
+            .iter()
+            .filter(|(_, fate)| *fate != PublishOutcome::Confirmed);
         assert_eq!(
             returned.map(|(item, _)| *item).collect::<Vec<_>>(),
             [2, 4, 5]

@@ -2,48 +2,48 @@
 
 use amiquip::{AmqpValue, FieldTable};
 
-use crate::message::Value;
-use crate::topology::{self, Properties};
+use crate::message::FieldValue;
+use crate::topology::{self, Arguments};
 
 /// Optional arguments as the library takes them.
-pub fn field_table(arguments: &Properties) -> FieldTable {
+pub fn field_table(arguments: &Arguments) -> FieldTable {
     arguments
         .iter()
         .map(|(name, value)| (name.clone(), field(value)))
         .collect()
 }
 
-fn field(value: &Value) -> AmqpValue {
+fn field(value: &FieldValue) -> AmqpValue {
     match value {
-        Value::Bool(flag) => AmqpValue::Boolean(*flag),
-        Value::Byte(number) => AmqpValue::ShortShortInt(*number),
-        Value::UnsignedByte(number) => AmqpValue::ShortShortUInt(*number),
-        Value::Short(number) => AmqpValue::ShortInt(*number),
-        Value::UnsignedShort(number) => AmqpValue::ShortUInt(*number),
-        Value::SignedInt(number) => AmqpValue::LongInt(*number),
-        Value::UnsignedInt(number) => AmqpValue::LongUInt(*number),
+        FieldValue::Bool(flag) => AmqpValue::Boolean(*flag),
+        FieldValue::Byte(number) => AmqpValue::ShortShortInt(*number),
+        FieldValue::UnsignedByte(number) => AmqpValue::ShortShortUInt(*number),
+        FieldValue::Short(number) => AmqpValue::ShortInt(*number),
+        FieldValue::UnsignedShort(number) => AmqpValue::ShortUInt(*number),
+        FieldValue::SignedInt(number) => AmqpValue::LongInt(*number),
+        FieldValue::UnsignedInt(number) => AmqpValue::LongUInt(*number),
         // RabbitMQ makes no difference between the two.
-        Value::Long(number) | Value::LongLong(number) => AmqpValue::LongLongInt(*number),
-        Value::Float(number) => AmqpValue::Float(*number),
-        Value::Double(number) => AmqpValue::Double(*number),
+        FieldValue::Long(number) | FieldValue::LongLong(number) => AmqpValue::LongLongInt(*number),
+        FieldValue::Float(number) => AmqpValue::Float(*number),
+        FieldValue::Double(number) => AmqpValue::Double(*number),
         // The library does not let its type of a decimal out, which is why `topology` refuses one.
-        Value::Decimal { value, .. } => AmqpValue::LongUInt(*value),
-        Value::LongString(text) => match String::from_utf8(text.clone()) {
+        FieldValue::Decimal { value, .. } => AmqpValue::LongUInt(*value),
+        FieldValue::LongString(text) => match String::from_utf8(text.clone()) {
             Ok(text) => AmqpValue::LongString(text),
             Err(error) => AmqpValue::ByteArray(error.into_bytes()),
         },
-        Value::Array(values) => AmqpValue::FieldArray(values.iter().map(field).collect()),
-        Value::Timestamp(seconds) => AmqpValue::Timestamp(*seconds),
-        Value::Table(table) => AmqpValue::FieldTable(
+        FieldValue::Array(values) => AmqpValue::FieldArray(values.iter().map(field).collect()),
+        FieldValue::Timestamp(seconds) => AmqpValue::Timestamp(*seconds),
+        FieldValue::Table(table) => AmqpValue::FieldTable(
             table
                 .entries()
                 .iter()
                 .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), field(value))))
                 .collect(),
         ),
-        Value::Binary(bytes) => AmqpValue::ByteArray(bytes.clone()),
+        FieldValue::Binary(bytes) => AmqpValue::ByteArray(bytes.clone()),
         // `topology` refuses what is encoded already.
-        Value::Void | Value::Encoded(_) => AmqpValue::Void,
+        FieldValue::Void | FieldValue::Encoded(_) => AmqpValue::Void,
     }
 }
 
@@ -54,7 +54,7 @@ pub struct Inequivalent {
     /// AMQP's name of the property.
     pub property: String,
     /// Its value; `None` if there is none.
-    pub existing: Option<Value>,
+    pub existing: Option<FieldValue>,
 }
 
 impl Inequivalent {
@@ -66,7 +66,7 @@ impl Inequivalent {
     /// # Errors
     /// The property alone if what there is can't be read: a short string has at most 255 bytes, and
     /// the broker cuts its words to fit.
-    pub fn parse(said: &str, sent: &Properties) -> Option<Result<Self, String>> {
+    pub fn parse(said: &str, sent: &Arguments) -> Option<Result<Self, String>> {
         let (_, rest) = said.split_once("inequivalent arg '")?;
         let (property, rest) = rest.split_once('\'')?;
         let existing = rest.rsplit_once(" but current is ").map(|(_, shown)| shown);
@@ -86,17 +86,21 @@ impl Inequivalent {
 }
 
 /// A value as the broker shows it: `'5'`, or `the value '5' of type 'long'`.
-fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Value> {
+fn value(shown: &str, property: &str, sent: Option<&FieldValue>) -> Option<FieldValue> {
     let Some(shown) = shown.strip_prefix("the value ") else {
         let shown = unquoted(shown)?;
         return match sent {
             // It is of the type that was sent.
-            Some(Value::Bool(_)) => shown.parse().ok().map(Value::Bool),
-            Some(Value::Double(_) | Value::Float(_)) => shown.parse().ok().map(Value::Double),
-            Some(Value::LongString(_)) => text(property, shown),
-            Some(sent) if topology::integer(sent).is_some() => shown.parse().ok().map(Value::Long),
+            Some(FieldValue::Bool(_)) => shown.parse().ok().map(FieldValue::Bool),
+            Some(FieldValue::Double(_) | FieldValue::Float(_)) => {
+                shown.parse().ok().map(FieldValue::Double)
+            }
+            Some(FieldValue::LongString(_)) => text(property, shown),
+            Some(sent) if topology::integer(sent).is_some() => {
+                shown.parse().ok().map(FieldValue::Long)
+            }
             // Nothing to go by was sent.
-            Some(Value::Void) | None => topology::read(property, shown),
+            Some(FieldValue::Void) | None => topology::read(property, shown),
             Some(_) => None,
         };
     };
@@ -104,20 +108,20 @@ fn value(shown: &str, property: &str, sent: Option<&Value>) -> Option<Value> {
     let shown = unquoted(shown)?;
     match unquoted(kind)? {
         "longstr" => text(property, shown),
-        "bool" => shown.parse().ok().map(Value::Bool),
+        "bool" => shown.parse().ok().map(FieldValue::Bool),
         "byte" | "unsignedbyte" | "short" | "unsignedshort" | "signedint" | "unsignedint"
-        | "long" => shown.parse().ok().map(Value::Long),
-        "double" | "float" => shown.parse().ok().map(Value::Double),
-        "void" => Some(Value::Void),
+        | "long" => shown.parse().ok().map(FieldValue::Long),
+        "double" | "float" => shown.parse().ok().map(FieldValue::Double),
+        "void" => Some(FieldValue::Void),
         _ => None,
     }
 }
 
 /// A text as the broker shows it, in the form in which it can be declared.
-fn text(property: &str, shown: &str) -> Option<Value> {
+fn text(property: &str, shown: &str) -> Option<FieldValue> {
     match topology::read(property, shown) {
-        read @ Some(Value::LongString(_)) => read,
-        _ => Some(Value::LongString(shown.into())),
+        read @ Some(FieldValue::LongString(_)) => read,
+        _ => Some(FieldValue::LongString(shown.into())),
     }
 }
 
@@ -131,9 +135,9 @@ mod tests {
 
     #[test]
     fn the_brokers_words_are_understood() {
-        let sent = Properties::from([
-            ("durable".to_owned(), Value::Bool(false)),
-            ("x-max-length".to_owned(), Value::SignedInt(7)),
+        let sent = Arguments::from([
+            ("durable".to_owned(), FieldValue::Bool(false)),
+            ("x-max-length".to_owned(), FieldValue::SignedInt(7)),
         ]);
         let says = |rest: &str| {
             Inequivalent::parse(
@@ -149,13 +153,16 @@ mod tests {
         };
         assert_eq!(
             says("'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
-            known("durable", Some(Value::Bool(true)))
+            known("durable", Some(FieldValue::Bool(true)))
         );
         assert_eq!(
             says(
                 "'x-queue-type' for queue 'q' in vhost '/': received none but current is 'classic'"
             ),
-            known("x-queue-type", Some(Value::LongString(b"classic".to_vec())))
+            known(
+                "x-queue-type",
+                Some(FieldValue::LongString(b"classic".to_vec()))
+            )
         );
         assert_eq!(
             says(
@@ -169,7 +176,7 @@ mod tests {
             ),
             known(
                 "x-dead-letter-exchange",
-                Some(Value::LongString(b"it's of type 'x'".to_vec()))
+                Some(FieldValue::LongString(b"it's of type 'x'".to_vec()))
             )
         );
         // Cut off.
@@ -184,7 +191,7 @@ mod tests {
         assert_eq!(Inequivalent::parse(invalid, &sent), None);
         assert_eq!(
             says("'x-max-length' for queue 'q' in vhost '/': received '7' but current is '5'"),
-            known("x-max-length", Some(Value::Long(5)))
+            known("x-max-length", Some(FieldValue::Long(5)))
         );
     }
 }

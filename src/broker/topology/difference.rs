@@ -3,7 +3,7 @@
 //! The broker has no question for the properties of a queue or an exchange. It compares them when
 //! something is declared that exists, and names the first that differs. So the declaration is
 //! repeated, each time with what the broker has just said, until nothing is left to say. Every such
-//! declaration carries an argument with which nothing can be made ([`POISON`]), so that nothing
+//! declaration carries an argument with which nothing can be made ([`CONTRADICTING_ARGUMENTS`]), so that nothing
 //! comes into being even if the queue is deleted meanwhile.
 
 use std::collections::BTreeSet;
@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use super::arguments::Inequivalent;
 use crate::broker::session::Session;
 use crate::error::Error;
-use crate::message::Value;
+use crate::message::FieldValue;
 use crate::topology::{
-    ALTERNATE, Difference, Exchange, ExchangeType, Properties, Queue, QueueType, is_same,
+    ALTERNATE, Arguments, Difference, Exchange, ExchangeType, Queue, QueueType, is_same,
 };
 use crate::values::QueueName;
 
@@ -34,12 +34,12 @@ pub struct Differences {
     /// Each property that differs, as far as it is known.
     pub list: Vec<Difference>,
     /// All properties as they are; `None` if the broker did not say them all.
-    pub existing: Option<Properties>,
+    pub existing: Option<Arguments>,
 }
 
 /// Arguments that no RabbitMQ takes when it makes a queue. Streams alone compare the first, and never
 /// the second, so that one of them remains unsaid whatever the queue is.
-const POISON: &[&str] = &["x-max-age", "x-max-priority"];
+const CONTRADICTING_ARGUMENTS: &[&str] = &["x-max-age", "x-max-priority"];
 
 /// Compares a queue with the one that exists under its name.
 ///
@@ -51,7 +51,7 @@ pub fn of_queue(
     queue: &Queue,
 ) -> Result<Comparison, Error> {
     let wanted = queue.properties();
-    let compared = compare(&wanted, POISON, |candidate| {
+    let compared = compare(&wanted, CONTRADICTING_ARGUMENTS, |candidate| {
         let candidate = Queue {
             name: Some(name.clone()),
             ..queue.with(candidate.clone())
@@ -89,7 +89,7 @@ pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
         durable: true,
         auto_delete: false,
         internal: false,
-        arguments: Properties::from([(ALTERNATE.to_owned(), Value::Void)]),
+        arguments: Arguments::from([(ALTERNATE.to_owned(), FieldValue::Void)]),
     };
     let said = match super::declare_exchange(session, &candidate) {
         Ok(()) => return Ok(true),
@@ -108,9 +108,9 @@ pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
 }
 
 /// What was found out about what exists.
-struct Found {
+struct ExistingProperties {
     /// Its properties. Where nothing else was said, they are as wanted.
-    existing: Properties,
+    existing: Arguments,
     /// Whether that is all of them.
     is_complete: bool,
     /// The property of which the broker said no more than that it differs.
@@ -118,10 +118,10 @@ struct Found {
 }
 
 fn compare(
-    wanted: &Properties,
+    wanted: &Arguments,
     poison: &[&str],
-    mut declare: impl FnMut(&Properties) -> Result<(), Error>,
-) -> Result<Option<Found>, Error> {
+    mut declare: impl FnMut(&Arguments) -> Result<(), Error>,
+) -> Result<Option<ExistingProperties>, Error> {
     let mut existing = wanted.clone();
     let mut poison: BTreeSet<_> = poison.iter().map(|name| (*name).to_owned()).collect();
     let mut named = BTreeSet::new();
@@ -134,7 +134,7 @@ fn compare(
         }
         let mut candidate = existing.clone();
         candidate.retain(|name, _| !shortened.contains(name));
-        candidate.extend(poison.iter().map(|name| (name.clone(), Value::Void)));
+        candidate.extend(poison.iter().map(|name| (name.clone(), FieldValue::Void)));
         let said = match declare(&candidate) {
             Ok(()) => {
                 // What was not compared can't be there.
@@ -164,8 +164,8 @@ fn compare(
             }
             // The words were cut off. Of two values it can only be the other.
             Some(Err(property)) => match candidate.get(&property) {
-                Some(Value::Bool(flag)) if named.insert(property.clone()) => {
-                    existing.insert(property, Value::Bool(!flag));
+                Some(FieldValue::Bool(flag)) if named.insert(property.clone()) => {
+                    existing.insert(property, FieldValue::Bool(!flag));
                 }
                 // They are shorter where nothing is asked for.
                 Some(_) if shortened.insert(property.clone()) => {
@@ -184,16 +184,16 @@ fn compare(
     };
     // What was left out, and not missed, is not there.
     existing.retain(|name, _| !shortened.contains(name));
-    Ok(Some(Found {
+    Ok(Some(ExistingProperties {
         existing,
         is_complete,
         unknown,
     }))
 }
 
-impl Found {
+impl ExistingProperties {
     /// Takes out what a queue of the existing type can't have, which the broker does not compare.
-    fn forget_what_its_type_lacks(&mut self, wanted: &Properties) {
+    fn forget_what_its_type_lacks(&mut self, wanted: &Arguments) {
         let kind = self.existing.get("x-queue-type");
         if is_same("x-queue-type", kind, wanted.get("x-queue-type")) {
             return;
@@ -204,7 +204,7 @@ impl Found {
             .retain(|name, _| crate::topology::is_taken_by(name, kind));
     }
 
-    fn against(mut self, wanted: &Properties) -> Comparison {
+    fn against(mut self, wanted: &Arguments) -> Comparison {
         if let Some(property) = &self.unknown {
             self.existing.remove(property);
         }

@@ -162,7 +162,7 @@ mod tests {
     };
     use crate::broker::peer;
     use crate::interrupt::Interrupt;
-    use crate::talk::Talk;
+    use crate::messenger::Messenger;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
@@ -220,8 +220,8 @@ mod tests {
             let second = serve(&listener, &[login, peer::open_ok()].concat(), &[]);
             [first, second]
         });
-        let talk = Talk::new(true);
-        let connector = Connector::new(&broker, "test", &Interrupt::default(), None, &talk);
+        let messenger = Messenger::new(true);
+        let connector = Connector::new(&broker, "test", &Interrupt::default(), None, &messenger);
         let mut session = begin(connector, Some(&queue)).open().unwrap();
         let mut was_there = false;
         keep(&mut session, &queue, &mut was_there).unwrap();

@@ -3,17 +3,24 @@
 use super::difference::{self, Comparison};
 use crate::broker::session::Session;
 use crate::error::Error;
-use crate::message::Value;
+use crate::message::FieldValue;
 use crate::topology::{Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
-const TYPE: &str = "x-queue-type";
-const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const QUEUE_TYPE_ARGUMENT: &str = "x-queue-type";
+const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
 /// Returns the kind of a queue that was declared, if that tells.
 pub fn of_declared(queue: &Queue) -> Option<QueueKind> {
-    let limit = queue.arguments.get(DELIVERY_LIMIT).and_then(integer);
-    match queue.arguments.get(TYPE).and_then(QueueType::of) {
+    let limit = queue
+        .arguments
+        .get(DELIVERY_LIMIT_ARGUMENT)
+        .and_then(integer);
+    match queue
+        .arguments
+        .get(QUEUE_TYPE_ARGUMENT)
+        .and_then(QueueType::of)
+    {
         Some(QueueType::Classic) => Some(QueueKind::Classic),
         Some(QueueType::Quorum) => Some(quorum(limit)),
         Some(QueueType::Stream) => Some(QueueKind::Stream),
@@ -39,8 +46,10 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
     }
     let mut wanted = Queue::plain(name.clone());
     wanted.durable = true;
-    let kind = Value::LongString(QueueType::Quorum.as_str().into());
-    wanted.arguments.insert(TYPE.to_owned(), kind);
+    let kind = FieldValue::LongString(QueueType::Quorum.as_str().into());
+    wanted
+        .arguments
+        .insert(QUEUE_TYPE_ARGUMENT.to_owned(), kind);
     let kind = match difference::of_queue(session, name, &wanted) {
         Ok(comparison) => of_compared(&comparison),
         Err(Error::Refused { .. }) => QueueKind::Unknown,
@@ -58,8 +67,8 @@ fn of_compared(comparison: &Comparison) -> QueueKind {
         Comparison::Different(differences) => &differences.list[..],
     };
     let find = |name| list.iter().find(|it| it.property == name);
-    let Some(kind) = find(TYPE) else {
-        let limit = find(DELIVERY_LIMIT).and_then(|it| it.existing.as_ref());
+    let Some(kind) = find(QUEUE_TYPE_ARGUMENT) else {
+        let limit = find(DELIVERY_LIMIT_ARGUMENT).and_then(|it| it.existing.as_ref());
         return quorum(limit.and_then(integer));
     };
     match &kind.existing {
@@ -88,9 +97,9 @@ mod tests {
     use crate::broker::topology::difference::Differences;
     use crate::topology::Difference;
 
-    fn compared(list: &[(&str, Option<Value>, bool)]) -> QueueKind {
+    fn compared(list: &[(&str, Option<FieldValue>, bool)]) -> QueueKind {
         let difference =
-            |(property, existing, is_known): &(&str, Option<Value>, bool)| Difference {
+            |(property, existing, is_known): &(&str, Option<FieldValue>, bool)| Difference {
                 property: (*property).to_owned(),
                 wanted: None,
                 existing: existing.clone(),
@@ -104,17 +113,26 @@ mod tests {
 
     #[test]
     fn the_kind_of_a_queue_follows_from_its_differences() {
-        let text = |text: &str| Some(Value::LongString(text.into()));
-        let limit = |limit| ("x-delivery-limit", Some(Value::Long(limit)), true);
+        let text = |text: &str| Some(FieldValue::LongString(text.into()));
+        let limit = |limit| ("x-delivery-limit", Some(FieldValue::Long(limit)), true);
         for (list, kind) in [
-            (&[(TYPE, text("classic"), true)][..], QueueKind::Classic),
-            (&[(TYPE, None, true)], QueueKind::Classic),
-            (&[(TYPE, text("stream"), true)], QueueKind::Stream),
-            (&[(TYPE, text("of a plugin"), true)], QueueKind::Unknown),
-            // The words were cut off.
-            (&[(TYPE, None, false)], QueueKind::Unknown),
             (
-                &[("x-max-length", Some(Value::Long(1)), true)],
+                &[(QUEUE_TYPE_ARGUMENT, text("classic"), true)][..],
+                QueueKind::Classic,
+            ),
+            (&[(QUEUE_TYPE_ARGUMENT, None, true)], QueueKind::Classic),
+            (
+                &[(QUEUE_TYPE_ARGUMENT, text("stream"), true)],
+                QueueKind::Stream,
+            ),
+            (
+                &[(QUEUE_TYPE_ARGUMENT, text("of a plugin"), true)],
+                QueueKind::Unknown,
+            ),
+            // The words were cut off.
+            (&[(QUEUE_TYPE_ARGUMENT, None, false)], QueueKind::Unknown),
+            (
+                &[("x-max-length", Some(FieldValue::Long(1)), true)],
                 QueueKind::Quorum { limit: None },
             ),
             (&[limit(3)], QueueKind::Quorum { limit: Some(3) }),

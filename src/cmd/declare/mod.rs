@@ -11,7 +11,7 @@ use crate::cli;
 use crate::error::{Error, Mismatch, Status};
 use crate::topology::{Binding, Destination, Difference, Entity, Exchange, Queue};
 use crate::values::QueueName;
-use report::{Outcome, Report, State};
+use report::{DeclareOutcome, DeclareReport, DeclareState};
 
 /// What is said of something that a check finds to be different: the broker was not asked to declare it.
 const NOT_AS_WANTED: &str = "not as wanted";
@@ -26,9 +26,9 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
     let form = arguments.output;
     let plan = plan::of(arguments, context)?;
     // A check that compares nothing learns nothing but that there is something.
-    let report = Report::new(context, form, all, !check || plan.compare);
+    let report = DeclareReport::new(context, form, all, !check || plan.compare);
     let session = context.connector("declare", None).declaring(true).open()?;
-    let mut work = Work {
+    let mut work = DeclareSession {
         broker: context.settings.broker.to_string(),
         session,
         check,
@@ -46,9 +46,11 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
         report.entry(&entity, &result)?;
         match result {
             Ok(_) => {}
-            Err(Failure { error, .. }) if !all || !is_of_one_entity(&error) => return Err(error),
-            Err(Failure { error, .. }) => {
-                context.talk.error(&error);
+            Err(DeclareFailure { error, .. }) if !all || !is_of_one_entity(&error) => {
+                return Err(error);
+            }
+            Err(DeclareFailure { error, .. }) => {
+                context.messenger.error(&error);
                 failed.push(error.status());
                 work.session.revive()?;
             }
@@ -89,13 +91,13 @@ fn is_of_one_entity(error: &Error) -> bool {
 }
 
 /// Why an entity is not as it is wanted.
-struct Failure {
+struct DeclareFailure {
     error: Error,
     /// In what it differs, if that is why.
     differences: Option<Box<Differences>>,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for DeclareFailure {
     fn from(error: Error) -> Self {
         Self {
             error,
@@ -105,7 +107,7 @@ impl From<Error> for Failure {
 }
 
 /// A connection, and what to do on it with each entity.
-struct Work {
+struct DeclareSession {
     broker: String,
     session: Session,
     /// Nothing is to be changed.
@@ -117,17 +119,17 @@ struct Work {
     new_queue: Option<QueueName>,
 }
 
-impl Work {
-    fn apply(&mut self, entity: &Entity) -> Result<Outcome, Failure> {
+impl DeclareSession {
+    fn apply(&mut self, entity: &Entity) -> Result<DeclareOutcome, DeclareFailure> {
         match entity {
             Entity::Queue(queue) if self.check => self.check_queue(queue),
             Entity::Queue(queue) => self.declare_queue(queue),
             Entity::Exchange(exchange) if self.check => self.check_exchange(exchange),
             Entity::Exchange(exchange) => self.declare_exchange(exchange),
-            Entity::Binding(_) if self.check => Ok(Outcome::of(State::NotChecked)),
+            Entity::Binding(_) if self.check => Ok(DeclareOutcome::of(DeclareState::NotChecked)),
             Entity::Binding(binding) => {
                 topology::bind(&mut self.session, binding)?;
-                Ok(Outcome::of(State::Bound))
+                Ok(DeclareOutcome::of(DeclareState::Bound))
             }
         }
     }
@@ -141,7 +143,7 @@ impl Work {
         }
     }
 
-    fn declare_queue(&mut self, queue: &Queue) -> Result<Outcome, Failure> {
+    fn declare_queue(&mut self, queue: &Queue) -> Result<DeclareOutcome, DeclareFailure> {
         let was_there = match &queue.name {
             Some(name) if self.ask_first => is_there(topology::look_up(&mut self.session, name))?,
             _ => false,
@@ -162,16 +164,16 @@ impl Work {
             (declared, _) => {
                 let (name, counts) = declared?;
                 self.new_queue = Some(name.clone());
-                Ok(Outcome {
+                Ok(DeclareOutcome {
                     name: Some(name),
                     counts: Some(counts),
-                    ..Outcome::of(State::made(was_there))
+                    ..DeclareOutcome::of(DeclareState::made(was_there))
                 })
             }
         }
     }
 
-    fn check_queue(&mut self, queue: &Queue) -> Result<Outcome, Failure> {
+    fn check_queue(&mut self, queue: &Queue) -> Result<DeclareOutcome, DeclareFailure> {
         let Some(name) = &queue.name else {
             return Err(Error::Usage("--check: which queue? Name it".to_owned()).into());
         };
@@ -185,15 +187,15 @@ impl Work {
         Ok(existing)
     }
 
-    fn existing_queue(&mut self, name: &QueueName) -> Result<Outcome, Failure> {
-        Ok(Outcome {
+    fn existing_queue(&mut self, name: &QueueName) -> Result<DeclareOutcome, DeclareFailure> {
+        Ok(DeclareOutcome {
             name: Some(name.clone()),
             counts: Some(topology::look_up(&mut self.session, name)?),
-            ..Outcome::of(State::Exists)
+            ..DeclareOutcome::of(DeclareState::Exists)
         })
     }
 
-    fn declare_exchange(&mut self, exchange: &Exchange) -> Result<Outcome, Failure> {
+    fn declare_exchange(&mut self, exchange: &Exchange) -> Result<DeclareOutcome, DeclareFailure> {
         let was_there = self.ask_first
             && is_there(topology::look_up_exchange(
                 &mut self.session,
@@ -208,12 +210,12 @@ impl Work {
             }
             declared => {
                 declared?;
-                Ok(Outcome::of(State::made(was_there)))
+                Ok(DeclareOutcome::of(DeclareState::made(was_there)))
             }
         }
     }
 
-    fn check_exchange(&mut self, exchange: &Exchange) -> Result<Outcome, Failure> {
+    fn check_exchange(&mut self, exchange: &Exchange) -> Result<DeclareOutcome, DeclareFailure> {
         topology::look_up_exchange(&mut self.session, &exchange.name)?;
         if self.compare {
             let found = difference::of_exchange(&mut self.session, exchange)?;
@@ -221,11 +223,11 @@ impl Work {
                 return Err(self.different_exchange(exchange, NOT_AS_WANTED.to_owned(), found));
             }
         }
-        Ok(Outcome::of(State::Exists))
+        Ok(DeclareOutcome::of(DeclareState::Exists))
     }
 
     /// Explains why a queue could not be declared.
-    fn different_queue(&self, queue: &Queue, said: String, found: Comparison) -> Failure {
+    fn different_queue(&self, queue: &Queue, said: String, found: Comparison) -> DeclareFailure {
         let entity = Entity::Queue(queue.clone());
         self.different(&entity, said, found, |existing| {
             queue.with(existing).command()
@@ -233,7 +235,12 @@ impl Work {
     }
 
     /// Explains why an exchange could not be declared.
-    fn different_exchange(&self, exchange: &Exchange, said: String, found: Comparison) -> Failure {
+    fn different_exchange(
+        &self,
+        exchange: &Exchange,
+        said: String,
+        found: Comparison,
+    ) -> DeclareFailure {
         let entity = Entity::Exchange(exchange.clone());
         self.different(&entity, said, found, |existing| {
             exchange.with(existing).command()
@@ -245,8 +252,8 @@ impl Work {
         entity: &Entity,
         said: String,
         comparison: Comparison,
-        command: impl Fn(crate::topology::Properties) -> String,
-    ) -> Failure {
+        command: impl Fn(crate::topology::Arguments) -> String,
+    ) -> DeclareFailure {
         let differences = match comparison {
             Comparison::Different(differences) => Some(Box::new(differences)),
             // It was deleted, or made anew, in between.
@@ -256,7 +263,7 @@ impl Work {
         let existing = differences
             .as_ref()
             .and_then(|found| found.existing.clone());
-        Failure {
+        DeclareFailure {
             error: Error::Different(Box::new(Mismatch {
                 broker: self.broker.clone(),
                 entity: entity.to_string(),

@@ -5,7 +5,7 @@ use crate::cmd::Context;
 use crate::error::Error;
 use crate::settings::Origin;
 use crate::topology::{
-    self, Destination, Entity, ExchangeOptions, Properties, QueueOptions, Violation,
+    self, Arguments, Destination, Entity, ExchangeOptions, QueueOptions, Violation,
 };
 
 /// Everything to declare, in order.
@@ -110,7 +110,7 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
             Some(destination) => Destination::Exchange(destination.as_str().to_owned()),
             None => Destination::Queue(queue_name),
         };
-        let bind_arguments: Properties =
+        let bind_arguments: Arguments =
             topology::collect(arguments.bind_arguments, "bind-argument")?;
         let bindings = topology::bindings(
             exchange.as_str(),

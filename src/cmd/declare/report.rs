@@ -3,19 +3,19 @@
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::Failure;
+use super::DeclareFailure;
 use crate::broker::topology::QueueState;
-use crate::cli::ListForm;
+use crate::cli::ListFormat;
 use crate::cmd::{Context, counted, write};
 use crate::error::Error;
-use crate::message::Value;
-use crate::topology::{self, Destination, Entity, Properties};
+use crate::message::FieldValue;
+use crate::topology::{self, Arguments, Destination, Entity};
 use crate::values::QueueName;
 
 /// What became of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum DeclareState {
     /// It is there now; whether it was before was not asked.
     Created,
     /// It was there, as wanted.
@@ -32,7 +32,7 @@ pub enum State {
     Failed,
 }
 
-impl State {
+impl DeclareState {
     /// The state of what is there after it was declared.
     pub fn made(was_there: bool) -> Self {
         if was_there {
@@ -44,18 +44,18 @@ impl State {
 }
 
 /// What the broker said of an entity that is as wanted.
-pub struct Outcome {
+pub struct DeclareOutcome {
     /// What became of it.
-    pub state: State,
+    pub state: DeclareState,
     /// A queue's name, which the broker may have made up.
     pub name: Option<QueueName>,
     /// A queue's messages and consumers.
     pub counts: Option<QueueState>,
 }
 
-impl Outcome {
+impl DeclareOutcome {
     /// With nothing more to say.
-    pub fn of(state: State) -> Self {
+    pub fn of(state: DeclareState) -> Self {
         Self {
             state,
             name: None,
@@ -65,19 +65,19 @@ impl Outcome {
 }
 
 /// The one who prints.
-pub struct Report<'c> {
+pub struct DeclareReport<'c> {
     context: &'c Context,
-    form: ListForm,
+    form: ListFormat,
     /// Whether there are many, of which each is told with its state.
     is_list: bool,
     /// Whether the properties of what there is are known.
     knows_properties: bool,
 }
 
-impl<'c> Report<'c> {
+impl<'c> DeclareReport<'c> {
     pub fn new(
         context: &'c Context,
-        form: ListForm,
+        form: ListFormat,
         is_list: bool,
         knows_properties: bool,
     ) -> Self {
@@ -91,14 +91,18 @@ impl<'c> Report<'c> {
 
     /// Whether it matters whether something was there before.
     pub fn tells_what_was_there(&self) -> bool {
-        self.is_list || self.form == ListForm::Json
+        self.is_list || self.form == ListFormat::Json
     }
 
     /// Prints what became of one.
-    pub fn entry(&self, entity: &Entity, result: &Result<Outcome, Failure>) -> Result<(), Error> {
+    pub fn entry(
+        &self,
+        entity: &Entity,
+        result: &Result<DeclareOutcome, DeclareFailure>,
+    ) -> Result<(), Error> {
         match (self.form, result) {
-            (ListForm::Json, _) => {
-                let mut entry = Entry::new(entity, result);
+            (ListFormat::Json, _) => {
+                let mut entry = EntityJson::new(entity, result);
                 if !self.knows_properties {
                     entry.forget_properties();
                 }
@@ -106,26 +110,26 @@ impl<'c> Report<'c> {
                     .map_err(|error| Error::Bug(format!("cannot write JSON: {error}")))?;
                 write(&line)
             }
-            (ListForm::Text, Ok(outcome)) if self.is_list => {
+            (ListFormat::Text, Ok(outcome)) if self.is_list => {
                 let mark = match outcome.state {
-                    State::NotChecked => '-',
+                    DeclareState::NotChecked => '-',
                     _ => 'x',
                 };
                 let entity = capitalized(entity);
                 self.context
                     .print(&format!(" [{mark}] {entity}: {}", shown(outcome)))
             }
-            (ListForm::Text, Err(failure)) if self.is_list => self.context.print(&format!(
+            (ListFormat::Text, Err(failure)) if self.is_list => self.context.print(&format!(
                 " [ ] {}: {}",
                 capitalized(entity),
                 match state(&failure.error) {
-                    State::Different => "different",
-                    State::Missing => "missing",
+                    DeclareState::Different => "different",
+                    DeclareState::Missing => "missing",
                     _ => "failed",
                 }
             )),
-            (ListForm::Text, Ok(outcome)) => self.context.print(&single(entity, outcome)),
-            (ListForm::Text, Err(_)) => Ok(()),
+            (ListFormat::Text, Ok(outcome)) => self.context.print(&single(entity, outcome)),
+            (ListFormat::Text, Err(_)) => Ok(()),
         }
     }
 }
@@ -136,13 +140,13 @@ fn capitalized(entity: &Entity) -> String {
     first.to_uppercase() + rest
 }
 
-fn shown(outcome: &Outcome) -> String {
+fn shown(outcome: &DeclareOutcome) -> String {
     let state = match outcome.state {
-        State::Created => "created",
-        State::Exists => "already there",
-        State::Bound => "bound",
-        State::NotChecked => "not checked, as AMQP can't ask after a binding",
-        State::Different | State::Missing | State::Failed => "failed",
+        DeclareState::Created => "created",
+        DeclareState::Exists => "already there",
+        DeclareState::Bound => "bound",
+        DeclareState::NotChecked => "not checked, as AMQP can't ask after a binding",
+        DeclareState::Different | DeclareState::Missing | DeclareState::Failed => "failed",
     };
     match outcome.counts {
         Some(counts) => format!("{state} ({})", counted_both(counts)),
@@ -158,8 +162,8 @@ fn counted_both(counts: QueueState) -> String {
     )
 }
 
-fn single(entity: &Entity, outcome: &Outcome) -> String {
-    let is_check = outcome.state == State::Exists;
+fn single(entity: &Entity, outcome: &DeclareOutcome) -> String {
+    let is_check = outcome.state == DeclareState::Exists;
     match (entity, &outcome.name, outcome.counts) {
         (Entity::Queue(_), Some(name), Some(counts)) if is_check => {
             format!(" [x] Queue {name} exists ({})", counted_both(counts))
@@ -180,17 +184,17 @@ fn single(entity: &Entity, outcome: &Outcome) -> String {
     }
 }
 
-fn state(error: &Error) -> State {
+fn state(error: &Error) -> DeclareState {
     match error {
-        Error::Different(_) => State::Different,
-        Error::Refused { code: 404, .. } => State::Missing,
-        _ => State::Failed,
+        Error::Different(_) => DeclareState::Different,
+        Error::Refused { code: 404, .. } => DeclareState::Missing,
+        _ => DeclareState::Failed,
     }
 }
 
 /// An entity and what became of it, as an object of JSON. The names are the management API's.
 #[derive(Serialize)]
-struct Entry {
+struct EntityJson {
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
@@ -202,7 +206,7 @@ struct Entry {
     destination_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     routing_key: Option<String>,
-    state: State,
+    state: DeclareState,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -218,7 +222,7 @@ struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    differences: Option<Vec<Differing>>,
+    differences: Option<Vec<DifferenceJson>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     declare: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,7 +230,7 @@ struct Entry {
 }
 
 #[derive(Serialize)]
-struct Differing {
+struct DifferenceJson {
     property: String,
     wanted: Json,
     /// Left out if the broker did not say it.
@@ -234,8 +238,8 @@ struct Differing {
     existing: Option<Json>,
 }
 
-impl Entry {
-    fn new(entity: &Entity, result: &Result<Outcome, Failure>) -> Self {
+impl EntityJson {
+    fn new(entity: &Entity, result: &Result<DeclareOutcome, DeclareFailure>) -> Self {
         let mut entry = match entity {
             Entity::Queue(queue) => Self {
                 name: queue.name.as_ref().map(|name| name.as_str().to_owned()),
@@ -276,18 +280,18 @@ impl Entry {
                 entry.messages = outcome.counts.map(|counts| counts.messages);
                 entry.consumers = outcome.counts.map(|counts| counts.consumers);
             }
-            Err(Failure { error, differences }) => {
+            Err(DeclareFailure { error, differences }) => {
                 entry.state = state(error);
                 entry.error = Some(error.to_string());
                 if let Error::Different(mismatch) = error {
                     entry.declare.clone_from(&mismatch.command);
                 }
                 entry.differences = differences.as_ref().map(|found| {
-                    let of = |value: Option<&Value>| value.map_or(Json::Null, json);
+                    let of = |value: Option<&FieldValue>| value.map_or(Json::Null, json);
                     found
                         .list
                         .iter()
-                        .map(|difference| Differing {
+                        .map(|difference| DifferenceJson {
                             property: difference.property.clone(),
                             wanted: of(difference.wanted.as_ref()),
                             existing: difference
@@ -310,7 +314,7 @@ impl Entry {
         self.arguments = None;
     }
 
-    fn empty(kind: &'static str, arguments: &Properties) -> Self {
+    fn empty(kind: &'static str, arguments: &Arguments) -> Self {
         Self {
             kind,
             name: None,
@@ -318,7 +322,7 @@ impl Entry {
             destination: None,
             destination_type: None,
             routing_key: None,
-            state: State::Failed,
+            state: DeclareState::Failed,
             messages: None,
             consumers: None,
             r#type: None,
@@ -338,7 +342,7 @@ impl Entry {
     }
 }
 
-fn json(value: &Value) -> Json {
+fn json(value: &FieldValue) -> Json {
     // It was written as JSON a moment ago.
     serde_json::from_str(&topology::json(value)).unwrap_or(Json::Null)
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::message::{COUNT_HEADERS, Message, ShortString};
 
 /// The first delay before a message is delivered again. It doubles each time.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
+const REDELIVERY_MIN_DELAY: Duration = Duration::from_secs(1);
 
 /// The longest delay.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+const REDELIVERY_MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// How many messages are remembered.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED_FAILURES: usize = 10_000;
 
 /// Tells a message when it comes again: a hash of everything that it had when it was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +88,7 @@ impl Attempts {
         }
         self.failures.entry(key).or_default().push(failures);
         self.order.push_back(key);
-        while self.order.len() > REMEMBERED {
+        while self.order.len() > MAX_REMEMBERED_FAILURES {
             if let Some(oldest) = self.order.pop_front() {
                 self.take(oldest, true, 0);
             }
@@ -99,19 +99,20 @@ impl Attempts {
 /// How long a message waits for its next delivery that has failed so often.
 pub fn delay(failures: u32) -> Duration {
     let exponent = failures.saturating_sub(1).min(16);
-    (FIRST_DELAY * (1 << exponent)).min(LONGEST_DELAY)
+    (REDELIVERY_MIN_DELAY * (1 << exponent)).min(REDELIVERY_MAX_DELAY)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Table, Value};
+    use crate::message::{FieldTable, FieldValue};
 
     fn message(headers: &[(&str, i64)]) -> Message {
-        let named =
-            |(name, value): &(&str, i64)| (ShortString::new(*name).unwrap(), Value::Long(*value));
+        let named = |(name, value): &(&str, i64)| {
+            (ShortString::new(*name).unwrap(), FieldValue::Long(*value))
+        };
         let mut message = Message::default();
-        message.properties.headers = Some(headers.iter().map(named).collect::<Table>());
+        message.properties.headers = Some(headers.iter().map(named).collect::<FieldTable>());
         message
     }
 
@@ -167,11 +168,11 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let mut attempts = Attempts::new();
-        let keys = || (0..2 * REMEMBERED as u64).map(Key);
+        let keys = || (0..2 * MAX_REMEMBERED_FAILURES as u64).map(Key);
         keys().for_each(|key| attempts.remember(key, 1));
         assert_eq!(
             (attempts.failures.len(), attempts.order.len()),
-            (REMEMBERED, REMEMBERED)
+            (MAX_REMEMBERED_FAILURES, MAX_REMEMBERED_FAILURES)
         );
         assert_eq!(attempts.take(Key(0), true, 0), 0);
     }

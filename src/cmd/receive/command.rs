@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{at, never, select};
 use nix::sys::signal::Signal;
 
-use super::account::Account;
 use super::attempts::{self, Attempts, Key};
-use super::job::{self, Done, Jobs, MERCY};
-use super::line::Line;
-use super::reply::{Address, Replies};
-use super::{End, LULL, Limits, has_come};
+use super::job::{self, JobEvent, Jobs, TERMINATION_TIMEOUT};
+use super::reconnecting::ReconnectingSession;
+use super::reply::{Address, ReplyPublisher};
+use super::statistics::ReceiveStatistics;
+use super::{EMPTY_CHECK_DELAY, ReceiveEnd, ReceiveLimits, has_come};
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
-use crate::broker::consume::consumer::{Consumer, Delivery, Event, Outcome};
+use crate::broker::consume::consumer::{ConsumeEvent, Consumer, Delivery, Settlement};
 use crate::cli::{self, OnFailure};
 use crate::cmd::Context;
 use crate::error::Error;
@@ -30,19 +30,19 @@ use crate::waker::{Receiver, Sender, unbounded};
 const MAX_REDELIVERIES: u32 = 10;
 
 /// How many successes are remembered of messages that are to be delivered again.
-const REMEMBERED: usize = 1_000;
+const MAX_REMEMBERED_SUCCESSES: usize = 1_000;
 
 /// How many messages may wait for their next delivery beside those that are being handled.
-pub const SPARE: u16 = 10;
+pub const MAX_WAITING_MESSAGES: u16 = 10;
 
 /// The fate of a message that failed once more than its queue permits.
-const DELIVERY_LIMIT: &str =
+const DELIVERY_LIMIT_REASON: &str =
     "it failed more often than its queue's delivery limit, so the queue drops or dead-letters it";
 
 /// What the exit statuses of a command mean.
 const DONE: i32 = 0;
-const REJECT: i32 = 3;
-const LATER: i32 = 4;
+const EXIT_REJECT: i32 = 3;
+const EXIT_REQUEUE: i32 = 4;
 
 /// The commands of one `receive`.
 pub struct Commands<'c> {
@@ -58,24 +58,24 @@ pub struct Commands<'c> {
     /// The messages whose commands did well after their connection was lost. They are delivered again.
     succeeded: VecDeque<Key>,
     /// The messages that are with the jobs.
-    running: HashMap<Ticket, Running>,
+    running: HashMap<Ticket, HandledMessage>,
     /// The messages that go back to the queue at a certain moment.
     delayed: BTreeSet<(Instant, Ticket)>,
     /// Those of them that their queue does not take back, as it is a stream: their commands run again.
     kept: HashMap<Ticket, Delivery>,
-    done: Receiver<Done>,
-    sender: Sender<Done>,
+    done: Receiver<JobEvent>,
+    sender: Sender<JobEvent>,
     /// What sends replies, if there are to be any.
-    replies: Option<Replies>,
+    replies: Option<ReplyPublisher>,
     /// The messages whose replies are on their way, and the sizes of their bodies.
     replying: HashMap<Ticket, u64>,
     /// Ends the sending of replies. It outlives the user's interrupt as long as commands are running.
     leave: Interrupt,
-    limits: Limits,
+    limits: ReceiveLimits,
     last_message: Instant,
 }
 
-struct Running {
+struct HandledMessage {
     /// What the message is called when something is said of it.
     name: String,
     /// Whether its message-id tells it from all others.
@@ -97,7 +97,7 @@ struct Running {
 }
 
 impl<'c> Commands<'c> {
-    pub fn new(arguments: &cli::Receive, context: &'c Context, limits: Limits) -> Self {
+    pub fn new(arguments: &cli::Receive, context: &'c Context, limits: ReceiveLimits) -> Self {
         let (sender, done) = unbounded();
         let jobs = usize::from(arguments.jobs.unwrap_or(1));
         let on_failure = arguments.on_failure.unwrap_or(OnFailure::Requeue);
@@ -136,10 +136,16 @@ impl<'c> Commands<'c> {
     /// # Errors
     /// Those of the system, if it has no more threads.
     pub fn reply(&mut self) -> io::Result<()> {
-        let (settings, talk) = (&self.context.settings, &self.context.talk);
-        let connector =
-            Connector::new(&settings.broker, "receive --reply", &self.leave, None, talk);
-        let replies = Replies::spawn(settings, connector, talk.clone(), self.sender.clone())?;
+        let (settings, messenger) = (&self.context.settings, &self.context.messenger);
+        let connector = Connector::new(
+            &settings.broker,
+            "receive --reply",
+            &self.leave,
+            None,
+            messenger,
+        );
+        let replies =
+            ReplyPublisher::spawn(settings, connector, messenger.clone(), self.sender.clone())?;
         self.replies = Some(replies);
         Ok(())
     }
@@ -152,7 +158,7 @@ impl<'c> Commands<'c> {
             let next = self.next_moment().map_or_else(never, at);
             select! {
                 recv(self.done.inner()) -> done => match done {
-                    Ok(Done::Ended(ticket, ..) | Done::NotStarted(ticket, _)) => {
+                    Ok(JobEvent::ReceiveResult(ticket, ..) | JobEvent::NotStarted(ticket, _)) => {
                         self.running.remove(&ticket);
                     }
                     Ok(_) => {}
@@ -177,33 +183,33 @@ impl<'c> Commands<'c> {
     /// Handles messages on one connection. Commands may still be running when it is lost.
     pub fn work(
         &mut self,
-        line: &mut Line,
+        line: &mut ReconnectingSession,
         consumer: &mut Consumer,
-        account: &mut Account,
-    ) -> Result<End, Error> {
+        statistics: &mut ReceiveStatistics,
+    ) -> Result<ReceiveEnd, Error> {
         self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
         self.replying.retain(|ticket, _| consumer.holds(*ticket));
         self.kept.retain(|ticket, _| consumer.holds(*ticket));
         // Messages that had come again come once more.
         self.running.values_mut().for_each(|it| it.again = None);
-        let end = self.work_on(line, consumer, account);
+        let end = self.work_on(line, consumer, statistics);
         self.withdraw();
         end
     }
 
     fn work_on(
         &mut self,
-        line: &mut Line,
+        line: &mut ReconnectingSession,
         consumer: &mut Consumer,
-        account: &mut Account,
-    ) -> Result<End, Error> {
+        statistics: &mut ReceiveStatistics,
+    ) -> Result<ReceiveEnd, Error> {
         self.last_message = Instant::now();
         let mut end = None;
         let mut look_at = self.limits.drain.then(Instant::now);
         loop {
             self.give_back_what_is_due(consumer);
             self.end_what_is_late();
-            account.update(consumer.done());
+            statistics.update(consumer.done());
             if end.is_some() {
                 self.withdraw();
                 // What is still to be replied has its time from here on.
@@ -216,9 +222,9 @@ impl<'c> Commands<'c> {
                     Some(end) => return end,
                     None if consumer.is_complete() && self.delayed.is_empty() => {
                         return Ok(if consumer.is_at_end() {
-                            End::Empty
+                            ReceiveEnd::Empty
                         } else {
-                            End::Count
+                            ReceiveEnd::Count
                         });
                     }
                     None => {}
@@ -241,55 +247,55 @@ impl<'c> Commands<'c> {
             // A broker that can't write for long closes the connection, and the message of a command that
             // takes longer would never be done. So everything is read.
             match consumer.wait(may_take, None, &self.done, end.is_none(), at_most)? {
-                Event::Arrived => {
+                ConsumeEvent::Arrived => {
                     let Some(delivery) = consumer.take()? else {
                         continue;
                     };
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
-                    account.came(self.last_message);
-                    look_at = look_at.map(|_| self.last_message + LULL);
+                    statistics.came(self.last_message);
+                    look_at = look_at.map(|_| self.last_message + EMPTY_CHECK_DELAY);
                     self.take(consumer, delivery);
                     if consumer.is_complete() {
                         // The last one's acknowledgement must not bring another.
                         consumer.stop()?;
                     }
                 }
-                Event::Other(Done::Ended(ticket, status, printed)) => {
+                ConsumeEvent::Other(JobEvent::ReceiveResult(ticket, status, printed)) => {
                     self.last_message = Instant::now();
                     if let Err(error) = self.finish(consumer, ticket, status, printed) {
                         end = Some(Err(error));
                     }
                 }
-                Event::Other(Done::NotStarted(ticket, source)) => {
+                ConsumeEvent::Other(JobEvent::NotStarted(ticket, source)) => {
                     self.running.remove(&ticket);
                     let command = self.program.clone();
                     end = Some(Err(Error::Spawn { command, source }));
                 }
-                Event::Other(Done::Replied(ticket, returned)) => {
+                ConsumeEvent::Other(JobEvent::Replied(ticket, returned)) => {
                     self.last_message = Instant::now();
                     let bytes = self.replying.remove(&ticket).unwrap_or_default();
                     if let Some(said) = returned {
                         self.context
-                            .talk
+                            .messenger
                             .note(&format!("nobody took a reply ({said}): who asked is gone"));
                     }
-                    consumer.settle(ticket, Outcome::Acknowledge, bytes);
+                    consumer.settle(ticket, Settlement::Acknowledge, bytes);
                 }
-                Event::Other(Done::NoReplies(error)) => {
+                ConsumeEvent::Other(JobEvent::NoReplies(error)) => {
                     self.replying.clear();
                     end = Some(Err(error));
                 }
-                Event::Interrupted => end = Some(Ok(End::Stopped)),
-                Event::Late if has_come(until) => end = Some(Ok(End::TimeIsUp)),
-                Event::Late if has_come(idle_at) => end = Some(Ok(End::Idle)),
-                Event::Late if has_come(look) => {
+                ConsumeEvent::Interrupted => end = Some(Ok(ReceiveEnd::Stopped)),
+                ConsumeEvent::Late if has_come(until) => end = Some(Ok(ReceiveEnd::TimeIsUp)),
+                ConsumeEvent::Late if has_come(idle_at) => end = Some(Ok(ReceiveEnd::Idle)),
+                ConsumeEvent::Late if has_come(look) => {
                     if consumer.stop_if_empty()? {
-                        end = Some(Ok(End::Empty));
+                        end = Some(Ok(ReceiveEnd::Empty));
                     }
-                    look_at = Some(Instant::now() + LULL);
+                    look_at = Some(Instant::now() + EMPTY_CHECK_DELAY);
                 }
-                Event::Late => {}
+                ConsumeEvent::Late => {}
             }
         }
     }
@@ -311,7 +317,7 @@ impl<'c> Commands<'c> {
             if let Some(at) = self.succeeded.iter().position(|known| *known == key) {
                 self.succeeded.remove(at);
                 let bytes = delivery.message.body.len() as u64;
-                consumer.settle(delivery.ticket, Outcome::Acknowledge, bytes);
+                consumer.settle(delivery.ticket, Settlement::Acknowledge, bytes);
                 return;
             }
         }
@@ -336,11 +342,11 @@ impl<'c> Commands<'c> {
         let address = Address::of(&message);
         let captured = self.replies.is_some();
         if captured && address.is_none() {
-            self.context.talk.note(&format!(
+            self.context.messenger.note(&format!(
                 "{name} has no reply-to: what the command prints is dropped"
             ));
         }
-        let running = Running {
+        let running = HandledMessage {
             name,
             has_id,
             key,
@@ -394,7 +400,7 @@ impl<'c> Commands<'c> {
             self.finish_lost(&running, status, Some(again));
             return Ok(());
         }
-        let Running { name, key, .. } = &running;
+        let HandledMessage { name, key, .. } = &running;
         let key = *key;
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         let failure = format!(
@@ -414,9 +420,9 @@ impl<'c> Commands<'c> {
         );
         let code = code.filter(|_| !running.is_asked);
         let outcome = match (code, self.on_failure) {
-            (Some(DONE), _) => Outcome::Acknowledge,
-            (Some(REJECT), _) => Outcome::Reject,
-            (Some(LATER), _) | (_, OnFailure::Requeue) => match running.failures {
+            (Some(DONE), _) => Settlement::Acknowledge,
+            (Some(EXIT_REJECT), _) => Settlement::Reject,
+            (Some(EXIT_REQUEUE), _) | (_, OnFailure::Requeue) => match running.failures {
                 failures if failures < self.max_redeliveries => {
                     self.attempts.remember(key, failures + 1);
                     let delay = attempts::delay(failures + 1);
@@ -424,11 +430,13 @@ impl<'c> Commands<'c> {
                     let becomes = if running.kept.is_some() {
                         format!("it runs again in {delay_text}")
                     } else if running.is_at_limit {
-                        DELIVERY_LIMIT.to_owned()
+                        DELIVERY_LIMIT_REASON.to_owned()
                     } else {
                         format!("it goes back to the queue in {delay_text}")
                     };
-                    self.context.talk.note(&format!("{failure}; {becomes}"));
+                    self.context
+                        .messenger
+                        .note(&format!("{failure}; {becomes}"));
                     self.delayed.insert((Instant::now() + delay, ticket));
                     if let Some(mut kept) = running.kept {
                         kept.ticket = ticket;
@@ -439,30 +447,30 @@ impl<'c> Commands<'c> {
                 }
                 _ => {
                     let most = self.max_redeliveries;
-                    self.context.talk.note(&format!(
+                    self.context.messenger.note(&format!(
                         "{failure}; it was delivered again {most} times, and is rejected (--max-redeliveries)"
                     ));
-                    Outcome::Reject
+                    Settlement::Reject
                 }
             },
             (_, OnFailure::Reject) => {
                 self.context
-                    .talk
+                    .messenger
                     .note(&format!("{failure}; it is rejected"));
-                Outcome::Reject
+                Settlement::Reject
             }
             (_, OnFailure::Stop) => {
                 // Or it would come again at once.
                 consumer.leave();
-                consumer.settle(ticket, Outcome::Requeue, 0);
+                consumer.settle(ticket, Settlement::Requeue, 0);
                 return Err(Error::CommandFailed(if running.is_at_limit {
-                    format!("{failure}; {DELIVERY_LIMIT}")
+                    format!("{failure}; {DELIVERY_LIMIT_REASON}")
                 } else {
                     format!("{failure}; it is back in its queue")
                 }));
             }
         };
-        if let (Outcome::Acknowledge, Some(replies), Some(address)) =
+        if let (Settlement::Acknowledge, Some(replies), Some(address)) =
             (outcome, &self.replies, running.address)
         {
             replies.send(ticket, address, printed);
@@ -476,11 +484,11 @@ impl<'c> Commands<'c> {
     /// Notes how a command ended whose connection was lost. Its message has come `again`, or will.
     fn finish_lost(
         &mut self,
-        running: &Running,
+        running: &HandledMessage,
         status: io::Result<ExitStatus>,
         again: Option<Delivery>,
     ) {
-        let Running {
+        let HandledMessage {
             name,
             key,
             failures,
@@ -489,12 +497,12 @@ impl<'c> Commands<'c> {
         let is_done = status.is_ok_and(|status| status.code() == Some(DONE));
         if is_done && running.has_id && self.replies.is_none() {
             self.succeeded.push_back(*key);
-            if self.succeeded.len() > REMEMBERED {
+            if self.succeeded.len() > MAX_REMEMBERED_SUCCESSES {
                 self.succeeded.pop_front();
             }
             return;
         }
-        self.context.talk.note(&format!(
+        self.context.messenger.note(&format!(
             "{name}: the connection was lost before the command had ended; it is delivered again"
         ));
         let failures = failures + u32::from(!is_done);
@@ -512,7 +520,7 @@ impl<'c> Commands<'c> {
             self.delayed.pop_first();
             match self.kept.remove(&ticket) {
                 Some(delivery) => self.start(Key::of(&delivery.message), delivery),
-                None => consumer.settle(ticket, Outcome::Requeue, 0),
+                None => consumer.settle(ticket, Settlement::Requeue, 0),
             }
         }
     }
@@ -534,7 +542,7 @@ impl<'c> Commands<'c> {
                     Signal::SIGTERM
                 };
                 running.is_asked |= job::signal(*ticket, signal);
-                running.deadline = Some(now + MERCY);
+                running.deadline = Some(now + TERMINATION_TIMEOUT);
             }
         }
     }

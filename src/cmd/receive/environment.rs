@@ -6,20 +6,20 @@ use std::process::Command;
 
 use url::Url;
 
-use crate::message::{Message, ShortString, Value, envelope};
+use crate::message::{FieldValue, Message, ShortString, envelope};
 
 /// The beginning of the names of hello-mq's variables.
-const PREFIX: &str = "HELLO_MQ_";
+const VARIABLE_PREFIX: &str = "HELLO_MQ_";
 
 /// The variable that names those that are left out.
 const OMITTED: &str = "HELLO_MQ_OMITTED";
 
 /// How many bytes of names it has at most.
-const MOST_OMITTED: usize = 4096;
+const MAX_OMITTED_SIZE: usize = 4096;
 
 /// A variable that is longer is left out: the system would not start the command (`MAX_ARG_STRLEN`
 /// of Linux is 128 KiB).
-const LONGEST: usize = 100_000;
+const MAX_VARIABLE_SIZE: usize = 100_000;
 
 /// The variables of a message that a command has.
 pub struct Variables {
@@ -36,9 +36,9 @@ impl Variables {
             omitted: Vec::new(),
         };
         for (name, value) in of(message, attempt) {
-            let name = OsString::from(format!("{PREFIX}{name}"));
+            let name = OsString::from(format!("{VARIABLE_PREFIX}{name}"));
             // The end of a variable is a NUL byte.
-            if value.len() > LONGEST || value.contains(&0) {
+            if value.len() > MAX_VARIABLE_SIZE || value.contains(&0) {
                 variables.omitted.push(name);
             } else {
                 command.env(&name, OsStr::from_bytes(&value));
@@ -73,7 +73,7 @@ impl Variables {
     fn note(&self, command: &mut Command) {
         let mut names = OsString::new();
         for name in &self.omitted {
-            if names.len() + name.len() > MOST_OMITTED {
+            if names.len() + name.len() > MAX_OMITTED_SIZE {
                 names.push(" ...");
                 break;
             }
@@ -117,7 +117,7 @@ pub fn changes(
                 // What is no URL may hold anything.
                 changes.push((name, url.and_then(without_password)));
             }
-        } else if text.starts_with(PREFIX) && !SETTINGS.contains(&text) {
+        } else if text.starts_with(VARIABLE_PREFIX) && !SETTINGS.contains(&text) {
             changes.push((name, None));
         }
     }
@@ -171,7 +171,7 @@ fn of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
         for (name, value) in headers.entries() {
             let mut bytes = Vec::new();
             match value {
-                Value::LongString(text) | Value::Binary(text) => bytes.clone_from(text),
+                FieldValue::LongString(text) | FieldValue::Binary(text) => bytes.clone_from(text),
                 value => {
                     let _ = envelope::write_value(value, &mut bytes);
                 }
@@ -206,10 +206,10 @@ mod tests {
                 message_id: ShortString::new(*b"n\0").ok(),
                 headers: Some(
                     [
-                        header("x-Shop.no", Value::LongString(b"7 \xff".to_vec())),
-                        header("n", Value::SignedInt(1)),
-                        header("zero", Value::LongString(vec![0])),
-                        header("long", Value::LongString(vec![b'x'; 200_000])),
+                        header("x-Shop.no", FieldValue::LongString(b"7 \xff".to_vec())),
+                        header("n", FieldValue::SignedInt(1)),
+                        header("zero", FieldValue::LongString(vec![0])),
+                        header("long", FieldValue::LongString(vec![b'x'; 200_000])),
                     ]
                     .into_iter()
                     .collect(),
@@ -221,7 +221,7 @@ mod tests {
         let mut command = Command::new("true");
         let mut variables = Variables::set(&mut command, &message, 2);
         let get = |command: &Command, name: &str| {
-            let name = format!("{PREFIX}{name}");
+            let name = format!("{VARIABLE_PREFIX}{name}");
             let found = command.get_envs().find(|(key, _)| *key == &*name);
             found.and_then(|(_, value)| value.map(|value| value.as_bytes().to_vec()))
         };
@@ -263,7 +263,7 @@ mod tests {
     fn the_note_of_what_is_left_out_is_bounded() {
         let headers = (0..10_000).map(|n| {
             let name = ShortString::new(format!("header-{n}")).unwrap();
-            (name, Value::LongString(vec![0]))
+            (name, FieldValue::LongString(vec![0]))
         });
         let message = Message {
             properties: Properties {
@@ -276,7 +276,7 @@ mod tests {
         Variables::set(&mut command, &message, 1);
         let omitted = command.get_envs().find(|(name, _)| *name == OMITTED);
         let omitted = omitted.unwrap().1.unwrap().as_bytes();
-        assert!(omitted.len() < MOST_OMITTED + 10 && omitted.ends_with(b" ..."));
+        assert!(omitted.len() < MAX_OMITTED_SIZE + 10 && omitted.ends_with(b" ..."));
     }
 
     #[test]

@@ -6,16 +6,16 @@ use std::io;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::outlet::Outlet;
+use super::background_publisher::BackgroundPublisher;
 use crate::broker::Connector;
-use crate::broker::publish::Fate;
+use crate::broker::publish::PublishOutcome;
 use crate::cli;
-use crate::cmd::sending::{Ledger, Outgoing};
-use crate::error::{Error, Names, NotTaken};
-use crate::input::{Place, ranges};
+use crate::cmd::sending::{OutgoingMessage, PublishObserver};
+use crate::error::{ConfirmFailure, Error, NameList};
+use crate::input::{MessagePosition, ranges};
 use crate::message::{Batch, COPY_HEADERS, Message, Part, ShortString};
+use crate::messenger::Messenger;
 use crate::settings::Settings;
-use crate::talk::Talk;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
@@ -43,8 +43,8 @@ pub struct Forward {
     left_out: Vec<Part>,
     /// Those that are not yet told to be left out.
     untold: Vec<Part>,
-    talk: Talk,
-    outlet: Outlet,
+    messenger: Messenger,
+    publisher: BackgroundPublisher,
     batches: Sender<u64>,
     confirmed: Receiver<io::Result<()>>,
     /// How many messages have been handed over.
@@ -61,7 +61,7 @@ impl Forward {
         left_out: Vec<Part>,
         settings: &Settings,
         connector: Connector,
-        talk: Talk,
+        messenger: Messenger,
     ) -> io::Result<Self> {
         let (batches, boundaries) = unbounded();
         let (reports, confirmed) = waker::unbounded();
@@ -86,8 +86,8 @@ impl Forward {
                 .cloned()
                 .collect(),
             left_out,
-            talk: talk.clone(),
-            outlet: Outlet::spawn(settings, connector, talk, ledger, failed)?,
+            messenger: messenger.clone(),
+            publisher: BackgroundPublisher::spawn(settings, connector, messenger, ledger, failed)?,
             batches,
             confirmed,
             messages: 0,
@@ -105,7 +105,7 @@ impl Forward {
         for (number, message) in (first..).zip(batch) {
             if let Some(problem) = &message.incomplete {
                 end = Some(Error::BadInput {
-                    place: Place::Argument(number).to_string(),
+                    place: MessagePosition::Argument(number).to_string(),
                     problem: format!(
                         "can't be forwarded as it is, and stays where it was: hello-mq can't read {problem}"
                     ),
@@ -114,9 +114,9 @@ impl Forward {
             }
             complete.push((number, self.addressed(*message)));
         }
-        self.outlet.publish(complete);
+        self.publisher.publish(complete);
         if let Some(error) = end {
-            self.outlet.fail(error);
+            self.publisher.fail(error);
         }
     }
 
@@ -125,7 +125,7 @@ impl Forward {
         for part in &self.left_out {
             if message.properties.remove(part) && self.untold.contains(part) {
                 self.untold.retain(|untold| untold != part);
-                self.talk.note(&format!(
+                self.messenger.note(&format!(
                     "left {part} out, as the broker would send a copy elsewhere (--keep {part})"
                 ));
             }
@@ -145,7 +145,7 @@ impl Forward {
 
     /// Closes the connection.
     pub fn close(self) {
-        self.outlet.close();
+        self.publisher.close();
     }
 }
 
@@ -179,32 +179,32 @@ impl Confirmed {
     }
 }
 
-impl Ledger for Confirmed {
-    fn take(&mut self, message: &Outgoing) {
+impl PublishObserver for Confirmed {
+    fn take(&mut self, message: &OutgoingMessage) {
         self.open.insert(message.number);
         self.taken = self.taken.max(message.number);
     }
 
-    fn note(&mut self, message: &Outgoing, fate: &Fate) {
+    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome) {
         match fate {
-            Fate::Refused => {
+            PublishOutcome::Refused => {
                 self.refused.insert(message.number);
             }
-            Fate::Confirmed => {
+            PublishOutcome::Confirmed => {
                 self.known += 1;
                 self.refused.remove(&message.number);
                 self.open.remove(&message.number);
                 self.tell();
             }
             // It stays open, so that neither it nor what comes after it is acknowledged.
-            Fate::Returned(said) => {
-                let mut returned = Names::default();
+            PublishOutcome::Returned(said) => {
+                let mut returned = NameList::default();
                 returned.push(|| format!("{} ({said})", message.place));
-                let error = Error::NotTaken(Box::new(NotTaken {
+                let error = Error::ConfirmFailure(Box::new(ConfirmFailure {
                     broker: self.broker.clone(),
                     confirmed: self.known,
                     returned,
-                    ..NotTaken::default()
+                    ..ConfirmFailure::default()
                 }));
                 let _ = self.reports.send(Err(io::Error::other(error)));
             }
@@ -216,7 +216,12 @@ impl Ledger for Confirmed {
     }
 
     fn refused(&self) -> Vec<String> {
-        let places: Vec<_> = self.refused.iter().copied().map(Place::Argument).collect();
+        let places: Vec<_> = self
+            .refused
+            .iter()
+            .copied()
+            .map(MessagePosition::Argument)
+            .collect();
         ranges(&places)
     }
 }

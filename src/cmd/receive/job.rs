@@ -28,45 +28,45 @@ use crate::ready::{is_ready, wait_for_any};
 use crate::waker;
 
 /// How long processes that are asked to end have for it.
-pub const MERCY: Duration = Duration::from_secs(2);
+pub const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest reply, in bytes: RabbitMQ can't be told to take a longer message.
-const LONGEST: u64 = 512 << 20;
+const MAX_REPLY_SIZE: u64 = 512 << 20;
 
 /// How long they have when the user does not want to wait.
-const NO_MERCY: Duration = Duration::from_millis(200);
+const HURRIED_TERMINATION_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A command that is running.
 #[derive(Clone, Copy, Debug)]
-struct Running {
+struct RunningCommand {
     group: i32,
     since: Instant,
 }
 
 /// All commands that are running, so that the end of this process can be theirs.
-static RUNNING: Mutex<BTreeMap<Ticket, Running>> = Mutex::new(BTreeMap::new());
+static RUNNING: Mutex<BTreeMap<Ticket, RunningCommand>> = Mutex::new(BTreeMap::new());
 
-fn running() -> MutexGuard<'static, BTreeMap<Ticket, Running>> {
+fn running() -> MutexGuard<'static, BTreeMap<Ticket, RunningCommand>> {
     // A thread that died with the lock held has left nothing half done.
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether no more commands are to be started. It is read for as long as it takes to start one, so
 /// that the end of this process can't miss it.
-static IS_OVER: RwLock<bool> = RwLock::new(false);
+static IS_ENDING: RwLock<bool> = RwLock::new(false);
 
 /// Taken to start a command where a pipe can't be made and closed for other commands at once: one that
 /// starts in between would hold it open, and its reader wait.
 #[cfg(target_vendor = "apple")]
-static ALONE: Mutex<()> = Mutex::new(());
+static FORK_LOCK: Mutex<()> = Mutex::new(());
 
 /// Ends every command that is running.
 pub fn abort() {
     let start = Instant::now();
-    *IS_OVER.write().unwrap_or_else(PoisonError::into_inner) = true;
+    *IS_ENDING.write().unwrap_or_else(PoisonError::into_inner) = true;
     let signal_all = |signal| running().values().for_each(|it| send(it.group, signal));
     signal_all(Signal::SIGTERM);
-    while !running().is_empty() && start.elapsed() < NO_MERCY {
+    while !running().is_empty() && start.elapsed() < HURRIED_TERMINATION_TIMEOUT {
         thread::sleep(Duration::from_millis(5));
     }
     signal_all(Signal::SIGKILL);
@@ -96,9 +96,9 @@ fn send(group: i32, signal: Signal) {
 
 /// What has become of a message in the meantime.
 #[derive(Debug)]
-pub enum Done {
+pub enum JobEvent {
     /// Its command has ended, and printed this where that is wanted.
-    Ended(Ticket, io::Result<ExitStatus>, Vec<u8>),
+    ReceiveResult(Ticket, io::Result<ExitStatus>, Vec<u8>),
     /// Its command could not be started.
     NotStarted(Ticket, io::Error),
     /// Its reply is confirmed, or (in the broker's words) nobody took it.
@@ -125,13 +125,13 @@ pub struct Jobs {
     changes: Vec<(OsString, Option<OsString>)>,
     sender: Sender<Task>,
     waiting: Receiver<Task>,
-    done: waker::Sender<Done>,
+    done: waker::Sender<JobEvent>,
 }
 
 impl Jobs {
     /// At most so many jobs at a time, none of which is started yet. What becomes of each message is
     /// sent to `done`.
-    pub fn new(most: usize, command: Vec<OsString>, done: waker::Sender<Done>) -> Self {
+    pub fn new(most: usize, command: Vec<OsString>, done: waker::Sender<JobEvent>) -> Self {
         let (sender, waiting) = unbounded();
         Self {
             most,
@@ -159,7 +159,7 @@ impl Jobs {
             match thread::Builder::new().spawn(move || work(&waiting, &done)) {
                 Ok(_) => self.threads += 1,
                 Err(error) => {
-                    let _ = self.done.send(Done::NotStarted(ticket, error));
+                    let _ = self.done.send(JobEvent::NotStarted(ticket, error));
                     return;
                 }
             }
@@ -196,7 +196,7 @@ impl Jobs {
 ///
 /// Where the next task is at hand, its command begins before word of the last one's end wakes those
 /// who have to act on it: they do so while it runs.
-fn work(waiting: &Receiver<Task>, done: &waker::Sender<Done>) {
+fn work(waiting: &Receiver<Task>, done: &waker::Sender<JobEvent>) {
     while let Ok(task) = waiting.recv() {
         let mut started = task.start();
         loop {
@@ -213,25 +213,25 @@ fn work(waiting: &Receiver<Task>, done: &waker::Sender<Done>) {
 
 impl Task {
     /// Starts the command, and lets it have the body.
-    fn start(mut self) -> Result<Started, Done> {
+    fn start(mut self) -> Result<Started, JobEvent> {
         let ticket = self.ticket;
-        let is_over = IS_OVER.read().unwrap_or_else(PoisonError::into_inner);
+        let is_over = IS_ENDING.read().unwrap_or_else(PoisonError::into_inner);
         if *is_over {
             let error = io::ErrorKind::Interrupted.into();
-            return Err(Done::NotStarted(ticket, error));
+            return Err(JobEvent::NotStarted(ticket, error));
         }
         #[cfg(target_vendor = "apple")]
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = FORK_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let mut child = self
             .spawn()
-            .map_err(|error| Done::NotStarted(ticket, error))?;
-        let it = Running {
+            .map_err(|error| JobEvent::NotStarted(ticket, error))?;
+        let it = RunningCommand {
             group: i32::try_from(child.id()).unwrap_or_default(),
             since: Instant::now(),
         };
         running().insert(ticket, it);
         drop(is_over);
-        let printed = child.stdout.take().map(Printed::read).transpose();
+        let printed = child.stdout.take().map(CommandOutput::read).transpose();
         let fed = printed.and_then(|printed| {
             if let Some(stdin) = child.stdin.take() {
                 feed(stdin, self.body)?;
@@ -249,7 +249,7 @@ impl Task {
                 send(it.group, Signal::SIGKILL);
                 let _ = child.wait();
                 running().remove(&ticket);
-                Err(Done::NotStarted(ticket, error))
+                Err(JobEvent::NotStarted(ticket, error))
             }
         }
     }
@@ -271,29 +271,31 @@ impl Task {
 struct Started {
     ticket: Ticket,
     child: Child,
-    printed: Option<Printed>,
+    printed: Option<CommandOutput>,
 }
 
 impl Started {
     /// Waits for the command's end.
-    fn finish(mut self) -> Done {
+    fn finish(mut self) -> JobEvent {
         let status = self.child.wait();
         running().remove(&self.ticket);
-        match self.printed.map(Printed::finish).transpose() {
-            Ok(printed) => Done::Ended(self.ticket, status, printed.unwrap_or_default()),
-            Err(error) => Done::Ended(self.ticket, Err(error), Vec::new()),
+        match self.printed.map(CommandOutput::finish).transpose() {
+            Ok(printed) => {
+                JobEvent::ReceiveResult(self.ticket, status, printed.unwrap_or_default())
+            }
+            Err(error) => JobEvent::ReceiveResult(self.ticket, Err(error), Vec::new()),
         }
     }
 }
 
 /// What a command prints until it ends. What it leaves behind in the background may keep its standard
 /// output open for as long as it likes.
-struct Printed {
+struct CommandOutput {
     thread: JoinHandle<io::Result<Vec<u8>>>,
     end: UnixStream,
 }
 
-impl Printed {
+impl CommandOutput {
     /// Begins to read, in a thread.
     fn read(stdout: ChildStdout) -> io::Result<Self> {
         let (end, ended) = UnixStream::pair()?;
@@ -318,7 +320,7 @@ impl Printed {
 /// Reads a pipe up to its end, or up to what was written into it by the time that it `ended`.
 fn read_until(ended: &UnixStream, pipe: ChildStdout) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
-    let mut pipe = pipe.take(LONGEST);
+    let mut pipe = pipe.take(MAX_REPLY_SIZE);
     loop {
         // What is written before the end is in the pipe when the end is seen, not the other way round.
         let has_ended = is_ready(ended.as_fd(), PollFlags::POLLIN);

@@ -1,16 +1,16 @@
 //! `hello-mq receive`: take messages from a queue, and acknowledge what is done with them.
 
-mod account;
 mod attempts;
+mod background_publisher;
 mod command;
 mod environment;
 mod forward;
 mod job;
-mod line;
-mod outlet;
 mod peek;
 mod print;
+mod reconnecting;
 mod reply;
+mod statistics;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,27 +19,27 @@ use std::time::{Duration, Instant};
 use super::{Context, counted};
 use crate::broker::consume::ConsumeOptions;
 use crate::broker::consume::batches::BatchProgress;
-use crate::broker::consume::consumer::{self, Progress};
-use crate::cli::{self, OutputForm};
+use crate::broker::consume::consumer::{self, ConsumeProgress};
+use crate::cli::{self, MessageFormat};
 use crate::color::Paint;
 use crate::error::Error;
-use crate::output::{self, Directory, Form, Stdout, Writer};
+use crate::output::{self, Directory, OutputFormat, Stdout, Writer};
 use crate::settings::Origin;
 use crate::values::{Span, Target};
 use crate::{text, topology};
-use account::Account;
-use command::{Commands, SPARE};
+use command::{Commands, MAX_WAITING_MESSAGES};
 use forward::Forward;
 pub use job::abort;
-use line::{Line, Source};
 use print::{Printer, Sink};
+use reconnecting::{MessageSource, ReconnectingSession};
+use statistics::ReceiveStatistics;
 
 /// How long nothing must come before it is asked whether the queue is empty.
-const LULL: Duration = Duration::from_millis(20);
+const EMPTY_CHECK_DELAY: Duration = Duration::from_millis(20);
 
 /// Why a `receive` came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ReceiveEnd {
     Count,
     Stopped,
     TimeIsUp,
@@ -49,13 +49,13 @@ enum End {
 
 /// What ends a `receive`, besides the user and the count.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+struct ReceiveLimits {
     drain: bool,
     until: Option<Instant>,
     idle_timeout: Option<Duration>,
 }
 
-impl Limits {
+impl ReceiveLimits {
     fn new(arguments: &cli::Receive, context: &Context) -> Self {
         let settings = &context.settings;
         let timeout = settings.timeout.value.and_then(Span::if_any);
@@ -74,35 +74,35 @@ impl Limits {
 /// Those of the broker; [`Error::Output`] if a message can't be written; [`Error::Short`] if there
 /// were fewer messages than were to be counted.
 pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
-    let mut account = Account::new(arguments, context);
-    let result = receive(arguments, context, &mut account);
-    account.tell();
+    let mut statistics = ReceiveStatistics::new(arguments, context);
+    let result = receive(arguments, context, &mut statistics);
+    statistics.tell();
     result
 }
 
 fn receive(
     arguments: &cli::Receive,
     context: &Context,
-    account: &mut Account,
+    statistics: &mut ReceiveStatistics,
 ) -> Result<(), Error> {
-    let source = Source::new(arguments, context)?;
-    let limits = Limits::new(arguments, context);
+    let source = MessageSource::new(arguments, context)?;
+    let limits = ReceiveLimits::new(arguments, context);
     let result = if !arguments.command.is_empty() {
-        command(arguments, context, source, limits, account)?
+        command(arguments, context, source, limits, statistics)?
     } else if arguments.peek {
-        peek(arguments, context, limits, account)?
+        peek(arguments, context, limits, statistics)?
     } else {
-        print(arguments, context, source, limits, account)?
+        print(arguments, context, source, limits, statistics)?
     };
-    account.end_progress();
-    let number = account.messages();
+    statistics.end_progress();
+    let number = statistics.messages();
     let end = match result {
         // That is how it is meant to end, whatever it was doing.
-        Err(Error::Interrupted(_)) => End::Stopped,
+        Err(Error::Interrupted(_)) => ReceiveEnd::Stopped,
         Err(Error::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-            End::Stopped
+            ReceiveEnd::Stopped
         }
-        Err(Error::TimeIsUp) => End::TimeIsUp,
+        Err(Error::TimeIsUp) => ReceiveEnd::TimeIsUp,
         Err(error) => return Err(error),
         Ok(end) => end,
     };
@@ -110,11 +110,11 @@ fn receive(
         context.print(&format!(" [x] Forwarded {}", counted(number, "message")))?;
     }
     let why = match end {
-        End::Count | End::Stopped => return Ok(()),
-        End::TimeIsUp => "the time is up (--timeout)",
-        End::Idle => "no more came (--idle-timeout)",
-        End::Empty if arguments.peek => "there are no more in the queue",
-        End::Empty => "the queue is empty (--drain)",
+        ReceiveEnd::Count | ReceiveEnd::Stopped => return Ok(()),
+        ReceiveEnd::TimeIsUp => "the time is up (--timeout)",
+        ReceiveEnd::Idle => "no more came (--idle-timeout)",
+        ReceiveEnd::Empty if arguments.peek => "there are no more in the queue",
+        ReceiveEnd::Empty => "the queue is empty (--drain)",
     };
     match arguments.count {
         Some(wanted) if number < wanted => Err(Error::Short {
@@ -134,8 +134,8 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     let settings = &context.settings;
     let mut operations = Vec::new();
     let mut queue = Some(&settings.queue.value);
-    match Source::new(arguments, context)? {
-        Source::Queue {
+    match MessageSource::new(arguments, context)? {
+        MessageSource::Queue {
             is_declared,
             is_exclusive,
         } => {
@@ -149,7 +149,7 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
                 ));
             }
         }
-        Source::Exchange(exchange, routing_keys) => {
+        MessageSource::Exchange(exchange, routing_keys) => {
             queue = None;
             let name = text::escape(&exchange);
             if routing_keys.is_empty() {
@@ -212,7 +212,7 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
 }
 
 /// Why it ended, once it had begun.
-type Ended = Result<End, Error>;
+type ReceiveResult = Result<ReceiveEnd, Error>;
 
 fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
     let prefetch = &context.settings.prefetch;
@@ -220,9 +220,10 @@ fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
         count: arguments.count,
         prefetch: match prefetch.origin {
             // What waits for a command is kept from other consumers.
-            Origin::Default if !arguments.command.is_empty() => {
-                arguments.jobs.unwrap_or(1).saturating_add(SPARE)
-            }
+            Origin::Default if !arguments.command.is_empty() => arguments
+                .jobs
+                .unwrap_or(1)
+                .saturating_add(MAX_WAITING_MESSAGES),
             _ => prefetch.value,
         },
         // What does not acknowledge can't wait for a confirm either.
@@ -237,80 +238,82 @@ fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
 fn print(
     arguments: &cli::Receive,
     context: &Context,
-    source: Source,
-    limits: Limits,
-    account: &mut Account,
-) -> Result<Ended, Error> {
+    source: MessageSource,
+    limits: ReceiveLimits,
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveResult, Error> {
     let mut sink = match &arguments.forward_to {
         Some(target) => Sink::Forward(forward(target, arguments, context)?),
         None => Sink::Writer(writer(arguments, context)?),
     };
     let mut progress = BatchProgress::new(options(arguments, context));
     let connector = context.connector("receive", limits.until);
-    account.open();
-    let mut printer = Printer::new(context, &mut sink, limits, account);
-    let end = Line::new(context, connector, source, limits.until)
+    statistics.open();
+    let mut printer = Printer::new(context, &mut sink, limits, statistics);
+    let end = ReconnectingSession::new(context, connector, source, limits.until)
         .keep(|line, session, queue| printer.consume(line, session, queue, &mut progress));
     sink.close();
-    account.update(progress.done());
+    statistics.update(progress.done());
     Ok(end)
 }
 
 fn peek(
     arguments: &cli::Receive,
     context: &Context,
-    limits: Limits,
-    account: &mut Account,
-) -> Result<Ended, Error> {
+    limits: ReceiveLimits,
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveResult, Error> {
     let mut sink = Sink::Writer(writer(arguments, context)?);
     let connector = context.connector("receive --peek", limits.until);
-    account.open();
+    statistics.open();
     Ok(peek::run(
         context,
         &connector,
         &mut sink,
         limits.until,
         arguments.count,
-        account,
+        statistics,
     ))
 }
 
 fn command(
     arguments: &cli::Receive,
     context: &Context,
-    source: Source,
-    limits: Limits,
-    account: &mut Account,
-) -> Result<Ended, Error> {
-    let mut progress = Progress::new(options(arguments, context));
+    source: MessageSource,
+    limits: ReceiveLimits,
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveResult, Error> {
+    let mut progress = ConsumeProgress::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
     if arguments.reply {
         commands.reply().map_err(Error::thread)?;
     }
     let connector = context.connector("receive -- COMMAND", None);
-    account.open();
-    let end = Line::new(context, connector, source, limits.until).keep(|line, session, queue| {
-        let mut end = End::Count;
-        consumer::consume(session, queue, &mut progress, |consumer| {
-            end = commands.work(line, consumer, account)?;
-            Ok(())
-        })?;
-        Ok(end)
-    });
+    statistics.open();
+    let end = ReconnectingSession::new(context, connector, source, limits.until).keep(
+        |line, session, queue| {
+            let mut end = ReceiveEnd::Count;
+            consumer::consume(session, queue, &mut progress, |consumer| {
+                end = commands.work(line, consumer, statistics)?;
+                Ok(())
+            })?;
+            Ok(end)
+        },
+    );
     commands.close();
-    account.update(progress.done());
+    statistics.update(progress.done());
     Ok(end)
 }
 
 /// What each message is to look like.
-fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
-    if arguments.decode_amqp10 && arguments.output != Some(OutputForm::Json) {
+fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
+    if arguments.decode_amqp10 && arguments.output != Some(MessageFormat::Json) {
         return Err(Error::Usage(
             "--decode-amqp10 goes with --output json; --output text decodes without it".to_owned(),
         ));
     }
     if let Some(template) = &arguments.format {
-        return Ok(Form::Template(match &arguments.save {
+        return Ok(OutputFormat::Template(match &arguments.save {
             Some(_) => template.clone(),
             None => template.clone().for_stdout(arguments.raw),
         }));
@@ -325,19 +328,19 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<Form, Error> {
         None => b"\n".to_vec(),
     };
     match (arguments.output, &arguments.save) {
-        (Some(OutputForm::Body), _) | (None, Some(_)) => {
-            Ok(Form::Body(ending.unwrap_or(default_ending)))
+        (Some(MessageFormat::Body), _) | (None, Some(_)) => {
+            Ok(OutputFormat::Body(ending.unwrap_or(default_ending)))
         }
-        (Some(OutputForm::Json), _) => Ok(Form::Json {
+        (Some(MessageFormat::Json), _) => Ok(OutputFormat::Json {
             end: ending.unwrap_or(default_ending),
             decodes: arguments.decode_amqp10,
         }),
-        (Some(OutputForm::Text) | None, _) if ending.is_some() => Err(Error::Usage(
+        (Some(MessageFormat::Text) | None, _) if ending.is_some() => Err(Error::Usage(
             "--delimiter and --null go with --output body or json".to_owned(),
         )),
         // A file is a file, whatever standard output is.
-        (Some(OutputForm::Text), Some(_)) => Ok(Form::Text(Paint::default())),
-        (Some(OutputForm::Text) | None, None) => Ok(Form::Text(paint)),
+        (Some(MessageFormat::Text), Some(_)) => Ok(OutputFormat::Text(Paint::default())),
+        (Some(MessageFormat::Text) | None, None) => Ok(OutputFormat::Text(paint)),
     }
 }
 
@@ -348,7 +351,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
         source,
     };
     let form = form(arguments, context.paint)?;
-    let is_quiet = context.talk.is_quiet();
+    let is_quiet = context.messenger.is_quiet();
     output::watch(
         io::stdout().as_fd().try_clone_to_owned().map_err(system)?,
         context.interrupt.clone(),
@@ -364,7 +367,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
         source,
     })?;
     if directory.cleared() > 0 {
-        context.talk.note(&format!(
+        context.messenger.note(&format!(
             "{}: removed what an earlier run left unfinished when it was killed (files: {})",
             text::escape(&path.display().to_string()),
             directory.cleared()
@@ -383,8 +386,8 @@ fn forward(target: &Target, arguments: &cli::Receive, context: &Context) -> Resu
         )));
     }
     let connector = context.connector("receive --forward-to", None);
-    let (left_out, talk) = (forward::left_out(arguments), context.talk.clone());
-    Forward::spawn(target.clone(), left_out, settings, connector, talk).map_err(Error::thread)
+    let (left_out, messenger) = (forward::left_out(arguments), context.messenger.clone());
+    Forward::spawn(target.clone(), left_out, settings, connector, messenger).map_err(Error::thread)
 }
 
 fn has_come(moment: Option<Instant>) -> bool {

@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use crate::broker::consume::peek::Peek;
-use crate::broker::consume::{Total, Waited};
+use crate::broker::consume::{Total, WaitOutcome};
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
 
-use super::account::Account;
 use super::print::Sink;
-use super::{End, has_come};
+use super::statistics::ReceiveStatistics;
+use super::{ReceiveEnd, has_come};
 
 /// How many messages are written at a time.
-const BATCH: usize = 128;
+const PRINT_BATCH_MESSAGES: usize = 128;
 
 /// How many bytes, if it is more than one message.
-const BATCH_BYTES: usize = 4 << 20;
+const PRINT_BATCH_BYTES: usize = 4 << 20;
 
 /// Shows each message that is in the queue once, up to `count`, and returns why it ended. All of them go
 /// back, whatever ends it.
@@ -30,8 +30,8 @@ pub fn run(
     sink: &mut Sink,
     until: Option<Instant>,
     count: Option<u64>,
-    account: &mut Account,
-) -> Result<End, Error> {
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveEnd, Error> {
     let settings = &context.settings;
     let declared = (!settings.no_declare.value).then_some(&settings.definition);
     let mut session = topology::begin(connector.clone(), declared).open()?;
@@ -39,7 +39,7 @@ pub fn run(
         topology::ensure(&mut session, queue)?;
     }
     let mut peek = Peek::open(&mut session, &settings.queue.value)?;
-    let shown = show(context, &mut peek, sink, until, count, account);
+    let shown = show(context, &mut peek, sink, until, count, statistics);
     let given_back = peek.close();
     session.close();
     let end = shown?;
@@ -52,31 +52,31 @@ fn show(
     sink: &mut Sink,
     until: Option<Instant>,
     count: Option<u64>,
-    account: &mut Account,
-) -> Result<End, Error> {
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveEnd, Error> {
     let queue = &context.settings.queue.value;
     let wanted = count.unwrap_or(u64::MAX);
     let mut shown = Total::default();
     loop {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut end = None;
-        while batch.len() < BATCH && bytes < BATCH_BYTES {
+        while batch.len() < PRINT_BATCH_MESSAGES && bytes < PRINT_BATCH_BYTES {
             if shown.messages + batch.len() as u64 == wanted {
-                end = Some(End::Count);
+                end = Some(ReceiveEnd::Count);
                 break;
             }
             if peek.is_full() {
-                context.talk.note(&format!(
+                context.messenger.note(&format!(
                     "no more is shown: too many messages of queue {queue} are at its delivery limit"
                 ));
-                end = Some(End::Stopped);
+                end = Some(ReceiveEnd::Stopped);
                 break;
             }
             let Some(message) = peek.message()? else {
-                end = Some(End::Empty);
+                end = Some(ReceiveEnd::Empty);
                 break;
             };
-            account.came(Instant::now());
+            statistics.came(Instant::now());
             bytes += message.body.len();
             batch.push(message);
         }
@@ -84,16 +84,16 @@ fn show(
         let written = match sink.hand_over(batch) {
             Some(written) => Ok(written),
             None => match peek.wait(sink.done(), until)? {
-                Waited::Came(written) => written,
-                Waited::Interrupted => return Ok(End::Stopped),
-                Waited::Late => return Ok(End::TimeIsUp),
+                WaitOutcome::Came(written) => written,
+                WaitOutcome::Interrupted => return Ok(ReceiveEnd::Stopped),
+                WaitOutcome::Late => return Ok(ReceiveEnd::TimeIsUp),
             },
         };
         match written {
             Ok(Ok(())) => {
                 shown.messages += messages;
                 shown.bytes += bytes as u64;
-                account.update(shown);
+                statistics.update(shown);
             }
             Ok(Err(source)) => {
                 return Err(Error::Output {
@@ -104,10 +104,10 @@ fn show(
             Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
         }
         if context.interrupt.happened() {
-            return Ok(End::Stopped);
+            return Ok(ReceiveEnd::Stopped);
         }
         if has_come(until) {
-            return Ok(End::TimeIsUp);
+            return Ok(ReceiveEnd::TimeIsUp);
         }
         if let Some(end) = end {
             return Ok(end);

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::account::Account;
 use super::forward::Forward;
-use super::line::{Line, Source};
-use super::{End, LULL, Limits, has_come};
+use super::reconnecting::{MessageSource, ReconnectingSession};
+use super::statistics::ReceiveStatistics;
+use super::{EMPTY_CHECK_DELAY, ReceiveEnd, ReceiveLimits, has_come};
 use crate::broker::Session;
 use crate::broker::consume::batches::{self, BatchConsumer, BatchEvent, BatchProgress};
 use crate::cmd::Context;
@@ -17,7 +17,7 @@ use crate::values::QueueName;
 use crate::waker::Receiver;
 
 /// How long to wait, once it is time to leave, for a reader that takes nothing.
-const PATIENCE: Duration = Duration::from_millis(500);
+const READER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Where messages go.
 pub enum Sink {
@@ -66,8 +66,8 @@ impl Sink {
 pub struct Printer<'c> {
     context: &'c Context,
     sink: &'c mut Sink,
-    limits: Limits,
-    account: &'c mut Account,
+    limits: ReceiveLimits,
+    statistics: &'c mut ReceiveStatistics,
     /// Whether what comes before the first message is written.
     started: bool,
     /// When the last message came or was written, or the wait for the first began.
@@ -78,14 +78,14 @@ impl<'c> Printer<'c> {
     pub fn new(
         context: &'c Context,
         sink: &'c mut Sink,
-        limits: Limits,
-        account: &'c mut Account,
+        limits: ReceiveLimits,
+        statistics: &'c mut ReceiveStatistics,
     ) -> Self {
         Self {
             context,
             sink,
             limits,
-            account,
+            statistics,
             started: false,
             last_message: Instant::now(),
         }
@@ -97,12 +97,12 @@ impl<'c> Printer<'c> {
     /// Those of the broker; [`Error::Output`] if a message can't be written.
     pub fn consume(
         &mut self,
-        line: &mut Line,
+        line: &mut ReconnectingSession,
         session: &mut Session,
         queue: &QueueName,
         progress: &mut BatchProgress,
-    ) -> Result<End, Error> {
-        let mut end = End::Count;
+    ) -> Result<ReceiveEnd, Error> {
+        let mut end = ReceiveEnd::Count;
         // While there was no connection no message could come.
         self.last_message = Instant::now();
         batches::consume(session, queue, progress, |consumer| {
@@ -116,8 +116,12 @@ impl<'c> Printer<'c> {
         Ok(end)
     }
 
-    fn print(&mut self, line: &mut Line, consumer: &mut BatchConsumer) -> Result<End, Error> {
-        let mut end = End::Count;
+    fn print(
+        &mut self,
+        line: &mut ReconnectingSession,
+        consumer: &mut BatchConsumer,
+    ) -> Result<ReceiveEnd, Error> {
+        let mut end = ReceiveEnd::Count;
         let mut leave_by = None;
         let mut look_at = self.limits.drain.then(Instant::now);
         while !consumer.is_done() {
@@ -147,17 +151,19 @@ impl<'c> Printer<'c> {
                 BatchEvent::Taken => {
                     self.last_message = Instant::now();
                     line.alive_since = self.last_message;
-                    self.account.came(self.last_message);
-                    look_at = look_at.map(|_| self.last_message + LULL);
+                    self.statistics.came(self.last_message);
+                    look_at = look_at.map(|_| self.last_message + EMPTY_CHECK_DELAY);
                 }
                 BatchEvent::Written => self.written(consumer),
                 BatchEvent::Failed(source) => return Err(self.unwritten(&line.source, source)),
-                BatchEvent::Acknowledged => self.account.update(consumer.done()),
-                BatchEvent::Interrupted => end = leave(consumer, End::Stopped, &mut leave_by)?,
+                BatchEvent::Acknowledged => self.statistics.update(consumer.done()),
+                BatchEvent::Interrupted => {
+                    end = leave(consumer, ReceiveEnd::Stopped, &mut leave_by)?;
+                }
                 BatchEvent::Late if leave_by.is_some() => {
                     let lost = consumer.at_stake();
                     if lost > 0 {
-                        self.context.talk.note(&format!(
+                        self.context.messenger.note(&format!(
                             "lost what was received and not yet written (--auto-ack): \
                              messages: {lost}"
                         ));
@@ -165,21 +171,21 @@ impl<'c> Printer<'c> {
                     break;
                 }
                 BatchEvent::Late if has_come(self.limits.until) => {
-                    end = leave(consumer, End::TimeIsUp, &mut leave_by)?;
+                    end = leave(consumer, ReceiveEnd::TimeIsUp, &mut leave_by)?;
                 }
                 BatchEvent::Late if has_come(idle_at) => {
-                    end = leave(consumer, End::Idle, &mut leave_by)?;
+                    end = leave(consumer, ReceiveEnd::Idle, &mut leave_by)?;
                 }
                 BatchEvent::Late => {
                     if consumer.stop_if_empty()? {
-                        end = End::Empty;
+                        end = ReceiveEnd::Empty;
                     }
-                    look_at = Some(Instant::now() + LULL);
+                    look_at = Some(Instant::now() + EMPTY_CHECK_DELAY);
                 }
             }
         }
         Ok(if consumer.is_at_end() {
-            End::Empty
+            ReceiveEnd::Empty
         } else {
             end
         })
@@ -188,17 +194,17 @@ impl<'c> Printer<'c> {
     /// The oldest batch is written.
     fn written(&mut self, consumer: &BatchConsumer) {
         self.last_message = Instant::now();
-        self.account.update(consumer.done());
+        self.statistics.update(consumer.done());
     }
 
-    fn unwritten(&self, from: &Source, source: io::Error) -> Error {
+    fn unwritten(&self, from: &MessageSource, source: io::Error) -> Error {
         // What forwards messages fails as a `send` does.
         let source = match source.downcast::<Error>() {
             Ok(error) => return error,
             Err(source) => source,
         };
         let queue = &self.context.settings.queue.value;
-        if let Source::Exchange(..) = from {
+        if let MessageSource::Exchange(..) = from {
             return Error::Output {
                 source,
                 consequence: "what was not written is lost".to_owned(),
@@ -218,10 +224,10 @@ impl<'c> Printer<'c> {
 /// Takes no more messages; the reader has a moment for those that it is being given.
 fn leave(
     consumer: &mut BatchConsumer,
-    end: End,
+    end: ReceiveEnd,
     leave_by: &mut Option<Instant>,
-) -> Result<End, Error> {
+) -> Result<ReceiveEnd, Error> {
     consumer.stop()?;
-    *leave_by = Some(Instant::now() + PATIENCE);
+    *leave_by = Some(Instant::now() + READER_TIMEOUT);
     Ok(end)
 }

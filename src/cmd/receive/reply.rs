@@ -2,16 +2,16 @@
 
 use std::io;
 
-use super::job::Done;
-use super::outlet::Outlet;
+use super::background_publisher::BackgroundPublisher;
+use super::job::JobEvent;
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
-use crate::broker::publish::Fate;
-use crate::cmd::sending::{Ledger, Outgoing};
-use crate::input::Place;
+use crate::broker::publish::PublishOutcome;
+use crate::cmd::sending::{OutgoingMessage, PublishObserver};
+use crate::input::MessagePosition;
 use crate::message::{Message, Properties, ShortString};
+use crate::messenger::Messenger;
 use crate::settings::Settings;
-use crate::talk::Talk;
 use crate::waker::Sender;
 
 /// Where a reply goes to, and what it belongs to.
@@ -33,12 +33,12 @@ impl Address {
     }
 }
 
-/// Replies on their way.
-pub struct Replies {
-    outlet: Outlet,
+/// Publishes the replies of commands.
+pub struct ReplyPublisher {
+    publisher: BackgroundPublisher,
 }
 
-impl Replies {
+impl ReplyPublisher {
     /// Starts to send. What becomes of each reply is told to `done`.
     ///
     /// # Errors
@@ -46,17 +46,18 @@ impl Replies {
     pub fn spawn(
         settings: &Settings,
         connector: Connector,
-        talk: Talk,
-        done: Sender<Done>,
+        messenger: Messenger,
+        done: Sender<JobEvent>,
     ) -> io::Result<Self> {
-        let ledger = Sent {
+        let ledger = ReplyObserver {
             done: done.clone(),
             known: 0,
         };
         let failed = move |error| {
-            let _ = done.send(Done::NoReplies(error));
+            let _ = done.send(JobEvent::NoReplies(error));
         };
-        Outlet::spawn(settings, connector, talk, ledger, failed).map(|outlet| Self { outlet })
+        BackgroundPublisher::spawn(settings, connector, messenger, ledger, failed)
+            .map(|publisher| Self { publisher })
     }
 
     /// Sends a reply for a request.
@@ -70,35 +71,35 @@ impl Replies {
             body,
             ..Message::default()
         };
-        self.outlet.publish([(ticket, reply)]);
+        self.publisher.publish([(ticket, reply)]);
     }
 
     /// Closes the connection.
     pub fn close(self) {
-        self.outlet.close();
+        self.publisher.close();
     }
 }
 
 /// Tells what became of each reply.
-struct Sent {
-    done: Sender<Done>,
+struct ReplyObserver {
+    done: Sender<JobEvent>,
     known: u64,
 }
 
-impl Ledger for Sent {
-    fn take(&mut self, _: &Outgoing) {}
+impl PublishObserver for ReplyObserver {
+    fn take(&mut self, _: &OutgoingMessage) {}
 
-    fn note(&mut self, message: &Outgoing, fate: &Fate) {
-        let Place::Argument(ticket) = message.place else {
+    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome) {
+        let MessagePosition::Argument(ticket) = message.place else {
             return;
         };
         let returned = match fate {
-            Fate::Refused => return,
-            Fate::Confirmed => None,
-            Fate::Returned(said) => Some(said.clone()),
+            PublishOutcome::Refused => return,
+            PublishOutcome::Confirmed => None,
+            PublishOutcome::Returned(said) => Some(said.clone()),
         };
         self.known += 1;
-        let _ = self.done.send(Done::Replied(ticket, returned));
+        let _ = self.done.send(JobEvent::Replied(ticket, returned));
     }
 
     fn known(&self) -> u64 {

@@ -6,29 +6,29 @@ mod report;
 use std::collections::BTreeSet;
 
 use super::Context;
-use super::sending::{Pace, SendRetry, Sending, Supply, Template};
+use super::sending::{MessageDefaults, RateLimiter, SendRetry, Sending, Supply};
 use crate::broker::Retry;
 use crate::broker::publish::{PublishOptions, REPLY_TO};
 use crate::broker::topology::begin;
-use crate::cli::{self, OutputForm};
+use crate::cli::{self, MessageFormat};
 use crate::error::Error;
-use crate::input::{self, Form, Request};
-use crate::message::{Properties, ShortString, Table};
+use crate::input::{self, InputFormat, Request};
+use crate::message::{FieldTable, Properties, ShortString};
 use crate::output;
 use crate::text;
 use crate::topology::{self, Size};
 use crate::values::{Expiration, Header, Name};
-use replies::Replies;
-use report::Report;
+use replies::PendingRequests;
+use report::SendReport;
 
 /// Sends the messages and prints each that is confirmed, or how many.
 ///
 /// # Errors
-/// Those of the input; those of the broker; [`Error::NotTaken`] with the messages that no queue
+/// Those of the input; those of the broker; [`Error::ConfirmFailure`] with the messages that no queue
 /// took, that the broker refused, or of which it said nothing.
 pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let template = template(&arguments, context)?;
-    let pace = Pace::new(arguments.rate);
+    let pace = RateLimiter::new(arguments.rate);
     let replies = replies(&arguments, context)?;
     let form = form(&arguments);
     let request = Request {
@@ -38,11 +38,11 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         count: arguments.count.unwrap_or(1),
         longest_part: arguments.max_line.map(Size::bytes),
     };
-    let input = input::open(request, &context.interrupt, &context.talk)?;
+    let input = input::open(request, &context.interrupt, &context.messenger)?;
     let settings = &context.settings;
-    let report = Report::new(context, &input, replies);
+    let report = SendReport::new(context, &input, replies);
     // An envelope may send all messages elsewhere.
-    let is_queue_needed = template.is_to_queue() && form != Form::Envelopes;
+    let is_queue_needed = template.is_to_queue() && form != InputFormat::Envelopes;
     let is_declaring = is_queue_needed && !settings.no_declare.value;
     let mut sending = Sending {
         connector: begin(
@@ -61,7 +61,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         supply: Supply::new(input, template),
         pace,
         retry: SendRetry::new(Retry::new(Some(settings.retry_for.value))),
-        talk: context.talk.clone(),
+        messenger: context.messenger.clone(),
         ledger: report,
     };
     let sent = sending.deliver();
@@ -87,7 +87,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
     let settings = &context.settings;
     let template = template(arguments, context)?;
     let mut operations = Vec::new();
-    let is_to_queue = template.is_to_queue() && form(arguments) != Form::Envelopes;
+    let is_to_queue = template.is_to_queue() && form(arguments) != InputFormat::Envelopes;
     if is_to_queue && !settings.no_declare.value {
         operations.push(topology::implicit(&settings.definition));
     }
@@ -110,7 +110,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
         text::escape(routing_key),
         !arguments.allow_unroutable,
         match form(arguments) {
-            Form::Envelopes => ", unless its line says otherwise",
+            InputFormat::Envelopes => ", unless its line says otherwise",
             _ => "",
         }
     ));
@@ -126,7 +126,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
 }
 
 /// What prints the replies, if there are to be any.
-fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, Error> {
+fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<PendingRequests>, Error> {
     let Some(timeout) = arguments.reply_timeout else {
         return match arguments.output {
             Some(_) => Err(Error::Usage(
@@ -138,15 +138,17 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, 
     };
     let end = b"\n".to_vec();
     let form = match (&arguments.format, arguments.output) {
-        (Some(template), _) => output::Form::Template(template.clone().for_stdout(arguments.raw)),
-        (None, Some(OutputForm::Body)) => output::Form::Body(end),
-        (None, Some(OutputForm::Json)) => output::Form::Json {
+        (Some(template), _) => {
+            output::OutputFormat::Template(template.clone().for_stdout(arguments.raw))
+        }
+        (None, Some(MessageFormat::Body)) => output::OutputFormat::Body(end),
+        (None, Some(MessageFormat::Json)) => output::OutputFormat::Json {
             end,
             decodes: false,
         },
-        (None, Some(OutputForm::Text) | None) => output::Form::Text(context.paint),
+        (None, Some(MessageFormat::Text) | None) => output::OutputFormat::Text(context.paint),
     };
-    Replies::new(timeout, form)
+    PendingRequests::new(timeout, form)
         .map(Some)
         .map_err(|source| Error::System {
             what: "write to standard output",
@@ -154,13 +156,13 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<Replies>, 
         })
 }
 
-fn form(arguments: &cli::Send) -> Form {
+fn form(arguments: &cli::Send) -> InputFormat {
     match &arguments.delimiter {
-        _ if arguments.jsonl => Form::Envelopes,
-        _ if arguments.lines => Form::Pieces(b"\n".to_vec()),
-        _ if arguments.null => Form::Pieces(b"\0".to_vec()),
-        Some(delimiter) => Form::Pieces(delimiter.as_bytes().to_vec()),
-        None => Form::Whole,
+        _ if arguments.jsonl => InputFormat::Envelopes,
+        _ if arguments.lines => InputFormat::Pieces(b"\n".to_vec()),
+        _ if arguments.null => InputFormat::Pieces(b"\0".to_vec()),
+        Some(delimiter) => InputFormat::Pieces(delimiter.as_bytes().to_vec()),
+        None => InputFormat::Whole,
     }
 }
 
@@ -170,11 +172,11 @@ const PERSISTENT: u8 = 2;
 /// AMQP's `delivery-mode` of one that need not, which is also meant where none is given.
 const TRANSIENT: u8 = 1;
 
-fn template(arguments: &cli::Send, context: &Context) -> Result<Template, Error> {
+fn template(arguments: &cli::Send, context: &Context) -> Result<MessageDefaults, Error> {
     let settings = &context.settings;
     let given = arguments.properties.clone();
     let name = |name: &Name| name.as_str().to_owned();
-    Ok(Template {
+    Ok(MessageDefaults {
         exchange: arguments.exchange.as_ref().map(name).unwrap_or_default(),
         routing_key: arguments.routing_key.as_ref().map(name),
         queue: settings.queue.value.as_str().to_owned(),
@@ -207,7 +209,7 @@ fn template(arguments: &cli::Send, context: &Context) -> Result<Template, Error>
     })
 }
 
-fn headers(headers: Vec<Header>) -> Result<Option<Table>, Error> {
+fn headers(headers: Vec<Header>) -> Result<Option<FieldTable>, Error> {
     let mut names = BTreeSet::new();
     if let Some(header) = headers.iter().find(|header| !names.insert(&header.name)) {
         // RabbitMQ from 4.0 on keeps the first alone.
@@ -219,5 +221,5 @@ fn headers(headers: Vec<Header>) -> Result<Option<Table>, Error> {
     let headers = headers
         .into_iter()
         .map(|header| (header.name, header.value));
-    Ok(Some(headers.collect::<Table>()).filter(|table| !table.is_empty()))
+    Ok(Some(headers.collect::<FieldTable>()).filter(|table| !table.is_empty()))
 }

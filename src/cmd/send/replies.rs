@@ -4,34 +4,34 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::time::Instant;
 
-use crate::cmd::sending::Outgoing;
+use crate::cmd::sending::OutgoingMessage;
 use crate::error::{Error, listed};
-use crate::input::{Place, ranges};
+use crate::input::{MessagePosition, ranges};
 use crate::message::{Message, Properties};
-use crate::output::{Form, Output, Stdout, Stream};
+use crate::output::{MessageWriter, Output, OutputFormat, Stdout};
 use crate::values::Span;
 
 /// The requests that are not yet answered.
-pub struct Replies {
+pub struct PendingRequests {
     timeout: Span,
-    form: Form,
-    out: Stream<Stdout>,
+    form: OutputFormat,
+    out: MessageWriter<Stdout>,
     /// By correlation id, and oldest first: the user may have given all the same.
-    open: HashMap<Vec<u8>, VecDeque<(u64, Place)>>,
+    open: HashMap<Vec<u8>, VecDeque<(u64, MessagePosition)>>,
     answered: u64,
     /// When a request was confirmed or answered last.
     heard: Instant,
 }
 
-impl Replies {
-    /// Replies that are printed in this form, and each awaited for so long.
+impl PendingRequests {
+    /// The requests whose replies are printed in this format, and each awaited for so long.
     ///
     /// # Errors
     /// Those of the system, if it has no more file descriptors.
-    pub fn new(timeout: Span, form: Form) -> io::Result<Self> {
+    pub fn new(timeout: Span, form: OutputFormat) -> io::Result<Self> {
         Ok(Self {
             timeout,
-            out: Stream::new(form.clone(), Stdout::open()?, true),
+            out: MessageWriter::new(form.clone(), Stdout::open()?, true),
             form,
             open: HashMap::new(),
             answered: 0,
@@ -41,11 +41,11 @@ impl Replies {
 
     /// Whether standard output is for the replies alone.
     pub fn is_data(&self) -> bool {
-        !matches!(self.form, Form::Text(_))
+        !matches!(self.form, OutputFormat::Text(_))
     }
 
     /// A request is on its way, perhaps not for the first time.
-    pub fn expect(&mut self, message: &Outgoing) {
+    pub fn expect(&mut self, message: &OutgoingMessage) {
         let requests = self
             .open
             .entry(correlation(&message.message.properties))
@@ -56,7 +56,7 @@ impl Replies {
     }
 
     /// Nobody got this request.
-    pub fn forget(&mut self, message: &Outgoing) {
+    pub fn forget(&mut self, message: &OutgoingMessage) {
         let id = correlation(&message.message.properties);
         if let Some(requests) = self.open.get_mut(&id) {
             requests.retain(|(number, _)| *number != message.number);

@@ -4,51 +4,51 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Instant;
 
-use super::replies::Replies;
-use crate::broker::publish::{Fate, is_reply};
+use super::replies::PendingRequests;
+use crate::broker::publish::{PublishOutcome, is_reply};
 use crate::cmd::progress::{Figures, Progress, of};
-use crate::cmd::sending::{Ledger, Outgoing};
+use crate::cmd::sending::{OutgoingMessage, PublishObserver};
 use crate::cmd::{Context, counted};
-use crate::error::{Error, Names, NotTaken};
-use crate::input::{Input, Place, ranges};
+use crate::error::{ConfirmFailure, Error, NameList};
+use crate::input::{Input, MessagePosition, ranges};
 use crate::message::Message;
-use crate::talk::Pace;
+use crate::messenger::ProgressSnapshot;
 use crate::text;
 
 /// The longest body that is shown, in bytes; of a longer one only the size is.
-const SHOWN: usize = 4096;
+const MAX_SHOWN_BODY: usize = 4096;
 
 /// What became of the messages so far. Of those that are confirmed only the number is kept.
-pub struct Report<'c> {
+pub struct SendReport<'c> {
     pub context: &'c Context,
     /// The places of all messages, where they were known from the start.
-    plan: Option<Vec<Place>>,
+    plan: Option<Vec<MessagePosition>>,
     count: u64,
     /// The messages that are being sent, by number.
-    open: BTreeMap<u64, Place>,
+    open: BTreeMap<u64, MessagePosition>,
     /// Those of them that the broker refused, the last time they were sent.
-    refused: BTreeMap<u64, Place>,
+    refused: BTreeMap<u64, MessagePosition>,
     /// The last message that was taken.
-    last: Option<(u64, Place)>,
+    last: Option<(u64, MessagePosition)>,
     confirmed: u64,
     known: u64,
-    returned: Names,
+    returned: NameList,
     /// How much of the confirmed messages was body.
     bytes: u64,
     /// Whether it was said that nobody may get a reply.
     has_told_of_replies: bool,
     progress: Progress,
-    replies: Option<Replies>,
+    replies: Option<PendingRequests>,
     /// Why the results could not be printed. The sending goes on nevertheless.
     unprinted: Option<Error>,
 }
 
-impl<'c> Report<'c> {
-    pub fn new(context: &'c Context, input: &Input, replies: Option<Replies>) -> Self {
+impl<'c> SendReport<'c> {
+    pub fn new(context: &'c Context, input: &Input, replies: Option<PendingRequests>) -> Self {
         let plan = input.plan.clone();
         let total = total(plan.as_deref(), input.count);
         let is_wanted = !is_detailed(plan.as_deref(), input.count);
-        let mut progress = Progress::new(&context.talk, is_wanted, total, told);
+        let mut progress = Progress::new(&context.messenger, is_wanted, total, told);
         progress.begin();
         Self {
             context,
@@ -59,7 +59,7 @@ impl<'c> Report<'c> {
             last: None,
             confirmed: 0,
             known: 0,
-            returned: Names::default(),
+            returned: NameList::default(),
             bytes: 0,
             has_told_of_replies: false,
             progress,
@@ -82,7 +82,7 @@ impl<'c> Report<'c> {
         is_detailed(self.plan.as_deref(), self.count)
     }
 
-    fn name(&self, place: &Place) -> String {
+    fn name(&self, place: &MessagePosition) -> String {
         if self.total() == Some(1) {
             "the message".to_owned()
         } else {
@@ -90,7 +90,7 @@ impl<'c> Report<'c> {
         }
     }
 
-    fn names(&self, places: &[&Place]) -> Vec<String> {
+    fn names(&self, places: &[&MessagePosition]) -> Vec<String> {
         if self.total() == Some(1) {
             places.iter().map(|place| self.name(place)).collect()
         } else {
@@ -105,7 +105,7 @@ impl<'c> Report<'c> {
 
     fn print(&mut self, line: &str) {
         // Where replies are data, nothing else is.
-        let is_data = self.replies.as_ref().is_some_and(Replies::is_data);
+        let is_data = self.replies.as_ref().is_some_and(PendingRequests::is_data);
         if self.unprinted.is_none() && !is_data {
             self.unprinted = self.context.print(line).err();
         }
@@ -121,7 +121,7 @@ impl<'c> Report<'c> {
             return Err(self.failure(None, true));
         }
         let is_alone = self.total() == Some(1);
-        let missing = |replies: &Replies| replies.missing(is_alone);
+        let missing = |replies: &PendingRequests| replies.missing(is_alone);
         if let Some(error) = self.replies.as_ref().and_then(missing) {
             return Err(error);
         }
@@ -143,7 +143,7 @@ impl<'c> Report<'c> {
     fn failure(self, cause: Option<Box<Error>>, read_all: bool) -> Error {
         let taken = self.taken();
         let is_open = |number: &u64| !self.refused.contains_key(number);
-        let mut unconfirmed: Vec<&Place> = self
+        let mut unconfirmed: Vec<&MessagePosition> = self
             .open
             .iter()
             .filter(|(number, _)| is_open(number))
@@ -162,7 +162,7 @@ impl<'c> Report<'c> {
                 });
             }
         }
-        Error::NotTaken(Box::new(NotTaken {
+        Error::ConfirmFailure(Box::new(ConfirmFailure {
             broker: self.context.settings.broker.to_string(),
             confirmed: self.confirmed,
             total: self.total(),
@@ -175,16 +175,16 @@ impl<'c> Report<'c> {
     }
 }
 
-fn total(plan: Option<&[Place]>, count: u64) -> Option<u64> {
+fn total(plan: Option<&[MessagePosition]>, count: u64) -> Option<u64> {
     (plan?.len() as u64).checked_mul(count)
 }
 
 /// Whether each message is told by a line of its own: a person typed them.
-fn is_detailed(plan: Option<&[Place]>, count: u64) -> bool {
+fn is_detailed(plan: Option<&[MessagePosition]>, count: u64) -> bool {
     plan.is_some() && count == 1
 }
 
-fn told(pace: &Pace, figures: &Figures) -> String {
+fn told(pace: &ProgressSnapshot, figures: &Figures) -> String {
     format!(
         "sent {}{}, confirmed {}",
         figures.started(),
@@ -193,8 +193,8 @@ fn told(pace: &Pace, figures: &Figures) -> String {
     )
 }
 
-impl Ledger for Report<'_> {
-    fn take(&mut self, message: &Outgoing) {
+impl PublishObserver for SendReport<'_> {
+    fn take(&mut self, message: &OutgoingMessage) {
         if let Some(replies) = &mut self.replies {
             replies.expect(message);
         }
@@ -208,13 +208,13 @@ impl Ledger for Report<'_> {
         }
     }
 
-    fn note(&mut self, message: &Outgoing, fate: &Fate) {
+    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome) {
         match fate {
-            Fate::Refused => {
+            PublishOutcome::Refused => {
                 self.refused.insert(message.number, message.place.clone());
                 return;
             }
-            Fate::Confirmed => {
+            PublishOutcome::Confirmed => {
                 self.confirmed += 1;
                 if let Some(replies) = &mut self.replies {
                     replies.prolong();
@@ -222,7 +222,7 @@ impl Ledger for Report<'_> {
                 self.bytes += message.message.body.len() as u64;
                 if is_reply(&message.message) && !self.has_told_of_replies {
                     self.has_told_of_replies = true;
-                    self.context.talk.note(&format!(
+                    self.context.messenger.note(&format!(
                         "{} confirms a reply whether or not its requester is still there to get it",
                         self.context.settings.broker
                     ));
@@ -230,16 +230,16 @@ impl Ledger for Report<'_> {
                 if self.is_detailed() {
                     let body = &message.message.body;
                     self.print(&match body.len() {
-                        0..=SHOWN => format!(" [x] Sent {}", text::quote(body)),
+                        0..=MAX_SHOWN_BODY => format!(" [x] Sent {}", text::quote(body)),
                         length => format!(" [x] Sent a message of {length} bytes"),
                     });
                 }
             }
-            Fate::Returned(said) => {
+            PublishOutcome::Returned(said) => {
                 let name = self.name(&message.place);
                 if self.plan.is_none() && self.returned.is_empty() {
                     // There may be hours until the end.
-                    self.context.talk.note(&format!(
+                    self.context.messenger.note(&format!(
                         "{} returned {name} ({said}); going on",
                         self.context.settings.broker
                     ));
@@ -281,6 +281,6 @@ impl Ledger for Report<'_> {
     }
 
     fn replies_by(&self) -> Option<Instant> {
-        self.replies.as_ref().and_then(Replies::by)
+        self.replies.as_ref().and_then(PendingRequests::by)
     }
 }

@@ -4,15 +4,15 @@ mod supply;
 
 use std::time::{Duration, Instant};
 
-use crate::broker::publish::{Fate, PublishEvent, PublishOptions, Publisher};
+use crate::broker::publish::{PublishEvent, PublishOptions, PublishOutcome, Publisher};
 use crate::broker::{Connector, Retry, Session, topology};
 use crate::error::{Error, listed};
 use crate::message::Message;
-use crate::talk::Talk;
+use crate::messenger::Messenger;
 use crate::topology::Queue;
 use crate::values::Rate;
-use supply::Next;
-pub use supply::{Outgoing, Supply, Template};
+use supply::NextMessage;
+pub use supply::{MessageDefaults, OutgoingMessage, Supply};
 
 /// Why [`Sending::pump`] came to an end with the fate of every message known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +27,12 @@ enum Pause {
 }
 
 /// Who is told what becomes of the messages.
-pub trait Ledger {
+pub trait PublishObserver {
     /// A message is being sent, perhaps not for the first time.
-    fn take(&mut self, message: &Outgoing);
+    fn take(&mut self, message: &OutgoingMessage);
 
     /// The fate of a message is known. One that was refused is sent again.
-    fn note(&mut self, message: &Outgoing, fate: &Fate);
+    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome);
 
     /// How many messages' fate is known for good.
     fn known(&self) -> u64;
@@ -66,14 +66,14 @@ pub struct Sending<L> {
     /// Who is told.
     pub ledger: L,
     /// How fast to send.
-    pub pace: Pace,
+    pub pace: RateLimiter,
     /// How long to try.
     pub retry: SendRetry,
     /// How to tell the user.
-    pub talk: Talk,
+    pub messenger: Messenger,
 }
 
-impl<L: Ledger> Sending<L> {
+impl<L: PublishObserver> Sending<L> {
     /// Sends the messages, and after a lost connection again those that were not confirmed, in
     /// order.
     ///
@@ -121,7 +121,7 @@ impl<L: Ledger> Sending<L> {
             let (known, unknown) = publisher.end();
             for (message, fate) in known {
                 self.ledger.note(&message, &fate);
-                if fate == Fate::Refused {
+                if fate == PublishOutcome::Refused {
                     self.supply.put_back([message]);
                 }
             }
@@ -130,14 +130,14 @@ impl<L: Ledger> Sending<L> {
         }
     }
 
-    fn pump(&mut self, publisher: &mut Publisher<Outgoing>) -> Result<Pause, Error> {
+    fn pump(&mut self, publisher: &mut Publisher<OutgoingMessage>) -> Result<Pause, Error> {
         let mut refused = Vec::new();
         let mut stop = None;
         let mut again_at = None;
         loop {
             while let Some((message, fate)) = publisher.settled() {
                 self.ledger.note(&message, &fate);
-                if fate == Fate::Refused {
+                if fate == PublishOutcome::Refused {
                     refused.push(message);
                 } else {
                     self.trust();
@@ -175,7 +175,7 @@ impl<L: Ledger> Sending<L> {
             let mut batches = None;
             if may_publish && not_yet.is_none() {
                 match self.supply.next() {
-                    Next::Message(message) => match self.obstacle(publisher, &message) {
+                    NextMessage::Message(message) => match self.obstacle(publisher, &message) {
                         Some(obstacle) => {
                             self.supply.put_back([message]);
                             stop = Some(obstacle);
@@ -188,8 +188,8 @@ impl<L: Ledger> Sending<L> {
                             continue;
                         }
                     },
-                    Next::Later => batches = Some(self.supply.batches()),
-                    Next::Nothing => {
+                    NextMessage::Later => batches = Some(self.supply.batches()),
+                    NextMessage::Nothing => {
                         stop = Some(self.supply.failure().map_or(Ok(Pause::Done), Err));
                         continue;
                     }
@@ -215,8 +215,8 @@ impl<L: Ledger> Sending<L> {
     /// What has to happen before a message can be sent, or keeps it from being sent.
     fn obstacle(
         &self,
-        publisher: &Publisher<Outgoing>,
-        message: &Outgoing,
+        publisher: &Publisher<OutgoingMessage>,
+        message: &OutgoingMessage,
     ) -> Option<Result<Pause, Error>> {
         if message.to_queue && !self.is_queue_needed {
             return Some(Ok(Pause::QueueNeeded));
@@ -236,7 +236,7 @@ impl<L: Ledger> Sending<L> {
         }
         if !self.retry.is_refused {
             self.retry.is_refused = true;
-            self.talk.note(&format!(
+            self.messenger.note(&format!(
                 "{broker} refused (nack) {}; trying again",
                 listed(&self.ledger.refused())
             ));
@@ -249,7 +249,8 @@ impl<L: Ledger> Sending<L> {
         if self.retry.is_refused {
             self.retry.is_refused = false;
             let broker = self.connector.broker();
-            self.talk.note(&format!("{broker} takes messages again"));
+            self.messenger
+                .note(&format!("{broker} takes messages again"));
         }
     }
 }
@@ -286,7 +287,7 @@ impl SendRetry {
 }
 
 /// When the next message may be sent.
-pub struct Pace {
+pub struct RateLimiter {
     interval: Option<Duration>,
     next: Option<Instant>,
 }
@@ -294,7 +295,7 @@ pub struct Pace {
 /// How far the sending may be behind its pace and still catch up. A timer is not exact.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
-impl Pace {
+impl RateLimiter {
     /// At this rate, or as fast as it goes.
     #[must_use]
     pub fn new(rate: Option<Rate>) -> Self {

@@ -5,25 +5,25 @@ use std::collections::{BTreeMap, VecDeque};
 use crossbeam_channel::TryRecvError;
 
 use crate::error::Error;
-use crate::input::{Input, Item, Place};
+use crate::input::{Input, Item, MessagePosition};
 use crate::message::envelope::Envelope;
 use crate::message::{Message, Properties, ShortString};
 use crate::waker::Receiver;
 
 /// A message to send.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct OutgoingMessage {
     /// What goes to the broker. It stays the same when it is sent again.
     pub message: Message,
     /// Where it came from.
-    pub place: Place,
+    pub place: MessagePosition,
     /// Which message it is, from 1.
     pub number: u64,
     /// Whether it goes to the queue that hello-mq declares.
     pub to_queue: bool,
 }
 
-impl AsRef<Message> for Outgoing {
+impl AsRef<Message> for OutgoingMessage {
     fn as_ref(&self) -> &Message {
         &self.message
     }
@@ -31,7 +31,7 @@ impl AsRef<Message> for Outgoing {
 
 /// What the command line says of every message.
 #[derive(Debug)]
-pub struct Template {
+pub struct MessageDefaults {
     /// The exchange, unless an envelope names one.
     pub exchange: String,
     /// The routing key, unless an envelope has one; `None` for the queue's name.
@@ -49,14 +49,14 @@ pub struct Template {
     pub is_request: bool,
 }
 
-impl Template {
+impl MessageDefaults {
     /// Whether a message of which no envelope says more goes to the declared queue.
     #[must_use]
     pub fn is_to_queue(&self) -> bool {
         self.exchange.is_empty() && self.routing_key.is_none()
     }
 
-    fn fill(&self, envelope: Envelope, place: Place, number: u64) -> Outgoing {
+    fn fill(&self, envelope: Envelope, place: MessagePosition, number: u64) -> OutgoingMessage {
         let to_queue =
             envelope.exchange.is_none() && envelope.routing_key.is_none() && self.is_to_queue();
         let exchange = envelope.exchange.unwrap_or_else(|| self.exchange.clone());
@@ -75,7 +75,7 @@ impl Template {
         if self.is_request && properties.correlation_id.is_none() {
             properties.correlation_id = properties.message_id.clone().or_else(id);
         }
-        Outgoing {
+        OutgoingMessage {
             message: Message {
                 exchange,
                 routing_key,
@@ -94,9 +94,9 @@ impl Template {
 // It is taken apart where it is made.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub enum Next {
+pub enum NextMessage {
     /// This message.
-    Message(Outgoing),
+    Message(OutgoingMessage),
     /// Nothing at the moment: [`Supply::batches`] will have it.
     Later,
     /// Nothing any more.
@@ -106,9 +106,9 @@ pub enum Next {
 /// The messages that are to be sent.
 #[derive(Debug)]
 pub struct Supply {
-    template: Template,
+    template: MessageDefaults,
     /// By number.
-    again: BTreeMap<u64, Outgoing>,
+    again: BTreeMap<u64, OutgoingMessage>,
     read: VecDeque<Item>,
     batches: Receiver<Result<Vec<Item>, Error>>,
     is_over: bool,
@@ -122,7 +122,7 @@ pub struct Supply {
 impl Supply {
     /// The messages of `input`, made complete by `template`.
     #[must_use]
-    pub fn new(input: Input, template: Template) -> Self {
+    pub fn new(input: Input, template: MessageDefaults) -> Self {
         Self {
             template,
             again: BTreeMap::new(),
@@ -136,22 +136,26 @@ impl Supply {
     }
 
     /// The next message.
-    pub fn next(&mut self) -> Next {
+    pub fn next(&mut self) -> NextMessage {
         if let Some((_, message)) = self.again.pop_first() {
-            return Next::Message(message);
+            return NextMessage::Message(message);
         }
         loop {
             if let Some(item) = self.read.pop_front() {
                 self.taken += 1;
-                return Next::Message(self.template.fill(item.envelope, item.place, self.taken));
+                return NextMessage::Message(self.template.fill(
+                    item.envelope,
+                    item.place,
+                    self.taken,
+                ));
             }
             if self.is_over {
-                return Next::Nothing;
+                return NextMessage::Nothing;
             }
             match self.batches.try_recv() {
                 Ok(batch) => self.add(Some(batch)),
                 Err(TryRecvError::Disconnected) => self.add(None),
-                Err(TryRecvError::Empty) => return Next::Later,
+                Err(TryRecvError::Empty) => return NextMessage::Later,
             }
         }
     }
@@ -176,7 +180,7 @@ impl Supply {
     }
 
     /// Messages that have to be sent again, each in its place.
-    pub fn put_back(&mut self, messages: impl IntoIterator<Item = Outgoing>) {
+    pub fn put_back(&mut self, messages: impl IntoIterator<Item = OutgoingMessage>) {
         self.again.extend(
             messages
                 .into_iter()
@@ -206,8 +210,8 @@ impl Supply {
 mod tests {
     use super::*;
 
-    fn template() -> Template {
-        Template {
+    fn template() -> MessageDefaults {
+        MessageDefaults {
             exchange: String::new(),
             routing_key: None,
             queue: "hello".to_owned(),
@@ -244,7 +248,11 @@ mod tests {
             (Some("x"), Some("k"), ("x", "k", false)),
         ];
         for (exchange, routing_key, expected) in rows {
-            let out = template().fill(envelope(exchange, routing_key), Place::Argument(1), 7);
+            let out = template().fill(
+                envelope(exchange, routing_key),
+                MessagePosition::Argument(1),
+                7,
+            );
             let got = (
                 out.message.exchange.as_str(),
                 out.message.routing_key.as_str(),
@@ -271,14 +279,14 @@ mod tests {
             (true, true, None, (Some("run-7"), Some("run-7"))),
             (false, true, given, (Some("given"), Some("given"))),
         ] {
-            let template = Template {
+            let template = MessageDefaults {
                 is_named,
                 is_request,
                 ..template()
             };
             let mut envelope = envelope(None, None);
             envelope.properties.message_id = message_id;
-            let out = template.fill(envelope, Place::Argument(1), 7);
+            let out = template.fill(envelope, MessagePosition::Argument(1), 7);
             let text = |id: &Option<ShortString>| id.as_ref().map(ToString::to_string);
             let quoted = |id: Option<&str>| id.map(|id| format!("'{id}'"));
             let properties = &out.message.properties;
@@ -299,7 +307,7 @@ mod tests {
             range
                 .map(|n| Item {
                     envelope: Envelope::default(),
-                    place: Place::Argument(n),
+                    place: MessagePosition::Argument(n),
                 })
                 .collect()
         };
@@ -311,15 +319,15 @@ mod tests {
         };
         let mut supply = Supply::new(input, template());
         let next = |supply: &mut Supply| match supply.next() {
-            Next::Message(message) => message,
+            NextMessage::Message(message) => message,
             other => panic!("{other:?}"),
         };
         let (first, second) = (next(&mut supply), next(&mut supply));
         supply.put_back([second, first]);
         let numbers: Vec<_> = (0..3).map(|_| next(&mut supply).number).collect();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(matches!(supply.next(), Next::Later) && !supply.is_exhausted());
+        assert!(matches!(supply.next(), NextMessage::Later) && !supply.is_exhausted());
         drop(sender);
-        assert!(matches!(supply.next(), Next::Nothing) && supply.is_exhausted());
+        assert!(matches!(supply.next(), NextMessage::Nothing) && supply.is_exhausted());
     }
 }

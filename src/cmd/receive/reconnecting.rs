@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use super::End;
+use super::ReceiveEnd;
 use crate::broker::topology::{difference, kind};
 use crate::broker::{Connector, Retry, Session, topology};
 use crate::cli;
@@ -15,10 +15,10 @@ use crate::topology::QueueType;
 use crate::values::{Name, QueueName, Span};
 
 /// A connection that lasted so long is not one that fails again and again.
-const STABLE: Duration = Duration::from_secs(30);
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// What messages are received from.
-pub enum Source {
+pub enum MessageSource {
     /// The queue of the settings.
     Queue {
         /// Whether it is made sure of first.
@@ -30,7 +30,7 @@ pub enum Source {
     Exchange(String, Vec<String>),
 }
 
-impl Source {
+impl MessageSource {
     /// What the command line names.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Source {
             // the stream that is meant.
             let is_meant = arguments.stream_offset.is_none()
                 || settings.definition.kind() == Some(QueueType::Stream);
-            return Ok(Source::Queue {
+            return Ok(MessageSource::Queue {
                 is_declared: !settings.no_declare.value && is_meant,
                 is_exclusive: arguments.exclusive,
             });
@@ -61,15 +61,15 @@ impl Source {
         }
         let keys = arguments.routing_key.iter().map(Name::as_str);
         let keys = keys.map(ToOwned::to_owned).collect();
-        Ok(Source::Exchange(exchange.as_str().to_owned(), keys))
+        Ok(MessageSource::Exchange(exchange.as_str().to_owned(), keys))
     }
 }
 
 /// The line to the broker.
-pub struct Line<'c> {
+pub struct ReconnectingSession<'c> {
     context: &'c Context,
     connector: Connector,
-    pub source: Source,
+    pub source: MessageSource,
     /// When no more is wanted at the latest.
     until: Option<Instant>,
     /// Whether the queue was made sure of on an earlier connection.
@@ -83,22 +83,22 @@ pub struct Line<'c> {
     pub alive_since: Instant,
 }
 
-impl<'c> Line<'c> {
+impl<'c> ReconnectingSession<'c> {
     pub fn new(
         context: &'c Context,
         connector: Connector,
-        source: Source,
+        source: MessageSource,
         until: Option<Instant>,
     ) -> Self {
         let (queue, is_declaring) = match source {
-            Source::Queue {
+            MessageSource::Queue {
                 is_declared,
                 is_exclusive,
             } => {
                 let queue = is_declared.then_some(&context.settings.definition);
                 (queue, is_exclusive)
             }
-            Source::Exchange(..) => (None, true),
+            MessageSource::Exchange(..) => (None, true),
         };
         Self {
             context,
@@ -118,8 +118,8 @@ impl<'c> Line<'c> {
     /// Those of `consume` that no other connection can mend, and those of connecting again.
     pub fn keep(
         &mut self,
-        mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<End, Error>,
-    ) -> Result<End, Error> {
+        mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<ReceiveEnd, Error>,
+    ) -> Result<ReceiveEnd, Error> {
         let no_reconnect = self.context.settings.no_reconnect.value;
         let mut retry = Retry::new(no_reconnect.then_some(Span::seconds(0)));
         let mut session = self.connector.open()?;
@@ -140,7 +140,7 @@ impl<'c> Line<'c> {
                 return Err(error);
             }
             let error = match error {
-                Error::Cancelled { .. } if matches!(self.source, Source::Queue { .. }) => {
+                Error::Cancelled { .. } if matches!(self.source, MessageSource::Queue { .. }) => {
                     match self.resume(&mut session, error) {
                         Ok(()) => continue,
                         Err(error) => error,
@@ -152,7 +152,7 @@ impl<'c> Line<'c> {
             let is_progress =
                 self.alive_since > opened && (!error.is_internal() || self.is_careful);
             self.is_careful = error.is_internal();
-            if is_progress || opened.elapsed() > STABLE {
+            if is_progress || opened.elapsed() > STABLE_AFTER {
                 retry.progress();
             }
             drop(session);
@@ -161,7 +161,7 @@ impl<'c> Line<'c> {
             session = self.connector.reopen(error, self.until, &mut retry)?;
             if let Some(hint) = hint {
                 self.is_advised = true;
-                self.context.talk.note(&format!("hint: {hint}"));
+                self.context.messenger.note(&format!("hint: {hint}"));
             }
         }
     }
@@ -172,7 +172,7 @@ impl<'c> Line<'c> {
         let queue = &self.context.settings.queue.value;
         match topology::look_up(session, queue) {
             Ok(_) => {
-                self.context.talk.note(&format!(
+                self.context.messenger.note(&format!(
                     "{} ended the consumption of queue {queue}, which is still there: its node went down, or \
                      a message was not acknowledged within its consumer_timeout; consuming from it again",
                     session.name()
@@ -190,7 +190,7 @@ impl<'c> Line<'c> {
     fn prepare(&mut self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
         let settings = &self.context.settings;
         match &self.source {
-            Source::Queue {
+            MessageSource::Queue {
                 is_declared,
                 is_exclusive,
             } => {
@@ -208,7 +208,7 @@ impl<'c> Line<'c> {
                 }
                 Ok(Cow::Borrowed(queue))
             }
-            Source::Exchange(exchange, routing_keys) => {
+            MessageSource::Exchange(exchange, routing_keys) => {
                 if routing_keys.is_empty() && difference::is_direct(session, exchange)? {
                     return Err(Error::Usage(format!(
                         "--exchange: '{}' is a direct exchange, at which nothing stands for every routing \

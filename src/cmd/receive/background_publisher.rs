@@ -5,23 +5,25 @@ use std::thread::{self, JoinHandle};
 
 use crate::broker::publish::PublishOptions;
 use crate::broker::{Connector, Retry};
-use crate::cmd::sending::{Ledger, Pace, SendRetry, Sending, Supply, Template};
+use crate::cmd::sending::{
+    MessageDefaults, PublishObserver, RateLimiter, SendRetry, Sending, Supply,
+};
 use crate::error::Error;
-use crate::input::{Input, Item, Place};
+use crate::input::{Input, Item, MessagePosition};
 use crate::message::envelope::Envelope;
 use crate::message::{Message, Properties};
+use crate::messenger::Messenger;
 use crate::settings::Settings;
-use crate::talk::Talk;
 use crate::values::Span;
 use crate::waker::{Sender, unbounded};
 
 /// The way out for messages.
-pub struct Outlet {
+pub struct BackgroundPublisher {
     items: Option<Sender<Result<Vec<Item>, Error>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Outlet {
+impl BackgroundPublisher {
     /// Starts the thread. The fate of each message is told to `ledger`, and what ended the thread
     /// early to `failed`.
     ///
@@ -30,8 +32,8 @@ impl Outlet {
     pub fn spawn(
         settings: &Settings,
         connector: Connector,
-        talk: Talk,
-        ledger: impl Ledger + Send + 'static,
+        messenger: Messenger,
+        ledger: impl PublishObserver + Send + 'static,
         failed: impl FnOnce(Error) + Send + 'static,
     ) -> io::Result<Self> {
         let (items, batches) = unbounded();
@@ -61,12 +63,12 @@ impl Outlet {
             is_queue_there: false,
             supply: Supply::new(input, as_it_is()),
             ledger,
-            pace: Pace::new(None),
+            pace: RateLimiter::new(None),
             retry: SendRetry::new(Retry::new(is_bounded.then_some(Span::seconds(0)))),
-            talk,
+            messenger,
         };
         let thread = thread::Builder::new()
-            .name("outlet".to_owned())
+            .name("publisher".to_owned())
             .spawn(move || {
                 if let Err(error) = sending.deliver() {
                     failed(error);
@@ -87,7 +89,7 @@ impl Outlet {
                 properties: message.properties,
                 body: message.body,
             },
-            place: Place::Argument(number),
+            place: MessagePosition::Argument(number),
         });
         if let Some(sender) = &self.items {
             let _ = sender.send(Ok(items.collect()));
@@ -112,8 +114,8 @@ impl Outlet {
 }
 
 /// Nothing is added to a message.
-fn as_it_is() -> Template {
-    Template {
+fn as_it_is() -> MessageDefaults {
+    MessageDefaults {
         exchange: String::new(),
         routing_key: None,
         queue: String::new(),

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 /// Bytes on their way out, in order. What the socket takes at once is never copied to here.
 #[derive(Debug, Default)]
-pub struct Outgoing {
+pub struct WriteBuffer {
     bytes: Vec<u8>,
     /// How many of them are written.
     start: usize,
 }
 
-impl Outgoing {
+impl WriteBuffer {
     /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
@@ -92,7 +92,7 @@ mod tests {
     fn what_is_sent_leaves_in_order_however_little_is_taken() {
         let parts: Vec<Vec<u8>> = (0..50).map(|n| vec![n; usize::from(n)]).collect();
         for width in 1..100 {
-            let (mut socket, mut outgoing) = (Narrow(0, Vec::new()), Outgoing::default());
+            let (mut socket, mut outgoing) = (Narrow(0, Vec::new()), WriteBuffer::default());
             for part in &parts {
                 socket.0 = width;
                 outgoing.send(&mut socket, part).unwrap();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_never_empty_does_not_grow() {
-        let (mut socket, mut outgoing) = (Narrow(50, Vec::new()), Outgoing::default());
+        let (mut socket, mut outgoing) = (Narrow(50, Vec::new()), WriteBuffer::default());
         outgoing.send(&mut socket, &[0; 100]).unwrap();
         for _ in 0..10_000 {
             outgoing.send(&mut socket, &[0; 100]).unwrap();

@@ -7,17 +7,17 @@ use crate::broker::consume::Total;
 use crate::cli;
 use crate::cmd::progress::{Figures, Progress, of};
 use crate::cmd::{Context, counted};
+use crate::messenger::{Messenger, ProgressSnapshot};
 use crate::output::Stdout;
-use crate::talk::{Pace, Talk};
 use crate::text;
 
-/// The account of one `receive`. Only what has left the queue for good counts, or with `--peek`, what
+/// The statistics of one `receive`. Only what has left the queue for good counts, or with `--peek`, what
 /// was shown.
-pub struct Account {
-    talk: Talk,
+pub struct ReceiveStatistics {
+    messenger: Messenger,
     /// Whether it is told in the end.
     is_wanted: bool,
-    /// Whether there was anything to give account of.
+    /// Whether there was anything to count.
     is_open: bool,
     verb: &'static str,
     progress: Progress,
@@ -26,31 +26,32 @@ pub struct Account {
     span: Option<(Instant, Instant)>,
 }
 
-impl Account {
+impl ReceiveStatistics {
     pub fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let (verb, told): (_, fn(&Pace, &Figures) -> String) = if arguments.forward_to.is_some() {
-            ("forwarded", |pace, _| told("forwarded", pace))
-        } else if arguments.peek {
-            ("showed", |pace, _| told("showed", pace))
-        } else {
-            ("received", |pace, _| told("received", pace))
-        };
+        let (verb, told): (_, fn(&ProgressSnapshot, &Figures) -> String) =
+            if arguments.forward_to.is_some() {
+                ("forwarded", |pace, _| told("forwarded", pace))
+            } else if arguments.peek {
+                ("showed", |pace, _| told("showed", pace))
+            } else {
+                ("received", |pace, _| told("received", pace))
+            };
         // Progress would be in the way of messages that are seen, and of what a command says.
         let is_seen = arguments.forward_to.is_none()
             && (!arguments.command.is_empty()
                 || Stdout::open().is_ok_and(|stdout| stdout.may_be_seen()));
         Self {
-            talk: context.talk.clone(),
+            messenger: context.messenger.clone(),
             is_wanted: arguments.stats,
             is_open: false,
             verb,
-            progress: Progress::new(&context.talk, !is_seen, arguments.count, told),
+            progress: Progress::new(&context.messenger, !is_seen, arguments.count, told),
             total: Total::default(),
             span: None,
         }
     }
 
-    /// From here on there is something to give account of, be it that nothing came.
+    /// Marks that receiving has begun, so that even no messages are told.
     pub fn open(&mut self) {
         self.is_open = true;
     }
@@ -94,12 +95,12 @@ impl Account {
         if self.is_wanted && self.is_open {
             let time = self.span.map(|(first, last)| last - first);
             let summary = summary(self.total, time.unwrap_or_default());
-            self.talk.result(&format!("{} {summary}", self.verb));
+            self.messenger.result(&format!("{} {summary}", self.verb));
         }
     }
 }
 
-fn told(verb: &str, pace: &Pace) -> String {
+fn told(verb: &str, pace: &ProgressSnapshot) -> String {
     format!("{verb} {}{}", pace.done, of(pace.total))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Where a message to send came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum MessagePosition {
     /// This argument, counted from 1.
     Argument(u64),
     /// All of standard input or of a file, by name.
@@ -21,7 +21,7 @@ pub enum Place {
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for MessagePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Argument(number) => write!(f, "message {number}"),
@@ -31,7 +31,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
+impl MessagePosition {
     /// The place of what comes right after it, if it is a part.
     #[must_use]
     pub fn next(&self) -> Self {
@@ -76,9 +76,9 @@ impl Place {
 
 /// The names of places in order, where runs are told by their first and last.
 #[must_use]
-pub fn ranges<'p>(places: impl IntoIterator<Item = &'p Place>) -> Vec<String> {
+pub fn ranges<'p>(places: impl IntoIterator<Item = &'p MessagePosition>) -> Vec<String> {
     let mut names = Vec::new();
-    let mut run: Option<(&Place, &Place)> = None;
+    let mut run: Option<(&MessagePosition, &MessagePosition)> = None;
     for place in places {
         run = match run {
             Some((first, last)) if place.follows(last) => Some((first, place)),
@@ -98,15 +98,15 @@ mod tests {
 
     #[test]
     fn runs_are_told_by_their_ends() {
-        let line = |number| Place::Part {
+        let line = |number| MessagePosition::Part {
             of: Arc::from("a.txt"),
             unit: "line",
             number,
         };
         let places: Vec<_> = [1, 3, 4, 5, 7, 8]
-            .map(Place::Argument)
+            .map(MessagePosition::Argument)
             .into_iter()
-            .chain([Place::Whole(Arc::from("standard input"))])
+            .chain([MessagePosition::Whole(Arc::from("standard input"))])
             .chain([9, 10, 12].map(line))
             .collect();
         assert_eq!(

@@ -16,7 +16,7 @@ use crate::text;
 
 /// Says things on standard error. A failure to do so is not reported: there is nowhere left to.
 #[derive(Clone, Debug)]
-pub struct Talk {
+pub struct Messenger {
     quiet: bool,
     paint: Paint,
     /// Hidden until there is progress to show. All clones share it, so that whatever is said keeps
@@ -25,14 +25,14 @@ pub struct Talk {
 }
 
 /// How often the progress is drawn anew.
-const TICK: Duration = Duration::from_millis(200);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How much of a line is not for what is told: the spinner is before it, and `^C` may come after it.
 const MARGIN: usize = 6;
 
 /// How far the work has come, and how fast it goes at the moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct ProgressSnapshot {
     /// How much is done.
     pub done: u64,
     /// How much there is to do, if that is known.
@@ -43,7 +43,7 @@ pub struct Pace {
     pub left: Option<Duration>,
 }
 
-impl Pace {
+impl ProgressSnapshot {
     fn of(state: &ProgressState) -> Self {
         let is_known = state.len().is_some() && state.per_sec() > 0.0;
         Self {
@@ -55,7 +55,7 @@ impl Pace {
     }
 }
 
-impl Talk {
+impl Messenger {
     /// With `quiet`, only errors and warnings are said.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
@@ -146,10 +146,10 @@ impl Talk {
     pub fn show_progress(
         &self,
         total: Option<u64>,
-        tell: impl Fn(&Pace) -> String + Clone + Send + Sync + 'static,
+        tell: impl Fn(&ProgressSnapshot) -> String + Clone + Send + Sync + 'static,
     ) {
         let told = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let text = tell(&Pace::of(state));
+            let text = tell(&ProgressSnapshot::of(state));
             let width = usize::from(Term::stderr().size().1).saturating_sub(MARGIN);
             let _ = out.write_str(text.get(..width).unwrap_or(&text));
         };
@@ -159,10 +159,10 @@ impl Talk {
         if let Some(total) = total {
             self.progress.set_length(total);
         }
-        let line = Box::new(LastLine(Term::buffered_stderr()));
+        let line = Box::new(StatusLine(Term::buffered_stderr()));
         self.progress
             .set_draw_target(ProgressDrawTarget::term_like(line));
-        self.progress.enable_steady_tick(TICK);
+        self.progress.enable_steady_tick(REDRAW_INTERVAL);
     }
 
     /// So much is done.
@@ -181,9 +181,9 @@ impl Talk {
 /// would have it: the `^C` that a terminal shows would come on the next line, and what is above it
 /// would never be cleared.
 #[derive(Debug)]
-struct LastLine(Term);
+struct StatusLine(Term);
 
-impl TermLike for LastLine {
+impl TermLike for StatusLine {
     fn width(&self) -> u16 {
         self.0.size().1
     }

@@ -23,7 +23,7 @@ pub const STYLES: Styles = Styles::styled()
 
 /// What there is to do instead of a command: a text to print and the status to end with.
 #[derive(Debug)]
-pub struct Instead {
+pub struct EarlyExit {
     plain: String,
     colored: String,
     /// The choice of colour as far as it can be told from a command line that is not one.
@@ -32,7 +32,7 @@ pub struct Instead {
     pub asked_for: bool,
 }
 
-impl Instead {
+impl EarlyExit {
     pub(super) fn new(error: &clap::Error, arguments: &[OsString]) -> Self {
         let (name, word) = ("hello-mq:", "error:");
         let on = Paint::new(Some(true), false, |_| None);
@@ -107,7 +107,7 @@ mod tests {
     use super::super::parse;
     use super::*;
 
-    fn instead(line: &str) -> Instead {
+    fn instead(line: &str) -> EarlyExit {
         parse(line.split(' ').map(OsString::from)).unwrap_err()
     }
 
