@@ -8,14 +8,15 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Command, CommandFactory, ValueHint};
+use clap::{Arg, Command, ValueHint};
 use clap_complete::engine::{
     self, ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter,
 };
 use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Powershell, Shells};
 
-use crate::cli::{Cli, Shell};
-use crate::config::{self, Config, File};
+use crate::cli::{self, Shell};
+use crate::config::{self, File};
+use crate::definitions::Config;
 use crate::message::Part;
 use crate::topology::{Binding, Destination};
 
@@ -173,7 +174,7 @@ fn start_of_command(command: &Command, words: &[OsString]) -> Option<usize> {
 /// The command line as clap knows it, and what the configuration adds to it.
 fn command(lists_files: bool) -> Command {
     let knowing = |arg: Arg| knowing(arg, lists_files);
-    Cli::command()
+    cli::command()
         .mut_args(knowing)
         .mut_subcommands(|verb| verb.mut_args(knowing))
 }

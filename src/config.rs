@@ -1,93 +1,17 @@
 //! The configuration file: where it is, what it may hold, and what is wrong with it.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use toml::Spanned;
 
+use crate::definitions::{self, Config};
 use crate::error::Error;
 use crate::text;
-use crate::topology::{BindingOptions, ExchangeOptions, QueueOptions, Topology, Violation};
-use crate::values::{
-    BrokerUrl, ConnectTimeout, Heartbeat, Host, Mechanism, PasswordCommand, QueueName, Secret,
-    ServerName, Span, VirtualHost,
-};
-
-/// What a configuration file may hold, and but for profiles and topology each of its profiles.
-/// `config.example.toml` documents each key.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-#[allow(missing_docs)]
-pub struct Config {
-    pub url: Option<Spanned<BrokerUrl>>,
-    pub host: Option<Spanned<Host>>,
-    pub hosts: Option<Spanned<Vec<Host>>>,
-    pub port: Option<Spanned<NonZeroU16>>,
-    pub vhost: Option<Spanned<VirtualHost>>,
-    pub username: Option<Spanned<String>>,
-    pub password: Option<Spanned<Secret>>,
-    pub password_file: Option<Spanned<PathBuf>>,
-    pub password_command: Option<Spanned<PasswordCommand>>,
-    pub auth: Option<Spanned<Mechanism>>,
-    pub tls: Option<Spanned<TlsTable>>,
-    pub connect_timeout: Option<Spanned<ConnectTimeout>>,
-    pub wait: Option<Spanned<Span>>,
-    pub heartbeat: Option<Spanned<Heartbeat>>,
-    pub queue: Option<Spanned<QueueName>>,
-    #[serde(default)]
-    pub send: SendTable,
-    #[serde(default)]
-    pub receive: ReceiveTable,
-    #[serde(default)]
-    pub profiles: BTreeMap<String, Spanned<Config>>,
-    #[serde(default)]
-    pub queues: Vec<Spanned<QueueOptions>>,
-    #[serde(default)]
-    pub exchanges: Vec<Spanned<ExchangeOptions>>,
-    #[serde(default)]
-    pub bindings: Vec<Spanned<BindingOptions>>,
-}
-
-/// How TLS is spoken. That the table is there says that it is.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-#[allow(missing_docs)]
-pub struct TlsTable {
-    pub ca_file: Option<Spanned<PathBuf>>,
-    pub cert_file: Option<Spanned<PathBuf>>,
-    pub key_file: Option<Spanned<PathBuf>>,
-    pub server_name: Option<Spanned<ServerName>>,
-    pub insecure: Option<Spanned<bool>>,
-}
-
-/// Defaults of `send`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-#[allow(missing_docs)]
-pub struct SendTable {
-    pub confirm_timeout: Option<Spanned<Span>>,
-    pub no_declare: Option<Spanned<bool>>,
-    pub persistent: Option<Spanned<bool>>,
-    pub retry_for: Option<Spanned<Span>>,
-}
-
-/// Defaults of `receive`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-#[allow(missing_docs)]
-pub struct ReceiveTable {
-    pub auto_ack: Option<Spanned<bool>>,
-    pub idle_timeout: Option<Spanned<Span>>,
-    pub no_declare: Option<Spanned<bool>>,
-    pub no_reconnect: Option<Spanned<bool>>,
-    pub prefetch: Option<Spanned<NonZeroU16>>,
-    pub timeout: Option<Spanned<Span>>,
-}
+use crate::topology::{BindingOptions, Topology, Violation};
+use crate::values::BrokerUrl;
 
 /// A configuration file that was read.
 #[derive(Debug)]
@@ -395,41 +319,21 @@ fn line_of(text: &str, offset: usize) -> usize {
         + 1
 }
 
-/// Every key that takes a value. Nothing else of a line is repeated in an error: it may be a part of
-/// a password.
+/// The keys that take a value, besides those in [`definitions`]. Nothing else of a line is repeated
+/// in an error: it may be a part of a password.
 const KEYS: &[&str] = &[
     "url",
     "host",
     "hosts",
     "port",
-    "vhost",
-    "username",
     "password",
     "password_file",
     "password_command",
-    "auth",
-    "tls",
-    "ca_file",
-    "cert_file",
-    "key_file",
-    "server_name",
-    "insecure",
-    "profiles",
-    "connect_timeout",
-    "wait",
-    "heartbeat",
     "queue",
+    "tls",
+    "profiles",
     "send",
     "receive",
-    "confirm_timeout",
-    "no_declare",
-    "persistent",
-    "retry_for",
-    "auto_ack",
-    "idle_timeout",
-    "no_reconnect",
-    "prefetch",
-    "timeout",
     "name",
     "type",
     "durable",
@@ -457,7 +361,8 @@ const KEYS: &[&str] = &[
 fn key_at(text: &str, offset: usize) -> Option<&str> {
     let line = text.lines().nth(line_of(text, offset) - 1)?;
     let key = line.split_once('=')?.0.trim();
-    KEYS.contains(&key).then_some(key)
+    let is_known = KEYS.contains(&key) || definitions::all().any(|setting| setting.key == key);
+    is_known.then_some(key)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod color;
 pub mod completion;
 pub mod config;
 pub mod credentials;
+pub mod definitions;
 pub mod descriptors;
 pub mod error;
 pub mod input;

@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::words;
-use crate::values::{
-    ConnectTimeout, Heartbeat, Host, Mechanism, QueueName, ServerName, Span, VirtualHost,
-};
+use crate::definitions::{BrokerOptions, TlsOptions};
+use crate::values::{Host, QueueName};
 
 /// Options of every command.
 #[derive(Args, Debug, Default)]
@@ -43,26 +41,9 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     pub port: Option<u16>,
 
-    /// The virtual host [default: /]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Broker",
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub vhost: Option<VirtualHost>,
-
-    /// The user's name; the password is taken from a URL, HELLO_MQ_PASSWORD, a file, a command of
-    /// the configuration file, or the terminal [default: guest]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Broker",
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub username: Option<String>,
+    /// How to log in.
+    #[command(flatten)]
+    pub broker: BrokerOptions,
 
     /// The password is the first line of this file
     #[arg(
@@ -84,95 +65,14 @@ pub struct Common {
     )]
     pub password_prompt: bool,
 
-    /// Log in with user and password (plain) or with the client's certificate (external) [default:
-    /// external with a certificate and neither user nor password, if the broker offers it]
-    #[arg(long, global = true, help_heading = "Broker", value_name = "MECHANISM", value_parser = words::<Mechanism>(Mechanism::NAMES), hide_short_help = true)]
-    pub auth: Option<Mechanism>,
-
     /// Speak TLS, as amqps:// in the URL does; so does each option of this group. The default port
     /// is then 5671
     #[arg(long, global = true, help_heading = "TLS", hide_short_help = true)]
     pub tls: bool,
 
-    /// Trust the authorities in this file (PEM) and no others [default: the system's]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "TLS",
-        value_name = "FILE",
-        hide_short_help = true
-    )]
-    pub tls_ca_file: Option<PathBuf>,
-
-    /// The client's certificate (PEM), and those that lead to its authority
-    #[arg(
-        long,
-        global = true,
-        help_heading = "TLS",
-        value_name = "FILE",
-        hide_short_help = true
-    )]
-    pub tls_cert_file: Option<PathBuf>,
-
-    /// The key of the client's certificate (PEM, not encrypted) [default: in --tls-cert-file]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "TLS",
-        value_name = "FILE",
-        hide_short_help = true
-    )]
-    pub tls_key_file: Option<PathBuf>,
-
-    /// The name that the broker's certificate must be for [default: the host's]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "TLS",
-        value_name = "NAME",
-        hide_short_help = true
-    )]
-    pub tls_server_name: Option<ServerName>,
-
-    /// Take any certificate for the broker's: whoever is in between can read all and change all
-    #[arg(
-        short = 'k',
-        long,
-        global = true,
-        help_heading = "TLS",
-        hide_short_help = true
-    )]
-    pub insecure: bool,
-
-    /// Give up when the connection is not open by then, such as 500ms or 10s [default: 10s]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Broker",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    pub connect_timeout: Option<ConnectTimeout>,
-
-    /// Wait this long for a broker that is not up yet, instead of failing at once
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Broker",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    pub wait: Option<Span>,
-
-    /// Notice a dead broker after twice this time; 0s turns heartbeats off [default: 10s]
-    #[arg(
-        long,
-        global = true,
-        help_heading = "Broker",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    pub heartbeat: Option<Heartbeat>,
+    /// How TLS is spoken.
+    #[command(flatten)]
+    pub tls_options: TlsOptions,
 
     /// The queue [env: HELLO_MQ_QUEUE] [default: hello]
     #[arg(

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::words;
+use crate::definitions::words;
 use crate::topology::{Argument, ExchangeType, Milliseconds, Overflow, QueueType, Size};
 use crate::values::{Name, NewQueueName};
 

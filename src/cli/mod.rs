@@ -9,8 +9,7 @@ mod send;
 
 use std::ffi::OsString;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use common::{Color, Common};
 pub use declare::{Declare, ListFormat, QueueArguments};
@@ -18,6 +17,7 @@ pub use early_exit::EarlyExit;
 pub use receive::{OnFailure, Receive};
 pub use send::{PropertyOptions, Send};
 
+use crate::definitions::{Broker, Definition, ReceiveSettings, SendSettings, Tls};
 use crate::values::{Name, QueueName};
 
 /// Put a message into RabbitMQ, or take one out.
@@ -170,14 +170,6 @@ pub enum Page {
     Configuration,
 }
 
-/// One of these words, which the help and the completions list.
-fn words<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
-where
-    T: std::str::FromStr<Err = String> + Clone + std::marker::Send + Sync + 'static,
-{
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<T>())
-}
-
 /// Options of `delete`.
 #[derive(Args, Debug)]
 pub struct Delete {
@@ -245,23 +237,54 @@ pub enum MessageFormat {
     Json,
 }
 
+/// Returns the definition of the command line. The help of each setting shows its default.
+#[must_use]
+pub fn command() -> clap::Command {
+    let shared = Broker::DEFINITIONS.iter().chain(Tls::DEFINITIONS);
+    with_defaults(Cli::command(), shared).mut_subcommands(|command| match command.get_name() {
+        "send" => with_defaults(command, SendSettings::DEFINITIONS),
+        "receive" => with_defaults(command, ReceiveSettings::DEFINITIONS),
+        _ => command,
+    })
+}
+
+fn with_defaults<'d>(
+    command: clap::Command,
+    definitions: impl IntoIterator<Item = &'d Definition>,
+) -> clap::Command {
+    definitions
+        .into_iter()
+        .fold(command, |command, definition| {
+            let Some(default) = (definition.default)() else {
+                return command;
+            };
+            command.mut_arg(definition.key, |option| {
+                let help = option.get_help().map(ToString::to_string);
+                option.help(format!("{} [default: {default}]", help.unwrap_or_default()))
+            })
+        })
+}
+
 /// Reads the command line.
 ///
 /// # Errors
 /// [`EarlyExit`] where there is nothing to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, EarlyExit> {
     let arguments: Vec<_> = arguments.into_iter().collect();
-    Cli::try_parse_from(&arguments).map_err(|error| EarlyExit::new(&error, &arguments))
+    let mut command = command();
+    command
+        .try_get_matches_from_mut(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(|error| EarlyExit::new(&error, &arguments))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

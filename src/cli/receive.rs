@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::MessageFormat;
+use crate::definitions::ReceiveOptions;
 use crate::message::Part;
 use crate::output::Template;
 use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
@@ -21,26 +22,9 @@ pub struct Receive {
     #[arg(short, long, value_name = "N", help_heading = "Ending", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Stop after this time in all
-    #[arg(long, value_name = "DURATION", help_heading = "Ending")]
-    pub timeout: Option<Span>,
-
-    /// Stop when no message has come for so long
-    #[arg(
-        long,
-        value_name = "DURATION",
-        help_heading = "Ending",
-        hide_short_help = true
-    )]
-    pub idle_timeout: Option<Span>,
-
     /// Stop when the queue is empty, or at what is the end of a stream when it begins
     #[arg(long, help_heading = "Ending")]
     pub drain: bool,
-
-    /// End when the connection is lost, instead of connecting again
-    #[arg(long, help_heading = "Ending", hide_short_help = true)]
-    pub no_reconnect: bool,
 
     /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
     /// everything as a line of JSON (json), which 'send --jsonl' takes [default: text]
@@ -239,20 +223,9 @@ pub struct Receive {
     )]
     pub stream_offset: Option<StreamOffset>,
 
-    /// Let the broker forget each message as soon as it has sent it
-    ///
-    /// As auto_ack=True in the tutorial. What is on its way when hello-mq or the connection dies
-    /// is lost. Without it, a message leaves the queue only when it has been written.
-    #[arg(long, help_heading = "Queue", hide_short_help = true)]
-    pub auto_ack: bool,
-
-    /// How many messages may be on their way, unacknowledged [default: 256]
-    #[arg(long, help_heading = "Queue", value_name = "N", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
-    pub prefetch: Option<u16>,
-
-    /// Don't declare the queue first
-    #[arg(long, help_heading = "Queue", hide_short_help = true)]
-    pub no_declare: bool,
+    /// The options that have a default in the configuration file.
+    #[command(flatten)]
+    pub settings: ReceiveOptions,
 }
 
 /// What becomes of a message whose command fails.

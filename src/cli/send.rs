@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::MessageFormat;
+use crate::definitions::SendOptions;
 use crate::message::ShortString;
 use crate::output::Template;
 use crate::topology::Size;
@@ -129,22 +130,9 @@ pub struct Send {
     )]
     pub raw: bool,
 
-    /// Don't declare the queue first
-    #[arg(long, help_heading = "Queue", hide_short_help = true)]
-    pub no_declare: bool,
-
-    /// The broker keeps the messages on disk: in a durable queue they survive its restart
-    #[arg(long, help_heading = "Properties")]
-    pub persistent: bool,
-
-    /// Give up when the broker confirms nothing for so long [default: 60s]
-    #[arg(
-        long,
-        help_heading = "Ending",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    pub confirm_timeout: Option<Span>,
+    /// The options that have a default in the configuration file.
+    #[command(flatten)]
+    pub settings: SendOptions,
 
     /// Don't have the broker confirm the messages: it is enough that it has read them, and what
     /// becomes of them then (a queue that is full, a crash) is not told
@@ -155,16 +143,6 @@ pub struct Send {
         conflicts_with = "confirm_timeout"
     )]
     pub no_confirm: bool,
-
-    /// Try so long to get a lost connection back, and then send again what is not confirmed; 0s
-    /// for not at all [default: 30s]
-    #[arg(
-        long,
-        help_heading = "Ending",
-        value_name = "DURATION",
-        hide_short_help = true
-    )]
-    pub retry_for: Option<Span>,
 }
 
 /// AMQP's properties of a message.

@@ -63,7 +63,7 @@ fn shown(line: &ListedSetting) -> String {
         }
     }
     match &line.value {
-        Value::Null => line.otherwise.to_owned(),
+        Value::Null => line.absent.to_owned(),
         value => of(value),
     }
 }

@@ -1,68 +1,17 @@
-//! Which broker, how to speak with it, and as whom.
+//! The URL of a broker, and the login that fits its settings.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Origin, Setting};
-use crate::values::{
-    ConnectTimeout, Heartbeat, Host, Mechanism, PasswordCommand, Secret, ServerName, Span,
-    VirtualHost,
-};
+use crate::definitions::{Broker, Origin};
+use crate::values::{Host, Mechanism};
 
 /// AMQP's registered port.
 pub const AMQP_PORT: u16 = 5672;
 
 /// AMQP's registered port for TLS.
 pub const AMQPS_PORT: u16 = 5671;
-
-/// The broker and how to log in to it. `Display` is its URL without the password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Broker {
-    pub hosts: Setting<Vec<Host>>,
-    pub port: Setting<u16>,
-    pub vhost: Setting<VirtualHost>,
-    pub tls: Tls,
-    /// `None` for what fits the other settings: see [`Broker::mechanisms`].
-    pub auth: Setting<Option<Mechanism>>,
-    pub username: Setting<String>,
-    pub password: Setting<Password>,
-    pub connect_timeout: Setting<ConnectTimeout>,
-    pub wait: Setting<Span>,
-    pub heartbeat: Setting<Heartbeat>,
-}
-
-/// How TLS is spoken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// Whether it is.
-    pub enabled: Setting<bool>,
-    /// The authorities to trust, in PEM; `None` for the system's.
-    pub ca_file: Setting<Option<PathBuf>>,
-    /// The client's certificate, with those that lead from it to an authority, in PEM.
-    pub cert_file: Setting<Option<PathBuf>>,
-    /// The key of the client's certificate, in PEM; `None` if it stands in the same file.
-    pub key_file: Setting<Option<PathBuf>>,
-    /// The name that the broker's certificate must be for; `None` for the host's.
-    pub server_name: Setting<Option<ServerName>>,
-    /// Whether any certificate will do.
-    pub insecure: Setting<bool>,
-}
-
-/// Where the password comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Password {
-    /// It is known.
-    Known(Secret),
-    /// The first line of this file.
-    File(PathBuf),
-    /// The first line that this command prints.
-    Command(PasswordCommand),
-    /// The person at the terminal.
-    Prompt,
-}
 
 /// What has to be percent-encoded in a URL's user and virtual host.
 const PERCENT_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -135,6 +84,7 @@ impl Broker {
     }
 }
 
+/// The URL without the password.
 impl fmt::Display for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.with_hosts(&self.hosts.value))

@@ -6,105 +6,21 @@ mod layer;
 mod listing;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
-pub use broker::{AMQP_PORT, AMQPS_PORT, Broker, Password, Tls};
-pub use listing::ListedSetting;
+pub use broker::{AMQP_PORT, AMQPS_PORT};
 
 use layer::Layer;
 
 use crate::cli::{Common, Verb};
 use crate::config::File;
+pub use crate::definitions::{
+    Broker, ListedSetting, Origin, Password, ReceiveSettings, SendSettings, Setting, Tls,
+};
 use crate::error::Error;
 use crate::text;
 use crate::topology::{Queue, Topology};
-use crate::values::{
-    ConnectTimeout, Heartbeat, Host, Mechanism, QueueName, Secret, Span, VirtualHost,
-};
-
-/// Where a value was set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// By this option.
-    Flag(&'static str),
-    /// By this environment variable.
-    Environment(&'static str),
-    /// In a profile of this name, as `FILE:LINE`.
-    Profile(String, String),
-    /// In the configuration file, as `FILE:LINE`.
-    File(String),
-    /// Nowhere.
-    Default,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) | Self::Environment(name) => write!(f, "from {name}"),
-            Self::Profile(name, place) => {
-                write!(f, "from profile '{}' ({place})", text::escape(name))
-            }
-            Self::File(place) => write!(f, "from {place}"),
-            Self::Default => f.write_str("the default"),
-        }
-    }
-}
-
-impl Origin {
-    /// The error of a value that was set here, as this `key` of the file, to something that can't
-    /// be.
-    #[must_use]
-    pub fn wrong(&self, key: &str, problem: impl fmt::Display) -> Error {
-        match self {
-            Self::Flag(name) => Error::Usage(format!("{name}: {problem}")),
-            Self::Environment(name) => Error::Config {
-                place: (*name).to_owned(),
-                problem: problem.to_string(),
-            },
-            Self::Profile(_, place) | Self::File(place) => Error::Config {
-                place: place.clone(),
-                problem: format!("{key}: {problem}"),
-            },
-            Self::Default => Error::Config {
-                place: key.to_owned(),
-                problem: problem.to_string(),
-            },
-        }
-    }
-
-    /// The error of a value that was set here, as this `key` of the file, and names something that
-    /// is of no use.
-    #[must_use]
-    pub fn unusable(&self, key: &str, problem: impl fmt::Display) -> Error {
-        match self {
-            Self::Flag(name) => Error::Config {
-                place: (*name).to_owned(),
-                problem: problem.to_string(),
-            },
-            _ => self.wrong(key, problem),
-        }
-    }
-}
-
-/// A value and where it was set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting<T> {
-    /// The value.
-    pub value: T,
-    /// Where it was set.
-    pub origin: Origin,
-}
-
-impl<T> Setting<T> {
-    fn new(value: T, origin: Origin) -> Self {
-        Self { value, origin }
-    }
-
-    fn map<U>(self, to: impl FnOnce(T) -> U) -> Setting<U> {
-        Setting::new(to(self.value), self.origin)
-    }
-}
+use crate::values::{Host, Mechanism, QueueName, Secret};
 
 /// Every setting, resolved.
 #[derive(Debug, PartialEq)]
@@ -120,15 +36,8 @@ pub struct Settings {
     pub definition: Queue,
     /// What the configuration file defines.
     pub topology: Topology,
-    pub no_declare: Setting<bool>,
-    pub auto_ack: Setting<bool>,
-    pub prefetch: Setting<u16>,
-    pub persistent: Setting<bool>,
-    pub confirm_timeout: Setting<Span>,
-    pub retry_for: Setting<Span>,
-    pub no_reconnect: Setting<bool>,
-    pub timeout: Setting<Option<Span>>,
-    pub idle_timeout: Setting<Option<Span>>,
+    pub send: SendSettings,
+    pub receive: ReceiveSettings,
 }
 
 /// Resolves every setting of `command`. `variable` gives an environment variable's value.
@@ -264,50 +173,25 @@ fn or_default(
     fn or<T>(setting: Option<Setting<T>>, default: T) -> Setting<T> {
         setting.unwrap_or(Setting::new(default, Origin::Default))
     }
-    fn or_none<T>(setting: Option<Setting<T>>) -> Setting<Option<T>> {
-        or(setting.map(|setting| setting.map(Some)), None)
-    }
     let queue = or(merged.queue, QueueName::tutorial());
     let definition = topology.queue(&queue.value).cloned();
-    let tls = or(merged.tls, false);
-    let port = if tls.value { AMQPS_PORT } else { AMQP_PORT };
+    let is_tls = or(merged.is_tls, false);
+    let port_of_scheme = if is_tls.value { AMQPS_PORT } else { AMQP_PORT };
+    let default_password = Password::Known(Secret::new("guest".to_owned()));
     Settings {
         config,
         profile,
-        broker: Broker {
-            hosts: or(merged.hosts, vec![Host::default()]),
-            port: or(merged.port, None).map(|given| given.unwrap_or(port)),
-            vhost: or(merged.vhost, VirtualHost::default()),
-            tls: Tls {
-                enabled: tls,
-                ca_file: or_none(merged.ca_file),
-                cert_file: or_none(merged.cert_file),
-                key_file: or_none(merged.key_file),
-                server_name: or_none(merged.server_name),
-                insecure: or(merged.insecure, false),
-            },
-            auth: or_none(merged.auth),
-            username: or(merged.username, "guest".to_owned()),
-            password: or(
-                merged.password,
-                Password::Known(Secret::new("guest".to_owned())),
-            ),
-            connect_timeout: or(merged.connect_timeout, ConnectTimeout::default()),
-            wait: or(merged.wait, Span::seconds(0)),
-            heartbeat: or(merged.heartbeat, Heartbeat::default()),
-        },
+        broker: merged.broker.resolve(
+            or(merged.hosts, vec![Host::default()]),
+            or(merged.port, None).map(|given| given.unwrap_or(port_of_scheme)),
+            or(merged.password, default_password),
+            merged.tls.resolve(is_tls),
+        ),
         definition: definition.unwrap_or_else(|| Queue::plain(queue.value.clone())),
         queue,
         topology,
-        no_declare: or(merged.no_declare, false),
-        auto_ack: or(merged.auto_ack, false),
-        prefetch: or(merged.prefetch, 256),
-        persistent: or(merged.persistent, false),
-        confirm_timeout: or(merged.confirm_timeout, Span::seconds(60)),
-        retry_for: or(merged.retry_for, Span::seconds(30)),
-        no_reconnect: or(merged.no_reconnect, false),
-        timeout: or_none(merged.timeout),
-        idle_timeout: or_none(merged.idle_timeout),
+        send: merged.send.resolve(),
+        receive: merged.receive.resolve(),
     }
 }
 

@@ -202,26 +202,28 @@ fn each_command_has_its_own_table() {
     let send = settings("send", &[], file).unwrap();
     assert_eq!(
         (
-            send.no_declare.value,
-            send.auto_ack.value,
-            send.prefetch.value
+            send.send.no_declare.value,
+            send.receive.auto_ack.value,
+            send.receive.prefetch.value.get()
         ),
         (true, false, 256)
     );
     let receive = settings("receive", &[], file).unwrap();
     assert_eq!(
         (
-            receive.no_declare.value,
-            receive.auto_ack.value,
-            receive.prefetch.value
+            receive.receive.no_declare.value,
+            receive.receive.auto_ack.value,
+            receive.receive.prefetch.value.get()
         ),
         (false, true, 7)
     );
     assert_eq!(
         settings("receive --prefetch 9", &[], file)
             .unwrap()
+            .receive
             .prefetch
-            .value,
+            .value
+            .get(),
         9
     );
 }
@@ -341,7 +343,7 @@ fn a_profile_stands_between_the_environment_and_the_file() {
         p.queue.origin,
         Origin::Profile("p".to_owned(), "f.toml:7".to_owned())
     );
-    assert!(p.persistent.value);
+    assert!(p.send.persistent.value);
     let q = of(
         "send",
         &[("HELLO_MQ_PROFILE", "q"), ("HELLO_MQ_QUEUE", "e")],

@@ -161,7 +161,7 @@ fn every_key_of_the_example_works() {
         })
         .collect();
     let active = active.join("\n");
-    toml::from_str::<hello_mq::config::Config>(&active).unwrap();
+    toml::from_str::<hello_mq::definitions::Config>(&active).unwrap();
     for line in example.lines().filter(|line| line.starts_with("#[")) {
         let is_example = line.starts_with("#[[") || line.starts_with("#[profiles.");
         // That the table is there says something.
@@ -173,7 +173,7 @@ fn every_key_of_the_example_works() {
             "" => "no_such_key = 1".to_owned(),
             table => format!("[{table}]\nno_such_key = 1"),
         };
-        let error = toml::from_str::<hello_mq::config::Config>(&text).unwrap_err();
+        let error = toml::from_str::<hello_mq::definitions::Config>(&text).unwrap_err();
         let keys: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
         assert!(keys.len() > 3, "{error}");
         let section = match table {
@@ -197,7 +197,7 @@ fn every_key_of_the_example_works() {
     // key tells which there are.
     for table in ["exchanges", "queues", "bindings"] {
         let text = format!("[[{table}]]\nno_such_key = 1");
-        let error = toml::from_str::<hello_mq::config::Config>(&text).unwrap_err();
+        let error = toml::from_str::<hello_mq::definitions::Config>(&text).unwrap_err();
         let keys: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
         assert!(keys.len() > 5, "{error}");
         let start = format!("[[{table}]]");

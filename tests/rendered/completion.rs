@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 use clap_complete::env::{Elvish, EnvCompleter, Powershell};
-use hello_mq::cli::Cli;
+use hello_mq::cli;
 use hello_mq::completion::VARIABLE;
 use hello_mq::message::Part;
 use tempfile::TempDir;
@@ -214,7 +214,7 @@ fn values(argument: &Arg) -> BTreeSet<String> {
         "without" => set(&Part::NAMES),
         "keep" => set(&["headers.CC", "headers.BCC"]),
         "save" => set(&["sub"]),
-        "files" | "password_file" | "tls_ca_file" | "tls_cert_file" | "tls_key_file" | "config" => {
+        "files" | "password_file" | "ca_file" | "cert_file" | "key_file" | "config" => {
             set(&["a file.txt", "sub"])
         }
         _ => BTreeSet::new(),
@@ -223,7 +223,7 @@ fn values(argument: &Arg) -> BTreeSet<String> {
 
 /// Each line, and what is to be offered.
 fn cases() -> Vec<(String, BTreeSet<String>)> {
-    let mut cli = Cli::command();
+    let mut cli = cli::command();
     cli.build();
     let mut cases = Vec::new();
     let commands: BTreeSet<_> = cli
@@ -453,7 +453,7 @@ fn hello_mq_prints_the_committed_files() {
         print(&["man", "hello-mq.toml"]),
         committed("man/hello-mq.toml.5")
     );
-    for command in Cli::command().get_subcommands() {
+    for command in cli::command().get_subcommands() {
         let name = command.get_name();
         let page = committed(&format!("man/hello-mq-{name}.1"));
         assert_eq!(print(&["man", name]), page);

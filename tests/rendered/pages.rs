@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command as Process;
 
-use clap::{Command, CommandFactory};
-use hello_mq::cli::Cli;
+use clap::Command;
+use hello_mq::cli;
 use roff::{bold, roman};
 
 use super::page::Page;
@@ -43,7 +43,7 @@ fn the_pages_are_good_roff() {
 
 #[test]
 fn man_shows_every_option_of_every_command() {
-    let mut cli = Cli::command();
+    let mut cli = cli::command();
     cli.build();
     for command in cli.get_subcommands() {
         let path = project("man").join(format!("hello-mq-{}.1", command.get_name()));
@@ -118,7 +118,7 @@ fn a_terminal_gets_the_page_and_a_pipe_its_source() {
 
 /// Each page's file and its source.
 fn pages() -> Vec<(String, String)> {
-    let mut cli = Cli::command();
+    let mut cli = cli::command();
     cli.build();
     let commands: Vec<_> = cli.get_subcommands().map(name).collect();
     let mut pages = vec![("hello-mq.1".to_owned(), main_page(&cli, &commands))];

@@ -44,14 +44,14 @@ impl BackgroundPublisher {
         };
         // Without bounds it goes on as long as there are messages to receive: a queue that takes nothing for
         // an hour is like a connection that is lost for an hour.
-        let is_bounded = settings.no_reconnect.value;
+        let is_bounded = settings.receive.no_reconnect.value;
         let mut sending = Sending {
             connector,
             options: PublishOptions {
                 allow_unroutable: false,
                 replies: false,
                 confirm_timeout: if is_bounded {
-                    settings.confirm_timeout.value
+                    settings.send.confirm_timeout.value
                 } else {
                     Span::seconds(0)
                 },

@@ -58,11 +58,11 @@ struct ReceiveLimits {
 impl ReceiveLimits {
     fn new(arguments: &cli::Receive, context: &Context) -> Self {
         let settings = &context.settings;
-        let timeout = settings.timeout.value.and_then(Span::if_any);
+        let timeout = settings.receive.timeout.value.and_then(Span::if_any);
         Self {
             drain: arguments.drain,
             until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            idle_timeout: settings.idle_timeout.value.and_then(Span::if_any),
+            idle_timeout: settings.receive.idle_timeout.value.and_then(Span::if_any),
         }
     }
 }
@@ -215,7 +215,7 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
 type ReceiveResult = Result<ReceiveEnd, Error>;
 
 fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
-    let prefetch = &context.settings.prefetch;
+    let prefetch = &context.settings.receive.prefetch;
     ConsumeOptions {
         count: arguments.count,
         prefetch: match prefetch.origin {
@@ -224,10 +224,10 @@ fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
                 .jobs
                 .unwrap_or(1)
                 .saturating_add(MAX_WAITING_MESSAGES),
-            _ => prefetch.value,
+            _ => prefetch.value.get(),
         },
         // What does not acknowledge can't wait for a confirm either.
-        auto_ack: context.settings.auto_ack.value && arguments.forward_to.is_none(),
+        auto_ack: context.settings.receive.auto_ack.value && arguments.forward_to.is_none(),
         exclusive: arguments.exclusive,
         priority: arguments.priority,
         stream_offset: arguments.stream_offset,

@@ -33,7 +33,7 @@ pub fn run(
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
     let settings = &context.settings;
-    let declared = (!settings.no_declare.value).then_some(&settings.definition);
+    let declared = (!settings.receive.no_declare.value).then_some(&settings.definition);
     let mut session = topology::begin(connector.clone(), declared).open()?;
     if let Some(queue) = declared {
         topology::ensure(&mut session, queue)?;

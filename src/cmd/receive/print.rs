@@ -212,7 +212,7 @@ impl<'c> Printer<'c> {
         }
         Error::Output {
             source,
-            consequence: if self.context.settings.auto_ack.value {
+            consequence: if self.context.settings.receive.auto_ack.value {
                 format!("what was on its way from queue {queue} is lost (--auto-ack)")
             } else {
                 format!("what was not written is back in queue {queue}")

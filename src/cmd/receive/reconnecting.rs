@@ -43,7 +43,7 @@ impl MessageSource {
             let is_meant = arguments.stream_offset.is_none()
                 || settings.definition.kind() == Some(QueueType::Stream);
             return Ok(MessageSource::Queue {
-                is_declared: !settings.no_declare.value && is_meant,
+                is_declared: !settings.receive.no_declare.value && is_meant,
                 is_exclusive: arguments.exclusive,
             });
         };
@@ -120,7 +120,7 @@ impl<'c> ReconnectingSession<'c> {
         &mut self,
         mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<ReceiveEnd, Error>,
     ) -> Result<ReceiveEnd, Error> {
-        let no_reconnect = self.context.settings.no_reconnect.value;
+        let no_reconnect = self.context.settings.receive.no_reconnect.value;
         let mut retry = Retry::new(no_reconnect.then_some(Span::seconds(0)));
         let mut session = self.connector.open()?;
         loop {

@@ -43,7 +43,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let report = SendReport::new(context, &input, replies);
     // An envelope may send all messages elsewhere.
     let is_queue_needed = template.is_to_queue() && form != InputFormat::Envelopes;
-    let is_declaring = is_queue_needed && !settings.no_declare.value;
+    let is_declaring = is_queue_needed && !settings.send.no_declare.value;
     let mut sending = Sending {
         connector: begin(
             context.connector("send", None),
@@ -52,15 +52,15 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         options: PublishOptions {
             allow_unroutable: arguments.allow_unroutable,
             replies: arguments.reply_timeout.is_some(),
-            confirm_timeout: settings.confirm_timeout.value,
+            confirm_timeout: settings.send.confirm_timeout.value,
             no_confirm: arguments.no_confirm,
         },
-        queue: (!settings.no_declare.value).then(|| settings.definition.clone()),
+        queue: (!settings.send.no_declare.value).then(|| settings.definition.clone()),
         is_queue_needed,
         is_queue_there: false,
         supply: Supply::new(input, template),
         pace,
-        retry: SendRetry::new(Retry::new(Some(settings.retry_for.value))),
+        retry: SendRetry::new(Retry::new(Some(settings.send.retry_for.value))),
         messenger: context.messenger.clone(),
         ledger: report,
     };
@@ -88,7 +88,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
     let template = template(arguments, context)?;
     let mut operations = Vec::new();
     let is_to_queue = template.is_to_queue() && form(arguments) != InputFormat::Envelopes;
-    if is_to_queue && !settings.no_declare.value {
+    if is_to_queue && !settings.send.no_declare.value {
         operations.push(topology::implicit(&settings.definition));
     }
     if !arguments.no_confirm {
@@ -119,7 +119,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
     } else {
         format!(
             "wait for basic.ack of each, until nothing is confirmed for {}",
-            settings.confirm_timeout.value
+            settings.send.confirm_timeout.value
         )
     });
     Ok(operations)
@@ -184,7 +184,7 @@ fn template(arguments: &cli::Send, context: &Context) -> Result<MessageDefaults,
             content_type: given.content_type,
             content_encoding: given.content_encoding,
             headers: headers(given.headers)?,
-            delivery_mode: settings.persistent.value.then_some(PERSISTENT),
+            delivery_mode: settings.send.persistent.value.then_some(PERSISTENT),
             priority: given.priority,
             correlation_id: given.correlation_id,
             reply_to: match arguments.reply_timeout {

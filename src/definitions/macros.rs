@@ -1,0 +1,182 @@
+//! The macro that a definition of settings expands from.
+
+/// Defines the settings of one table of the configuration file.
+///
+/// `Options, Table, Layer, Settings` name the types to make: what can be typed, what the table may
+/// hold, what one source sets, and what comes of all sources. `"PREFIX"` is what the keys begin with
+/// in `--explain`. In brackets stand further keys of the table and further fields of the result,
+/// which are put together by hand. Each setting is one of
+///
+/// ```text
+/// value "OPTION" key: Type = default;           // it always has a value
+/// switch "OPTION" key: bool = false;            // an option without a value
+/// optional "OPTION" key: Type = (ABSENT, EXAMPLE);
+/// path "OPTION" key: PathBuf = (ABSENT, EXAMPLE);
+/// ```
+///
+/// after its documentation, which is the help, the manual and the comment in `config.example.toml`,
+/// and after clap's attributes. ABSENT says what happens without a value, EXAMPLE is one in TOML.
+macro_rules! settings {
+    (
+        $(#[$outer:meta])*
+        $Options:ident, $Table:ident, $Layer:ident, $Settings:ident, $prefix:literal
+        [$($(#[$key_meta:meta])* $key:ident: $key_type:ty,)*]
+        [$($(#[$field_meta:meta])* $field:ident: $field_type:ty,)*]
+        $(
+            $(#[$meta:meta])*
+            $kind:ident $option:literal $name:ident: $type:ty = $default:tt;
+        )*
+    ) => {
+        $(#[$outer])*
+        ///
+        /// As options of the command line.
+        #[derive(Args, Clone, Debug, Default)]
+        pub struct $Options {
+            $($(#[$meta])* #[arg(long = $option)] pub $name: Option<$type>,)*
+        }
+
+        $(#[$outer])*
+        ///
+        /// As a table of the configuration file.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a table")]
+        #[allow(missing_docs)]
+        pub struct $Table {
+            $($(#[$key_meta])* pub $key: $key_type,)*
+            $(pub $name: Option<Spanned<$type>>,)*
+        }
+
+        $(#[$outer])*
+        ///
+        /// As one source sets it: a value, or nothing.
+        #[derive(Debug, Default)]
+        #[allow(missing_docs)]
+        pub struct $Layer {
+            $(pub $name: Option<Setting<$type>>,)*
+        }
+
+        $(#[$outer])*
+        ///
+        /// As the sources together set it: each value with its origin.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub struct $Settings {
+            $($(#[$field_meta])* pub $field: $field_type,)*
+            $(pub $name: settings!(@type $kind $type),)*
+        }
+
+        impl $Layer {
+            /// Returns what the command line sets.
+            pub fn of_options(options: &$Options) -> Self {
+                Self {
+                    $($name: settings!(@given $kind options.$name)
+                        .map(|value| Setting::new(value, Origin::Flag(concat!("--", $option)))),)*
+                }
+            }
+
+            /// Returns what a table of the configuration file sets.
+            pub fn of_table(table: &$Table, file: &impl ConfigSource) -> Self {
+                Self {
+                    $($name: table.$name.as_ref().map(|value| {
+                        let setting = Setting::new(value.get_ref().clone(), file.origin(value));
+                        settings!(@from_file $kind setting, file)
+                    }),)*
+                }
+            }
+
+            /// Returns the first of the options that are given.
+            pub fn first_option(&self) -> Option<&'static str> {
+                [$(self.$name.as_ref().map(|setting| &setting.origin),)*]
+                    .into_iter()
+                    .flatten()
+                    .find_map(|origin| match origin {
+                        Origin::Flag(name) => Some(*name),
+                        _ => None,
+                    })
+            }
+
+            /// Returns what this source sets, and what a lower one sets besides.
+            #[must_use]
+            pub fn or(self, lower: Self) -> Self {
+                Self { $($name: self.$name.or(lower.$name),)* }
+            }
+
+            /// Returns the result, with the default of what no source sets.
+            #[allow(clippy::too_many_arguments)]
+            pub fn resolve(self $(, $field: $field_type)*) -> $Settings {
+                $Settings {
+                    $($field,)*
+                    $($name: settings!(@resolve $kind self.$name, $default),)*
+                }
+            }
+        }
+
+        impl $Settings {
+            /// The definitions, in the order of the documentation.
+            pub const DEFINITIONS: &'static [Definition] = &[
+                $(settings!(@definition $kind $name, $type, $default),)*
+            ];
+
+            /// Returns each setting as `--explain` shows it.
+            pub fn list(&self) -> Vec<ListedSetting> {
+                vec![$(settings!(
+                    @list $kind concat!($prefix, stringify!($name)), self.$name, $default
+                ),)*]
+            }
+        }
+    };
+
+    (@type value $type:ty) => { Setting<$type> };
+    (@type switch $type:ty) => { Setting<$type> };
+    (@type $optional:ident $type:ty) => { Setting<Option<$type>> };
+
+    // clap sets a switch that is not typed to false.
+    (@given switch $value:expr) => { $value.filter(|&is_given| is_given) };
+    (@given $kind:ident $value:expr) => { $value.clone() };
+
+    (@from_file path $setting:expr, $file:expr) => { $setting.map(|path| $file.absolute(&path)) };
+    (@from_file $kind:ident $setting:expr, $file:expr) => { $setting };
+
+    (@resolve value $value:expr, $default:tt) => {
+        $value.unwrap_or_else(|| Setting::new($default, Origin::Default))
+    };
+    (@resolve switch $value:expr, $default:tt) => { settings!(@resolve value $value, $default) };
+    (@resolve $optional:ident $value:expr, $default:tt) => {
+        $value.map_or(Setting::new(None, Origin::Default), |setting| setting.map(Some))
+    };
+
+    (@list value $key:expr, $setting:expr, $default:tt) => {
+        ListedSetting::new($key, &$setting, $crate::definitions::Listed::listed)
+    };
+    (@list switch $key:expr, $setting:expr, $default:tt) => {
+        settings!(@list value $key, $setting, $default)
+    };
+    (@list $optional:ident $key:expr, $setting:expr, $default:tt) => {
+        ListedSetting::optional(
+            $key,
+            &$setting,
+            $default.0,
+            $crate::definitions::Listed::listed,
+        )
+    };
+
+    (@definition value $name:ident, $type:ty, $default:tt) => {
+        Definition {
+            key: stringify!($name),
+            default: || Some(shown(&$default)),
+            example: || Listed::listed(&$default).to_string(),
+        }
+    };
+    (@definition switch $name:ident, $type:ty, $default:tt) => {
+        Definition { key: stringify!($name), default: || None, example: || $default.to_string() }
+    };
+    (@definition $optional:ident $name:ident, $type:ty, $default:tt) => {
+        Definition {
+            key: stringify!($name),
+            default: || Some($default.0).filter(|absent| *absent != "none").map(str::to_owned),
+            example: || $default.1.to_owned(),
+        }
+    };
+}
+
+pub(super) use settings;
