@@ -1,8 +1,9 @@
 //! Everything that can go wrong, typed once: one sentence for a person, one hint, one exit status.
 
+mod confirm_failure;
 mod hint;
+mod status;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -10,103 +11,8 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::text;
-
-/// A status that the process ends with.
-///
-/// The numbers are those of BSD's `sysexits.h`, as rabbitmqctl and rabbitmqadmin use them, and the
-/// shell's 130 for an interrupted command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Status {
-    /// Done; for `receive` also: stopped by Ctrl+C, SIGTERM or a closed pipe.
-    Done = 0,
-    /// Ended short: fewer messages than asked for.
-    Short = 1,
-    /// The command line is wrong (`EX_USAGE`).
-    Usage = 64,
-    /// The input is malformed (`EX_DATAERR`).
-    BadInput = 65,
-    /// An input file can't be read (`EX_NOINPUT`).
-    NoInput = 66,
-    /// No such queue or exchange, or a message that no queue took.
-    NoSuchQueue = 67,
-    /// The broker can't be reached, or was lost (`EX_UNAVAILABLE`).
-    Unavailable = 69,
-    /// A bug in hello-mq (`EX_SOFTWARE`).
-    Bug = 70,
-    /// The system has no more of what is needed (`EX_OSERR`).
-    System = 71,
-    /// Output can't be created (`EX_CANTCREAT`).
-    CantCreate = 73,
-    /// Output can't be written or input can't be read (`EX_IOERR`).
-    Io = 74,
-    /// Not confirmed by the broker: try again (`EX_TEMPFAIL`).
-    NotConfirmed = 75,
-    /// The broker refused the operation (`EX_PROTOCOL`).
-    Refused = 76,
-    /// Credentials, virtual host or permission refused (`EX_NOPERM`).
-    NoPermission = 77,
-    /// The configuration is wrong (`EX_CONFIG`).
-    Config = 78,
-    /// Interrupted with work left undone.
-    Interrupted = 130,
-}
-
-impl Status {
-    /// Every status, and what it means to a user.
-    pub const MEANINGS: [(Self, &'static str); 16] = [
-        (
-            Self::Done,
-            "done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe",
-        ),
-        (
-            Self::Short,
-            "fewer messages than --count before the timeout or the end of the queue; a command failed; \
-             the answer was no",
-        ),
-        (Self::Usage, "the command line is wrong"),
-        (
-            Self::BadInput,
-            "malformed input (the line is named), or no input at all",
-        ),
-        (Self::NoInput, "an input file can't be read"),
-        (
-            Self::NoSuchQueue,
-            "no such queue or exchange, or a message that no queue took",
-        ),
-        (
-            Self::Unavailable,
-            "the broker can't be reached, or was lost and not back in time",
-        ),
-        (Self::Bug, "a bug in hello-mq"),
-        (
-            Self::System,
-            "the system has no more open files, processes, threads or memory for it",
-        ),
-        (
-            Self::CantCreate,
-            "the directory of --save can't be written to",
-        ),
-        (Self::Io, "output can't be written or input can't be read"),
-        (Self::NotConfirmed, "not confirmed by the broker: try again"),
-        (Self::Refused, "the broker refused the operation"),
-        (
-            Self::NoPermission,
-            "credentials, a certificate (the broker's, too), the virtual host or a permission refused",
-        ),
-        (Self::Config, "the configuration is wrong"),
-        (
-            Self::Interrupted,
-            "interrupted with work left undone, or a second Ctrl+C",
-        ),
-    ];
-
-    /// The number that the shell sees.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-}
+pub use confirm_failure::{ConfirmFailure, NameList, listed};
+pub use status::Status;
 
 /// What could not be done, on which broker or file, and why.
 ///
@@ -434,27 +340,6 @@ pub struct Mismatch {
     pub command: Option<String>,
 }
 
-/// The messages of one `send` that were not confirmed, and how many were.
-#[derive(Debug, Default)]
-pub struct ConfirmFailure {
-    /// The broker's URL without password.
-    pub broker: String,
-    /// How many messages the broker confirmed and routed to a queue.
-    pub confirmed: u64,
-    /// How many messages there were to send, if that was known.
-    pub total: Option<u64>,
-    /// Each message that no queue took: which it was, and the broker's words.
-    pub returned: NameList,
-    /// Each message that the broker refused with a nack.
-    pub refused: Vec<String>,
-    /// Each message of which the broker said nothing.
-    pub unconfirmed: Vec<String>,
-    /// What was not even sent.
-    pub unsent: Option<String>,
-    /// What ended the sending early, if something did.
-    pub cause: Option<Box<Error>>,
-}
-
 /// Where it is that TLS fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
@@ -470,73 +355,6 @@ pub enum TlsFault {
     Other,
 }
 
-/// How many messages an error names one by one.
-const NAMED: usize = 10;
-
-impl fmt::Display for ConfirmFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let broker = &self.broker;
-        let parts = [
-            self.cause.as_ref().map(ToString::to_string),
-            (!self.returned.is_empty()).then(|| format!("{broker} returned {}", self.returned)),
-            (!self.refused.is_empty())
-                .then(|| format!("{broker} refused (nack) {}", listed(&self.refused))),
-            (!self.unconfirmed.is_empty())
-                .then(|| format!("not confirmed: {}", listed(&self.unconfirmed))),
-            self.unsent.clone(),
-            Some(match self.total {
-                Some(total) => format!("{} of {total} confirmed", self.confirmed),
-                None => format!("{} confirmed", self.confirmed),
-            }),
-        ];
-        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
-    }
-}
-
-/// Names, of which `Display` shows only the first.
-#[derive(Debug, Default)]
-pub struct NameList {
-    first: Vec<String>,
-    more: u64,
-}
-
-impl NameList {
-    /// Adds a name.
-    pub fn push(&mut self, name: impl FnOnce() -> String) {
-        if self.first.len() < NAMED {
-            self.first.push(name());
-        } else {
-            self.more += 1;
-        }
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.first.is_empty()
-    }
-}
-
-impl fmt::Display for NameList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.first.join(", "))?;
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
-}
-
-/// The first of some names, and how many more there are.
-#[must_use]
-pub fn listed(names: &[String]) -> String {
-    let mut listed = NameList::default();
-    for name in names {
-        listed.push(|| name.clone());
-    }
-    listed.to_string()
-}
-
 impl Error {
     /// The error of a thread that the system does not start.
     #[must_use]
@@ -544,53 +362,6 @@ impl Error {
         Self::System {
             what: "start a thread",
             source,
-        }
-    }
-
-    /// The one place where an error becomes an exit status.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        match self {
-            Self::System { .. } => Status::System,
-            Self::Spawn { source, .. } if is_exhaustion(source) => Status::System,
-            Self::Usage(_) | Self::Spawn { .. } => Status::Usage,
-            Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
-            Self::InputFile { .. } => Status::NoInput,
-            Self::Config { .. } | Self::File { .. } => Status::Config,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
-                Status::Unavailable
-            }
-            Self::Tls { fault, .. } => match fault {
-                TlsFault::Theirs | TlsFault::Ours => Status::NoPermission,
-                _ => Status::Unavailable,
-            },
-            Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
-            Self::Short { .. } | Self::NoReply { .. } | Self::TimeIsUp | Self::CommandFailed(_) => {
-                Status::Short
-            }
-            Self::LoginRefused { code, .. } => match code {
-                403 | 501 | 530 => Status::NoPermission,
-                _ => Status::Unavailable,
-            },
-            Self::Refused { code, said, .. } => match code {
-                403 if is_exclusive_use(said) => Status::Refused,
-                403 | 530 => Status::NoPermission,
-                404 => Status::NoSuchQueue,
-                _ => Status::Refused,
-            },
-            Self::Cancelled { .. } => Status::NoSuchQueue,
-            Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
-            Self::Topology { status, .. } => *status,
-            Self::Declined(_) => Status::Short,
-            Self::ConfirmFailure(messages) => match &messages.cause {
-                Some(cause) => cause.status(),
-                None if messages.returned.is_empty() => Status::NotConfirmed,
-                None => Status::NoSuchQueue,
-            },
-            Self::Descriptor { .. } | Self::Input(_) | Self::Output { .. } => Status::Io,
-            Self::Directory { .. } => Status::CantCreate,
-            Self::Interrupted(_) => Status::Interrupted,
-            Self::Bug(_) => Status::Bug,
         }
     }
 
@@ -729,59 +500,4 @@ pub fn is_transient_refusal(said: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(code: u16) -> Error {
-        Error::Refused {
-            broker: "amqp://guest@localhost:5672/".to_owned(),
-            operation: "declare queue 'hello'".to_owned(),
-            code,
-            said: "WORDS".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_refusals_status_follows_from_the_brokers_code() {
-        for (code, status) in [(403, 77), (404, 67), (405, 76), (406, 76), (541, 76)] {
-            assert_eq!(refused(code).status().code(), status, "{code}");
-        }
-    }
-
-    #[test]
-    fn a_returned_message_weighs_more_than_a_refused_one() {
-        let mut messages = ConfirmFailure {
-            refused: vec!["argument 2".to_owned()],
-            ..ConfirmFailure::default()
-        };
-        assert_eq!(
-            Error::ConfirmFailure(Box::new(messages)).status().code(),
-            75
-        );
-        let mut returned = NameList::default();
-        returned.push(|| "argument 1 (NO_ROUTE)".to_owned());
-        messages = ConfirmFailure {
-            broker: "amqp://h/".to_owned(),
-            confirmed: 1,
-            total: Some(3),
-            returned,
-            refused: vec!["argument 2".to_owned()],
-            ..ConfirmFailure::default()
-        };
-        let error = Error::ConfirmFailure(Box::new(messages));
-        assert_eq!(error.status().code(), 67);
-        assert_eq!(
-            error.to_string(),
-            "amqp://h/ returned argument 1 (NO_ROUTE); amqp://h/ refused (nack) argument 2; 1 of 3 confirmed"
-        );
-    }
-
-    #[test]
-    fn a_long_list_of_messages_is_cut() {
-        let messages = ConfirmFailure {
-            refused: (0..12).map(|n| n.to_string()).collect(),
-            ..ConfirmFailure::default()
-        };
-        assert!(messages.to_string().contains("8, 9 and 2 more;"));
-    }
-}
+mod tests;

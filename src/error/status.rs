@@ -1,0 +1,149 @@
+//! The exit status, and which error ends with which.
+
+use super::{Error, TlsFault, is_exclusive_use, is_exhaustion};
+
+/// A status that the process ends with.
+///
+/// The numbers are those of BSD's `sysexits.h`, as rabbitmqctl and rabbitmqadmin use them, and the
+/// shell's 130 for an interrupted command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Status {
+    /// Done; for `receive` also: stopped by Ctrl+C, SIGTERM or a closed pipe.
+    Done = 0,
+    /// Ended short: fewer messages than asked for.
+    Short = 1,
+    /// The command line is wrong (`EX_USAGE`).
+    Usage = 64,
+    /// The input is malformed (`EX_DATAERR`).
+    BadInput = 65,
+    /// An input file can't be read (`EX_NOINPUT`).
+    NoInput = 66,
+    /// No such queue or exchange, or a message that no queue took.
+    NoSuchQueue = 67,
+    /// The broker can't be reached, or was lost (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// A bug in hello-mq (`EX_SOFTWARE`).
+    Bug = 70,
+    /// The system has no more of what is needed (`EX_OSERR`).
+    System = 71,
+    /// Output can't be created (`EX_CANTCREAT`).
+    CantCreate = 73,
+    /// Output can't be written or input can't be read (`EX_IOERR`).
+    Io = 74,
+    /// Not confirmed by the broker: try again (`EX_TEMPFAIL`).
+    NotConfirmed = 75,
+    /// The broker refused the operation (`EX_PROTOCOL`).
+    Refused = 76,
+    /// Credentials, virtual host or permission refused (`EX_NOPERM`).
+    NoPermission = 77,
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+    /// Interrupted with work left undone.
+    Interrupted = 130,
+}
+
+impl Status {
+    /// Every status, and what it means to a user.
+    pub const MEANINGS: [(Self, &'static str); 16] = [
+        (
+            Self::Done,
+            "done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe",
+        ),
+        (
+            Self::Short,
+            "fewer messages than --count before the timeout or the end of the queue; a command failed; \
+             the answer was no",
+        ),
+        (Self::Usage, "the command line is wrong"),
+        (
+            Self::BadInput,
+            "malformed input (the line is named), or no input at all",
+        ),
+        (Self::NoInput, "an input file can't be read"),
+        (
+            Self::NoSuchQueue,
+            "no such queue or exchange, or a message that no queue took",
+        ),
+        (
+            Self::Unavailable,
+            "the broker can't be reached, or was lost and not back in time",
+        ),
+        (Self::Bug, "a bug in hello-mq"),
+        (
+            Self::System,
+            "the system has no more open files, processes, threads or memory for it",
+        ),
+        (
+            Self::CantCreate,
+            "the directory of --save can't be written to",
+        ),
+        (Self::Io, "output can't be written or input can't be read"),
+        (Self::NotConfirmed, "not confirmed by the broker: try again"),
+        (Self::Refused, "the broker refused the operation"),
+        (
+            Self::NoPermission,
+            "credentials, a certificate (the broker's, too), the virtual host or a permission refused",
+        ),
+        (Self::Config, "the configuration is wrong"),
+        (
+            Self::Interrupted,
+            "interrupted with work left undone, or a second Ctrl+C",
+        ),
+    ];
+
+    /// The number that the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl Error {
+    /// The one place where an error becomes an exit status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::System { .. } => Status::System,
+            Self::Spawn { source, .. } if is_exhaustion(source) => Status::System,
+            Self::Usage(_) | Self::Spawn { .. } => Status::Usage,
+            Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
+            Self::InputFile { .. } => Status::NoInput,
+            Self::Config { .. } | Self::File { .. } => Status::Config,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
+                Status::Unavailable
+            }
+            Self::Tls { fault, .. } => match fault {
+                TlsFault::Theirs | TlsFault::Ours => Status::NoPermission,
+                _ => Status::Unavailable,
+            },
+            Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,
+            Self::Short { .. } | Self::NoReply { .. } | Self::TimeIsUp | Self::CommandFailed(_) => {
+                Status::Short
+            }
+            Self::LoginRefused { code, .. } => match code {
+                403 | 501 | 530 => Status::NoPermission,
+                _ => Status::Unavailable,
+            },
+            Self::Refused { code, said, .. } => match code {
+                403 if is_exclusive_use(said) => Status::Refused,
+                403 | 530 => Status::NoPermission,
+                404 => Status::NoSuchQueue,
+                _ => Status::Refused,
+            },
+            Self::Cancelled { .. } => Status::NoSuchQueue,
+            Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
+            Self::Topology { status, .. } => *status,
+            Self::Declined(_) => Status::Short,
+            Self::ConfirmFailure(messages) => match &messages.cause {
+                Some(cause) => cause.status(),
+                None if messages.returned.is_empty() => Status::NotConfirmed,
+                None => Status::NoSuchQueue,
+            },
+            Self::Descriptor { .. } | Self::Input(_) | Self::Output { .. } => Status::Io,
+            Self::Directory { .. } => Status::CantCreate,
+            Self::Interrupted(_) => Status::Interrupted,
+            Self::Bug(_) => Status::Bug,
+        }
+    }
+}
