@@ -67,6 +67,22 @@ pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
     out.write_all(b"'")
 }
 
+/// Writes the items one by one, with a separator between them.
+pub(crate) fn write_separated<'i, T: 'i, W: io::Write>(
+    items: &'i [T],
+    separator: &str,
+    out: &mut W,
+    write: impl Fn(&'i T, &mut W) -> io::Result<()>,
+) -> io::Result<()> {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.write_all(separator.as_bytes())?;
+        }
+        write(item, out)?;
+    }
+    Ok(())
+}
+
 /// How many bytes of a body are escaped at a time.
 const ESCAPE_CHUNK: usize = 8192;
 

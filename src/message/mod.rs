@@ -2,14 +2,16 @@
 
 pub(crate) mod amqp10;
 pub mod envelope;
+mod field;
 mod json;
 mod part;
 mod properties;
 
 use std::time::SystemTime;
 
+pub use field::{FieldTable, FieldValue, SHORT_STRING_MAX, ShortString};
 pub use part::Part;
-pub use properties::{FieldTable, FieldValue, Properties, SHORT_STRING_MAX, ShortString};
+pub use properties::Properties;
 
 /// The headers by which the broker sends copies of a message to other queues, each time that it is
 /// published (<https://www.rabbitmq.com/docs/sender-selected>).

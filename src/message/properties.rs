@@ -1,181 +1,9 @@
-//! A message's properties and headers, and the form in which AMQP carries them.
-//!
-//! Everything that AMQP can carry can be held here, so that what is read and written again is the
-//! same (AMQP 0-9-1 specification, sections 2.3.5.2 and 4.2.6.1; RabbitMQ's field types:
-//! <https://www.rabbitmq.com/docs/amqp-0-9-1-errata#section_3>).
+//! The properties of a message, and how AMQP encodes them (AMQP 0-9-1 specification, section 4.2.6.1).
 
-use std::fmt;
-use std::str::FromStr;
+use super::field::{FieldReader, FieldTable, ShortString, write_short_string};
 
-use crate::text;
-
-/// The longest text, in bytes, that AMQP can carry as a name, a routing key or a short property
-/// (a "short string": one byte holds its length; AMQP 0-9-1 specification, section 4.2.5.3).
-pub const SHORT_STRING_MAX: usize = 255;
-
-/// AMQP's short string: at most 255 bytes, meant to be UTF-8 but not bound to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ShortString(Vec<u8>);
-
-impl ShortString {
-    /// A short string of these bytes.
-    ///
-    /// # Errors
-    /// Says how long it is if it is too long.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, String> {
-        let bytes = bytes.into();
-        Self::check_length(&bytes)?;
-        Ok(Self(bytes))
-    }
-
-    /// Makes sure that a short string can have these bytes.
-    ///
-    /// # Errors
-    /// Says how long it is if it is too long.
-    pub fn check_length(bytes: impl AsRef<[u8]>) -> Result<(), String> {
-        match bytes.as_ref().len() {
-            0..=SHORT_STRING_MAX => Ok(()),
-            length => Err(format!(
-                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {length}"
-            )),
-        }
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The text, if it is one.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
-    }
-}
-
-impl FromStr for ShortString {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::new(text)
-    }
-}
-
-impl fmt::Display for ShortString {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&text::quote(&self.0))
-    }
-}
-
-/// The value of a header. The names are RabbitMQ's.
-#[derive(Clone, Debug)]
-pub enum FieldValue {
-    /// `t`
-    Bool(bool),
-    /// `b`
-    Byte(i8),
-    /// `B`
-    UnsignedByte(u8),
-    /// `s`
-    Short(i16),
-    /// `u`
-    UnsignedShort(u16),
-    /// `I`
-    SignedInt(i32),
-    /// `i`
-    UnsignedInt(u32),
-    /// `l`
-    Long(i64),
-    /// `L`, which RabbitMQ reads as `l` and some clients write in its place.
-    LongLong(i64),
-    /// `f`
-    Float(f32),
-    /// `d`
-    Double(f64),
-    /// `D`: `value` with so many decimal places.
-    Decimal {
-        /// How many decimal places.
-        scale: u8,
-        /// All digits as one number.
-        value: u32,
-    },
-    /// `S`: meant to be UTF-8 but not bound to be.
-    LongString(Vec<u8>),
-    /// `A`
-    Array(Vec<FieldValue>),
-    /// `T`: seconds since 1970.
-    Timestamp(u64),
-    /// `F`
-    Table(FieldTable),
-    /// `x`
-    Binary(Vec<u8>),
-    /// `V`
-    Void,
-    /// What is not taken apart, as AMQP carries it: the type and the value. It is nested deeper than
-    /// [`TABLE_MAX_DEPTH`], or a boolean that is neither 0 nor 1.
-    Encoded(Vec<u8>),
-}
-
-impl PartialEq for FieldValue {
-    /// Floating-point numbers are the same if all their bits are.
-    fn eq(&self, other: &Self) -> bool {
-        let encoded = |value: &Self| {
-            let mut bytes = Vec::new();
-            value.encode(&mut bytes);
-            bytes
-        };
-        encoded(self) == encoded(other)
-    }
-}
-
-/// Names and values in order. A name may stand more than once.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct FieldTable(Vec<(ShortString, FieldValue)>);
-
-impl FieldTable {
-    /// The value of the first entry with this name.
-    #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&FieldValue> {
-        self.0
-            .iter()
-            .find(|(key, _)| key.as_bytes() == name)
-            .map(|(_, value)| value)
-    }
-
-    /// Removes every entry with this name. Returns whether there was one.
-    pub fn remove(&mut self, name: &[u8]) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(key, _)| key.as_bytes() != name);
-        self.0.len() < before
-    }
-
-    /// All entries.
-    #[must_use]
-    pub fn entries(&self) -> &[(ShortString, FieldValue)] {
-        &self.0
-    }
-
-    /// Whether there is no entry.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Keeps only the entries with certain names.
-    pub fn retain(&mut self, mut is_kept: impl FnMut(&ShortString) -> bool) {
-        self.0.retain(|(name, _)| is_kept(name));
-    }
-}
-
-impl FromIterator<(ShortString, FieldValue)> for FieldTable {
-    fn from_iter<I: IntoIterator<Item = (ShortString, FieldValue)>>(entries: I) -> Self {
-        Self(entries.into_iter().collect())
-    }
-}
-
-/// What a message says of itself besides its body. The names are those of RabbitMQ's management
-/// API, but for `kind`, which is called `type` there.
+/// The properties of a message. The names are those of RabbitMQ's management API, except `kind`,
+/// which is `type` there.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs)]
 pub struct Properties {
@@ -196,19 +24,10 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// These properties, with `others` for those that are missing. Of headers, too, what is missing
-    /// is added.
-    #[must_use]
-    pub fn or(self, others: &Self) -> Self {
+    /// Returns these properties, with missing properties and headers taken from `others`.
+    pub(crate) fn or(self, others: &Self) -> Self {
         let headers = match (self.headers, &others.headers) {
-            (Some(FieldTable(mut entries)), Some(others)) => {
-                let is_missing = |(name, _): &&(ShortString, FieldValue)| {
-                    !entries.iter().any(|(known, _)| known == name)
-                };
-                let missing: Vec<_> = others.0.iter().filter(is_missing).cloned().collect();
-                entries.extend(missing);
-                Some(FieldTable(entries))
-            }
+            (Some(own), Some(others)) => Some(own.or(others)),
             (own, others) => own.or_else(|| others.clone()),
         };
         let or =
@@ -231,19 +50,18 @@ impl Properties {
         }
     }
 
-    /// The properties with headers as RabbitMQ writes them where it has read them, as from 4.0 on it does:
-    /// in the order of their names, and without types that it does not tell from others.
-    #[must_use]
-    pub fn as_rabbitmq_has_them(&self) -> Self {
+    /// Returns the properties with their headers as RabbitMQ 4.0 and later deliver them: sorted by name,
+    /// and with types that RabbitMQ does not distinguish made the same.
+    pub(crate) fn normalized(&self) -> Self {
         Self {
-            headers: self.headers.as_ref().map(FieldTable::as_rabbitmq_has_it),
+            headers: self.headers.as_ref().map(FieldTable::normalized),
             ..self.clone()
         }
     }
 
-    /// Adds the property flags and the property list to `out`, as they stand in a content header.
+    /// Appends the property flags and the property list to `out`, as in a content header.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut list = List::new(out);
+        let mut list = PropertyListWriter::new(out);
         list.short(self.content_type.as_ref());
         list.short(self.content_encoding.as_ref());
         list.put(self.headers.as_ref(), FieldTable::encode);
@@ -263,24 +81,24 @@ impl Properties {
         list.finish();
     }
 
-    /// Reads what [`Properties::encode`] writes.
+    /// Reads property flags and a property list, as [`Properties::encode`] writes them.
     ///
     /// # Errors
-    /// Says what is not as AMQP has it, and where.
+    /// What is malformed, and where.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let mut rest = Bytes(bytes);
+        let mut rest = FieldReader(bytes);
         let flags = u16::from_be_bytes(rest.array()?);
-        // RabbitMQ's own client and server know no second word of flags.
+        // Bit 0 announces a second word of flags, which neither RabbitMQ nor its clients have.
         if flags & 0b11 != 0 {
             return Err("there are properties that AMQP 0-9-1 does not have".to_owned());
         }
         let mut bit = 1 << 15;
         let mut next = || {
-            let is_there = flags & bit != 0;
+            let is_present = flags & bit != 0;
             bit >>= 1;
-            is_there
+            is_present
         };
-        // The order of these lines is the order of the list.
+        // These lines follow the order of the list.
         let mut properties = Self::default();
         let p = &mut properties;
         p.content_type = next().then(|| rest.short()).transpose()?;
@@ -306,16 +124,16 @@ impl Properties {
     }
 }
 
-/// A property list in the making: each property takes the next lower bit of the flags, which stand
-/// in front.
-struct List<'o> {
+/// A writer of a property list. Each property takes the next lower bit of the flags, which come before
+/// the list.
+struct PropertyListWriter<'o> {
     start: usize,
     flags: u16,
     bit: u16,
     out: &'o mut Vec<u8>,
 }
 
-impl<'o> List<'o> {
+impl<'o> PropertyListWriter<'o> {
     fn new(out: &'o mut Vec<u8>) -> Self {
         let start = out.len();
         out.extend([0; 2]);
@@ -336,7 +154,7 @@ impl<'o> List<'o> {
     }
 
     fn short(&mut self, property: Option<&ShortString>) {
-        self.put(property, put_short);
+        self.put(property, write_short_string);
     }
 
     fn finish(self) {
@@ -344,233 +162,9 @@ impl<'o> List<'o> {
     }
 }
 
-fn put_short(text: &ShortString, out: &mut Vec<u8>) {
-    // It never has more than 255 bytes.
-    out.push(u8::try_from(text.0.len()).unwrap_or(u8::MAX));
-    out.extend(&text.0);
-}
-
-/// Writes what `content` writes, with its length in front.
-fn put_long(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend([0; 4]);
-    content(out);
-    // A content header fits into one frame, whose length has as many bytes.
-    let length = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
-    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-}
-
-impl FieldTable {
-    fn as_rabbitmq_has_it(&self) -> Self {
-        let entries = self.0.iter();
-        let mut entries: Vec<_> = entries
-            .map(|(name, value)| (name.clone(), value.as_rabbitmq_has_it()))
-            .collect();
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Self(entries)
-    }
-
-    /// Reads the entries of a table, without the length that stands in front of them.
-    ///
-    /// # Errors
-    /// Says what is not as AMQP has it, and where.
-    pub(crate) fn decode(entries: &[u8]) -> Result<Self, String> {
-        Bytes(entries).entries(0)
-    }
-
-    /// Adds the table to `out`, with its length in front.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        put_long(out, |out| {
-            for (name, value) in &self.0 {
-                put_short(name, out);
-                value.encode(out);
-            }
-        });
-    }
-}
-
-impl FieldValue {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let mut put = |tag: u8, bytes: &[u8]| {
-            out.push(tag);
-            out.extend(bytes);
-        };
-        match self {
-            Self::Bool(value) => put(b't', &[u8::from(*value)]),
-            Self::Byte(value) => put(b'b', &value.to_be_bytes()),
-            Self::UnsignedByte(value) => put(b'B', &[*value]),
-            Self::Short(value) => put(b's', &value.to_be_bytes()),
-            Self::UnsignedShort(value) => put(b'u', &value.to_be_bytes()),
-            Self::SignedInt(value) => put(b'I', &value.to_be_bytes()),
-            Self::UnsignedInt(value) => put(b'i', &value.to_be_bytes()),
-            Self::Long(value) => put(b'l', &value.to_be_bytes()),
-            Self::LongLong(value) => put(b'L', &value.to_be_bytes()),
-            Self::Float(value) => put(b'f', &value.to_bits().to_be_bytes()),
-            Self::Double(value) => put(b'd', &value.to_bits().to_be_bytes()),
-            Self::Decimal { scale, value } => {
-                put(b'D', &[*scale]);
-                out.extend(value.to_be_bytes());
-            }
-            Self::LongString(bytes) => {
-                put(b'S', &[]);
-                put_long(out, |out| out.extend(bytes));
-            }
-            Self::Array(values) => {
-                put(b'A', &[]);
-                put_long(out, |out| values.iter().for_each(|value| value.encode(out)));
-            }
-            Self::Timestamp(value) => put(b'T', &value.to_be_bytes()),
-            Self::Table(table) => {
-                put(b'F', &[]);
-                table.encode(out);
-            }
-            Self::Binary(bytes) => {
-                put(b'x', &[]);
-                put_long(out, |out| out.extend(bytes));
-            }
-            Self::Void => put(b'V', &[]),
-            Self::Encoded(field) => out.extend(field),
-        }
-    }
-
-    fn as_rabbitmq_has_it(&self) -> Self {
-        match self {
-            Self::LongLong(number) => Self::Long(*number),
-            Self::Encoded(field) if field.starts_with(b"t") => Self::Bool(true),
-            Self::Table(table) => Self::Table(table.as_rabbitmq_has_it()),
-            Self::Array(values) => {
-                Self::Array(values.iter().map(Self::as_rabbitmq_has_it).collect())
-            }
-            other => other.clone(),
-        }
-    }
-
-    /// Reads a value as it stands in a table, with its type in front.
-    ///
-    /// # Errors
-    /// Says what is not as AMQP has it.
-    pub(crate) fn decode(field: &[u8]) -> Result<Self, String> {
-        let mut rest = Bytes(field);
-        let value = rest.value(0)?;
-        match rest.0 {
-            [] => Ok(value),
-            _ => Err("they go on where they should end".to_owned()),
-        }
-    }
-}
-
-/// How deep arrays and tables are taken apart that stand in each other: a sender must not be able to
-/// exhaust a reader's stack, and JSON, in which a level can take three, must be able to follow (an
-/// envelope is read up to 128).
-const TABLE_MAX_DEPTH: usize = 40;
-
-/// What is still to be read.
-struct Bytes<'b>(&'b [u8]);
-
-impl<'b> Bytes<'b> {
-    fn take(&mut self, length: usize) -> Result<&'b [u8], String> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or_else(|| "they end too early".to_owned())?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn short(&mut self) -> Result<ShortString, String> {
-        let length = self.byte()?;
-        self.take(usize::from(length))
-            .map(|bytes| ShortString(bytes.to_vec()))
-    }
-
-    fn long(&mut self) -> Result<&'b [u8], String> {
-        let length = u32::from_be_bytes(self.array()?);
-        self.take(usize::try_from(length).unwrap_or(usize::MAX))
-    }
-
-    fn table(&mut self, depth: usize) -> Result<FieldTable, String> {
-        Bytes(self.long()?).entries(depth)
-    }
-
-    fn entries(&mut self, depth: usize) -> Result<FieldTable, String> {
-        let mut entries = Vec::new();
-        while !self.0.is_empty() {
-            let name = self.short()?;
-            let value = self
-                .value(depth)
-                .map_err(|problem| format!("header {name}: {problem}"))?;
-            entries.push((name, value));
-        }
-        Ok(FieldTable(entries))
-    }
-
-    /// The field that began where there was so much to read, as it came.
-    fn encoded_since(&self, field: &[u8]) -> FieldValue {
-        FieldValue::Encoded(field[..field.len() - self.0.len()].to_vec())
-    }
-
-    fn value(&mut self, depth: usize) -> Result<FieldValue, String> {
-        let field = self.0;
-        Ok(match self.byte()? {
-            b't' => match self.byte()? {
-                0 => FieldValue::Bool(false),
-                1 => FieldValue::Bool(true),
-                _ => self.encoded_since(field),
-            },
-            b'b' => FieldValue::Byte(i8::from_be_bytes(self.array()?)),
-            b'B' => FieldValue::UnsignedByte(self.byte()?),
-            b's' => FieldValue::Short(i16::from_be_bytes(self.array()?)),
-            b'u' => FieldValue::UnsignedShort(u16::from_be_bytes(self.array()?)),
-            b'I' => FieldValue::SignedInt(i32::from_be_bytes(self.array()?)),
-            b'i' => FieldValue::UnsignedInt(u32::from_be_bytes(self.array()?)),
-            // Unsigned in the specification, and signed for RabbitMQ.
-            b'l' => FieldValue::Long(i64::from_be_bytes(self.array()?)),
-            b'L' => FieldValue::LongLong(i64::from_be_bytes(self.array()?)),
-            b'f' => FieldValue::Float(f32::from_bits(u32::from_be_bytes(self.array()?))),
-            b'd' => FieldValue::Double(f64::from_bits(u64::from_be_bytes(self.array()?))),
-            b'D' => FieldValue::Decimal {
-                scale: self.byte()?,
-                value: u32::from_be_bytes(self.array()?),
-            },
-            b'S' => FieldValue::LongString(self.long()?.to_vec()),
-            b'A' | b'F' if depth == TABLE_MAX_DEPTH => {
-                self.long()?;
-                self.encoded_since(field)
-            }
-            b'A' => {
-                let mut rest = Bytes(self.long()?);
-                let mut values = Vec::new();
-                while !rest.0.is_empty() {
-                    values.push(rest.value(depth + 1)?);
-                }
-                FieldValue::Array(values)
-            }
-            b'T' => FieldValue::Timestamp(u64::from_be_bytes(self.array()?)),
-            b'F' => FieldValue::Table(self.table(depth + 1)?),
-            b'x' => FieldValue::Binary(self.long()?.to_vec()),
-            b'V' => FieldValue::Void,
-            tag => {
-                return Err(format!(
-                    "has a type that RabbitMQ does not know ({})",
-                    text::quote(&[tag])
-                ));
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 pub mod tests {
+    use super::super::field::{FieldValue, TABLE_MAX_DEPTH};
     use super::*;
     use proptest::collection::vec;
     use proptest::option::of;

@@ -366,7 +366,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     /// The broker gives back what it was sent, but for properties that it writes anew: a reply-to of
     /// replies, a header of its own, none that is BCC.
     fn note_return(&mut self, said: &str, returned: &Message) {
-        let theirs = returned.properties.as_rabbitmq_has_them();
+        let theirs = returned.properties.normalized();
         self.window.give_back(said, |item| {
             let message = item.as_ref();
             let may_be = message.exchange == returned.exchange
@@ -377,7 +377,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
                 && properties.correlation_id == theirs.correlation_id;
             may_be.then(|| match has_its_ids {
                 false => ReturnMatch::Possible,
-                true if properties.as_rabbitmq_has_them() == theirs => ReturnMatch::Same,
+                true if properties.normalized() == theirs => ReturnMatch::Same,
                 true => ReturnMatch::Probable,
             })
         });
