@@ -9,7 +9,8 @@ mod send;
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use common::{Color, Common};
 pub use declare::{Declare, ListFormat, QueueArguments};
@@ -258,11 +259,23 @@ fn with_defaults<'d>(
             let Some(default) = (definition.default)() else {
                 return command;
             };
-            command.mut_arg(definition.key, |option| {
-                let help = option.get_help().map(ToString::to_string);
-                option.help(format!("{} [default: {default}]", help.unwrap_or_default()))
-            })
+            command.mut_arg(definition.key, |option| with_default(option, &default))
         })
+}
+
+/// Adds the default to the summary of an option.
+fn with_default(option: Arg, default: &str) -> Arg {
+    let shown = |help: &StyledStr| {
+        let help = help.to_string();
+        let (summary, rest) = help.split_at(help.find("\n\n").unwrap_or(help.len()));
+        format!("{summary} [default: {default}]{rest}")
+    };
+    let long_help = option.get_long_help().map(shown);
+    let help = option.get_help().map(shown).unwrap_or_default();
+    match long_help {
+        Some(long_help) => option.help(help).long_help(long_help),
+        None => option.help(help),
+    }
 }
 
 /// Reads the command line.

@@ -164,16 +164,23 @@ macro_rules! settings {
         Definition {
             key: stringify!($name),
             default: || Some(shown(&$default)),
+            is_optional: false,
             example: || Listed::listed(&$default).to_string(),
         }
     };
     (@definition switch $name:ident, $type:ty, $default:tt) => {
-        Definition { key: stringify!($name), default: || None, example: || $default.to_string() }
+        Definition {
+            key: stringify!($name),
+            default: || None,
+            is_optional: false,
+            example: || $default.to_string(),
+        }
     };
     (@definition $optional:ident $name:ident, $type:ty, $default:tt) => {
         Definition {
             key: stringify!($name),
             default: || Some($default.0).filter(|absent| *absent != "none").map(str::to_owned),
+            is_optional: true,
             example: || $default.1.to_owned(),
         }
     };

@@ -64,7 +64,7 @@ settings! {
     #[arg(global = true, help_heading = "Broker", value_name = "NAME", hide_short_help = true)]
     value "vhost" vhost: VirtualHost = (VirtualHost::default());
 
-    /// The user's name; the password is taken from a URL, HELLO_MQ_PASSWORD, a file, a command of
+    /// The name of the user; the password comes from a URL, HELLO_MQ_PASSWORD, a file, a command of
     /// the configuration file, or the terminal
     #[arg(global = true, help_heading = "Broker", value_name = "NAME", hide_short_help = true)]
     value "username" username: String = ("guest".to_owned());
@@ -76,7 +76,7 @@ settings! {
         "\"plain\""
     );
 
-    /// Give up when the connection is not open by then, such as 500ms or 10s
+    /// Give up if the connection is not open after this time, such as 500ms or 10s
     #[arg(global = true, help_heading = "Broker", value_name = "DURATION", hide_short_help = true)]
     value "connect-timeout" connect_timeout: ConnectTimeout = (ConnectTimeout::default());
 
@@ -84,7 +84,8 @@ settings! {
     #[arg(global = true, help_heading = "Broker", value_name = "DURATION", hide_short_help = true)]
     value "wait" wait: Span = (Span::seconds(0));
 
-    /// Notice a dead broker after twice this time; 0s turns heartbeats off
+    /// Send heartbeats at this interval; a dead broker is noticed after two of them; 0s disables
+    /// heartbeats
     #[arg(global = true, help_heading = "Broker", value_name = "DURATION", hide_short_help = true)]
     value "heartbeat" heartbeat: Heartbeat = (Heartbeat::default());
 }
@@ -98,11 +99,11 @@ settings! {
         enabled: Setting<bool>,
     ]
 
-    /// Trust the authorities in this file (PEM) and no others
+    /// Trust the authorities in this file (PEM), and no others
     #[arg(global = true, help_heading = "TLS", value_name = "FILE", hide_short_help = true)]
     path "tls-ca-file" ca_file: PathBuf = ("the system's", "\"/etc/ssl/private-ca.pem\"");
 
-    /// The client's certificate (PEM), and those that lead to its authority
+    /// The client's certificate with its intermediate certificates (PEM)
     #[arg(global = true, help_heading = "TLS", value_name = "FILE", hide_short_help = true)]
     path "tls-cert-file" cert_file: PathBuf = ("none", "\"client.pem\"");
 
@@ -110,11 +111,12 @@ settings! {
     #[arg(global = true, help_heading = "TLS", value_name = "FILE", hide_short_help = true)]
     path "tls-key-file" key_file: PathBuf = ("in the certificate's file", "\"client.key\"");
 
-    /// The name that the broker's certificate must be for
+    /// The name that the broker's certificate must be valid for
     #[arg(global = true, help_heading = "TLS", value_name = "NAME", hide_short_help = true)]
     optional "tls-server-name" server_name: ServerName = ("the host's", "\"rabbit.example\"");
 
-    /// Take any certificate for the broker's: whoever is in between can read all and change all
+    /// Accept any certificate; anyone between hello-mq and the broker can then read and change
+    /// everything
     #[arg(short = 'k', global = true, help_heading = "TLS", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "insecure" insecure: bool = false;
 }
@@ -125,20 +127,20 @@ settings! {
     []
     []
 
-    /// Don't declare the queue first
+    /// Do not declare the queue
     #[arg(help_heading = "Queue", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "no-declare" no_declare: bool = false;
 
-    /// The broker keeps the messages on disk: in a durable queue they survive its restart
+    /// Have the broker keep messages on disk; in a durable queue they survive a restart of the broker
     #[arg(help_heading = "Properties", action = ArgAction::SetTrue)]
     switch "persistent" persistent: bool = false;
 
-    /// Give up when the broker confirms nothing for so long
+    /// Give up if the broker confirms nothing for this time
     #[arg(help_heading = "Ending", value_name = "DURATION", hide_short_help = true)]
     value "confirm-timeout" confirm_timeout: Span = (Span::seconds(60));
 
-    /// Try so long to get a lost connection back, and then send again what is not confirmed; 0s
-    /// for not at all
+    /// Try for this time to reopen a lost connection, then send unconfirmed messages again; 0s
+    /// disables it
     #[arg(help_heading = "Ending", value_name = "DURATION", hide_short_help = true)]
     value "retry-for" retry_for: Span = (Span::seconds(30));
 }
@@ -149,30 +151,30 @@ settings! {
     []
     []
 
-    /// Don't declare the queue first
+    /// Do not declare the queue
     #[arg(help_heading = "Queue", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "no-declare" no_declare: bool = false;
 
-    /// Let the broker forget each message as soon as it has sent it
+    /// Have the broker forget each message as soon as it is sent
     ///
-    /// As auto_ack=True in the tutorial. What is on its way when hello-mq or the connection dies
-    /// is lost. Without it, a message leaves the queue only when it has been written.
+    /// Like auto_ack=True in the tutorial. Messages in transit are lost if hello-mq or the connection
+    /// fails. Without this option, a message leaves the queue only when it has been written.
     #[arg(help_heading = "Queue", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "auto-ack" auto_ack: bool = false;
 
-    /// How many messages may be on their way, unacknowledged
+    /// The maximum number of unacknowledged messages
     #[arg(help_heading = "Queue", value_name = "N", value_parser = at_least_one(), hide_short_help = true)]
     value "prefetch" prefetch: NonZeroU16 = (DEFAULT_PREFETCH);
 
-    /// Stop after this time in all
+    /// Stop after this time
     #[arg(help_heading = "Ending", value_name = "DURATION")]
     optional "timeout" timeout: Span = ("none", "\"1h\"");
 
-    /// Stop when no message has come for so long
+    /// Stop if no message arrives for this time
     #[arg(help_heading = "Ending", value_name = "DURATION", hide_short_help = true)]
     optional "idle-timeout" idle_timeout: Span = ("none", "\"5m\"");
 
-    /// End when the connection is lost, instead of connecting again
+    /// Exit if the connection is lost, instead of reconnecting
     #[arg(help_heading = "Ending", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "no-reconnect" no_reconnect: bool = false;
 }

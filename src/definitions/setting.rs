@@ -110,6 +110,8 @@ pub struct Definition {
     pub key: &'static str,
     /// The default as the help shows it, if it shows one.
     pub default: fn() -> Option<String>,
+    /// Whether the setting may have no value.
+    pub is_optional: bool,
     /// The default as TOML, or an example of a value where there is none.
     pub example: fn() -> String,
 }

@@ -221,7 +221,7 @@ fn wrapped(line: &str) -> String {
         if length > 0 && length + 1 + word.len() > WIDTH {
             lines.push('\n');
             length = 0;
-            if word.starts_with('.') {
+            if word.starts_with(['.', '\'']) {
                 // It would be a request.
                 lines += r"\&";
             }
