@@ -1,11 +1,11 @@
-//! Links src/descriptors.c, which has to run before Rust's runtime does, into the program.
+//! Links src/startup.c into the program.
 
 fn main() {
-    println!("cargo::rerun-if-changed=src/descriptors.c");
+    println!("cargo::rerun-if-changed=src/startup.c");
     let objects = cc::Build::new()
-        .file("src/descriptors.c")
+        .file("src/startup.c")
         .compile_intermediates();
-    // Not as a library: nothing calls it, so the linker would leave it out.
+    // The linker would leave a library out, because nothing calls it.
     for object in objects {
         println!("cargo::rustc-link-arg-bins={}", object.display());
     }

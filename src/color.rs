@@ -28,7 +28,6 @@ impl Paint {
     /// As it is `wanted`. Where nothing is said, a terminal that knows colours has them, unless
     /// `NO_COLOR` (<https://no-color.org>) is set; `CLICOLOR_FORCE` (<https://bixense.com/clicolors>)
     /// makes a pipe have them, too.
-    #[must_use]
     pub fn new(
         wanted: Option<bool>,
         is_terminal: bool,
@@ -44,26 +43,22 @@ impl Paint {
     }
 
     /// Whether there is any colour.
-    #[must_use]
     pub fn is_on(self) -> bool {
         self.0
     }
 
     /// A style, or one that changes nothing.
-    #[must_use]
     pub fn style(self, style: Style) -> Style {
         if self.0 { style } else { Style::new() }
     }
 
     /// A text in a style.
-    #[must_use]
     pub fn text(self, style: Style, text: &str) -> String {
         let style = self.style(style);
         format!("{style}{text}{style:#}")
     }
 
     /// One of the tutorial's marks, such as `[x]`.
-    #[must_use]
     pub fn mark(self, mark: char) -> Mark {
         let color = match mark {
             '*' => AnsiColor::Cyan,
@@ -78,7 +73,6 @@ impl Paint {
     }
 
     /// A line that begins with such a mark, ` [x] …`, of which it alone is coloured.
-    #[must_use]
     pub fn marked(self, line: &str) -> String {
         let rest = line.strip_prefix(" [");
         let parts = rest.and_then(|rest| Some((rest.chars().next()?, rest.split_once(']')?.1)));

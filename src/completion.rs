@@ -29,7 +29,6 @@ const FILE_CANDIDATES: &str = "\u{1}files";
 const DIRECTORIES: &str = "\u{1}directories";
 
 /// The script for a shell.
-#[must_use]
 #[allow(clippy::match_same_arms)] // Only as long as two files are equal.
 pub fn script(shell: Shell) -> &'static str {
     match shell {
@@ -45,7 +44,6 @@ pub fn script(shell: Shell) -> &'static str {
 ///
 /// Whatever is wrong, with the configuration or else, nothing is said: it would stand in the middle of
 /// what the user is typing.
-#[must_use]
 pub fn answer() -> bool {
     let Some(shell) = env::var_os(VARIABLE).filter(|shell| !shell.is_empty()) else {
         return false;

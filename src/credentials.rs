@@ -87,7 +87,6 @@ pub fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
 
 /// Whether there is a key in a file of certificates. What is no regular file can be read only once,
 /// and is left alone.
-#[must_use]
 pub fn holds_key(path: &Path) -> bool {
     let text = path.is_file().then(|| fs::read(path));
     text.is_some_and(|text| {

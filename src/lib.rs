@@ -1,7 +1,7 @@
 //! `hello-mq`: declare, send and receive on RabbitMQ from the command line.
 //!
-//! The library is the program without its process: [`run`] does what was typed and returns the
-//! exit status. It is not meant as an interface for other programs.
+//! The library is the program without its process: [`run`] runs a parsed command line and returns the
+//! exit status. It is not an interface for other programs.
 
 pub mod broker;
 pub mod cli;
@@ -38,9 +38,9 @@ use interrupt::Interrupt;
 use messenger::Messenger;
 use settings::{Broker, Password};
 
-/// Prints what there is to print early_exit of doing something, and returns the status to end with.
-#[must_use]
-pub fn answer(early_exit: &EarlyExit) -> Status {
+/// Prints the help, the version or the usage error with which parsing ended, and returns the status to
+/// exit with.
+pub fn exit_early(early_exit: &EarlyExit) -> Status {
     if !early_exit.asked_for {
         let text = early_exit.text(paint(early_exit.color, &io::stderr()));
         let _ = io::stderr().write_all(format!("{}\n", text.trim_end()).as_bytes());
@@ -52,25 +52,21 @@ pub fn answer(early_exit: &EarlyExit) -> Status {
         Ok(()) => Status::Done,
         Err(error) => {
             let paint = paint(early_exit.color, &io::stderr());
-            Messenger::new(false).painted(paint).error(&error);
-            error.status()
+            print_error(&Messenger::new(false).with_paint(paint), &error)
         }
     }
 }
 
-/// Says what failed before anything was done, and returns the status to end with.
-#[must_use]
+/// Prints an error that occurred before the command ran, and returns the status to exit with.
 pub fn report(common: &Common, error: &Error) -> Status {
-    messenger(common).error(error);
-    error.status()
+    print_error(&messenger(common), error)
 }
 
 fn messenger(common: &Common) -> Messenger {
-    Messenger::new(common.quiet).painted(paint(common.color, &io::stderr()))
+    Messenger::new(common.quiet).with_paint(paint(common.color, &io::stderr()))
 }
 
-/// Does what was typed, says what went wrong, and returns the status to end with.
-#[must_use]
+/// Runs a command, prints its error, and returns the status to exit with.
 pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     logging::start(cli.common.verbose);
     let messenger = messenger(&cli.common);
@@ -81,11 +77,13 @@ pub fn run(cli: Cli, interrupt: Interrupt) -> Status {
     };
     match result {
         Ok(()) => Status::Done,
-        Err(error) => {
-            messenger.error(&error);
-            error.status()
-        }
+        Err(error) => print_error(&messenger, &error),
     }
+}
+
+fn print_error(messenger: &Messenger, error: &Error) -> Status {
+    messenger.error(error);
+    error.status()
 }
 
 fn execute(
@@ -119,14 +117,14 @@ fn execute(
     }
 }
 
-/// Whether a stream has colour.
+/// Returns whether a stream is coloured.
 fn paint(color: cli::Color, stream: &impl IsTerminal) -> Paint {
     Paint::new(color.wanted(), stream.is_terminal(), |name| {
         env::var_os(name)
     })
 }
 
-/// Says what is dangerous about the settings.
+/// Prints warnings about insecure settings.
 fn warn(file: Option<&config::File>, broker: &Broker, messenger: &Messenger) {
     if let Some(file) = file.filter(|file| file.holds_password()) {
         credentials::warn_if_exposed(&file.path, "a password", messenger);

@@ -1,56 +1,43 @@
-//! The process: parse, run, end.
+//! The process: parses the command line, runs the command, and exits.
 
-use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, exit};
 use std::sync::{Arc, Mutex};
 
 use hello_mq::error::Status;
-use hello_mq::{abort, answer, cli, completion, descriptors, interrupt, report, run};
+use hello_mq::{abort, cli, completion, descriptors, exit_early, interrupt, report, run};
 
 fn main() -> ExitCode {
     if let Err(error) = descriptors::check() {
         return ExitCode::from(report(&cli::Common::default(), &error).code());
     }
-    keep_pages();
     if completion::answer() {
         return ExitCode::SUCCESS;
     }
     let status = match cli::parse(std::env::args_os()) {
         Ok(cli) => supervise(cli),
-        Err(early_exit) => answer(&early_exit),
+        Err(early_exit) => exit_early(&early_exit),
     };
     ExitCode::from(status.code())
 }
 
-/// Has the C library keep the memory of big bodies for the next ones.
-///
-/// glibc gives what was allocated for anything big back to the system when it is freed, and the system
-/// clears new pages for the next: half of the work of receiving messages of 1 MiB. It keeps what is no
-/// bigger than the biggest that was ever freed (mallopt(3), `M_MMAP_THRESHOLD`). Nothing is written
-/// there, so this takes no memory.
-fn keep_pages() {
-    drop(black_box(Vec::<u8>::with_capacity(16 << 20)));
-}
-
 /// Runs the command. A second Ctrl+C ends the process whatever the command is waiting for.
 fn supervise(cli: cli::Cli) -> Status {
-    // The first who comes decides the status: what is aborted makes the command end, too.
-    let ending = Arc::new(Mutex::new(()));
-    let ours = Arc::clone(&ending);
-    let at_once = move || {
-        let _first = ours.lock();
+    // The first to lock it determines the status: aborting makes the command end, too.
+    let exit_lock = Arc::new(Mutex::new(()));
+    let abort_lock = Arc::clone(&exit_lock);
+    let exit_at_once = move || {
+        let _first = abort_lock.lock();
         abort();
-        // The command is in nobody's hands.
-        #[allow(clippy::exit)]
+        #[allow(clippy::exit)] // The command may never return.
         exit(Status::Interrupted.code().into());
     };
-    let interrupt = match interrupt::install(at_once) {
+    let interrupt = match interrupt::install(exit_at_once) {
         Ok(interrupt) => interrupt,
         Err(error) => return report(&cli.common, &error),
     };
-    // What has panicked has said so.
+    // The panic hook has already printed the message.
     let status = catch_unwind(AssertUnwindSafe(|| run(cli, interrupt))).unwrap_or(Status::Bug);
-    let _first = ending.lock();
+    let _first = exit_lock.lock();
     status
 }

@@ -57,7 +57,6 @@ impl ProgressSnapshot {
 
 impl Messenger {
     /// With `quiet`, only errors and warnings are said.
-    #[must_use]
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,
@@ -67,13 +66,11 @@ impl Messenger {
     }
 
     /// The same in colour, if there is to be any.
-    #[must_use]
-    pub fn painted(self, paint: Paint) -> Self {
+    pub fn with_paint(self, paint: Paint) -> Self {
         Self { paint, ..self }
     }
 
     /// Whether only errors and data are wanted.
-    #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
@@ -130,7 +127,6 @@ impl Messenger {
     }
 
     /// Whether somebody would see the progress.
-    #[must_use]
     pub fn can_show_progress(&self) -> bool {
         // A log is written without regard to it.
         let is_logged = log::max_level() > LevelFilter::Off;

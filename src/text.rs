@@ -7,7 +7,6 @@ use std::time::Duration;
 
 /// A body as one line: valid UTF-8 as [`escape`]d text in single quotes, anything else as
 /// `b'…'` with `\xNN` for each byte that is not printable ASCII.
-#[must_use]
 pub fn quote(body: &[u8]) -> String {
     match std::str::from_utf8(body) {
         Ok(text) => format!("'{}'", escape(text)),
@@ -24,7 +23,6 @@ pub fn quote(body: &[u8]) -> String {
 }
 
 /// The known word that was probably meant, if one is near enough.
-#[must_use]
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // As near as clap wants it for an option.
     const NEAR: f64 = 0.7;
@@ -37,9 +35,6 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
 }
 
 /// Writes what [`quote`] returns, piece by piece: the line of a long body is never in memory whole.
-///
-/// # Errors
-/// Those of `out`.
 pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(body) {
         Ok(mut text) => {
@@ -89,7 +84,6 @@ const ESCAPE_CHUNK: usize = 8192;
 /// Text with `\`, `'`, newline, carriage return and tab as in Rust or Python, and with every other
 /// control, bidirectional, invisible or unassigned character as `\xNN` or `\u{NNNN}`. Of the blanks
 /// only the plain space stays as it is: the others can't be told from it.
-#[must_use]
 pub fn escape(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     // Most text is plain for long runs.
@@ -120,7 +114,6 @@ fn plain_length(bytes: &[u8]) -> usize {
 
 /// A broker's text as part of a sentence: line breaks and other runs of white space become one
 /// space, and what else can't be printed is escaped.
-#[must_use]
 pub fn one_line(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     escape(&words.join(" ")).replace("\\'", "'")
@@ -128,7 +121,6 @@ pub fn one_line(text: &str) -> String {
 
 /// Bytes that stand for themselves, made fit for a terminal: as [`escape`] does it, but for `'`, which
 /// delimits nothing here, and with `\xNN` for each byte that is not UTF-8.
-#[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -142,7 +134,6 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// A sentence of hello-mq's own, in which what comes from elsewhere is escaped already, as it may be
 /// shown: whatever was forgotten can't move the cursor.
-#[must_use]
 pub fn visible(sentence: &str) -> Cow<'_, str> {
     if !sentence.contains(is_invisible) {
         return Cow::Borrowed(sentence);
@@ -173,7 +164,6 @@ fn push_byte(line: &mut String, byte: u8) {
 }
 
 /// Whether a character leaves no mark of its own on the screen, or an unpredictable one.
-#[must_use]
 pub fn is_invisible(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
@@ -201,7 +191,6 @@ fn is_unprintable(character: char) -> bool {
 
 /// A text as a shell takes it for one word. Where it has characters that can't be shown, in the form
 /// `$'…'`, which bash, zsh and POSIX 2024 know.
-#[must_use]
 pub fn shell(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -268,7 +257,6 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// A duration as people say it: `3s`, `1m 12s`; below a second, `120ms`.
-#[must_use]
 pub fn rounded(duration: Duration) -> String {
     let whole = match duration.as_secs() {
         0 => Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or_default()),
@@ -278,7 +266,6 @@ pub fn rounded(duration: Duration) -> String {
 }
 
 /// So many bytes as people say it: `512 B`, `16.0 MB`.
-#[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
@@ -297,7 +284,6 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// So many in a second.
-#[must_use]
 pub fn rate(per_second: f64) -> String {
     if per_second < 9.95 {
         format!("{per_second:.1}")

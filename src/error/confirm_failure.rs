@@ -66,7 +66,6 @@ impl NameList {
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
@@ -83,7 +82,6 @@ impl fmt::Display for NameList {
 }
 
 /// The first of some names, and how many more there are.
-#[must_use]
 pub fn listed(names: &[String]) -> String {
     let mut listed = NameList::default();
     for name in names {

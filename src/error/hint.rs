@@ -5,7 +5,6 @@ use crate::text;
 
 impl Error {
     /// What to do next, where there is something to say.
-    #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Usage(_) => "'hello-mq --help' shows what can be typed",

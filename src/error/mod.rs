@@ -357,7 +357,6 @@ pub enum TlsFault {
 
 impl Error {
     /// The error of a thread that the system does not start.
-    #[must_use]
     pub fn thread(source: io::Error) -> Self {
         Self::System {
             what: "start a thread",
@@ -366,7 +365,6 @@ impl Error {
     }
 
     /// Whether the same may succeed a little later, on a new connection.
-    #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::AckTimeout { .. } => true,
@@ -381,7 +379,6 @@ impl Error {
     }
 
     /// Whether the broker closed the connection as something in it failed.
-    #[must_use]
     pub fn is_internal(&self) -> bool {
         matches!(
             self,
@@ -395,7 +392,6 @@ impl Error {
     /// What the broker says of the request with which it closed the connection, where that may be all
     /// that a new connection brings, too. When a node stops, or an operator closes the connection, the
     /// broker speaks of itself.
-    #[must_use]
     pub fn complaint(&self) -> Option<&str> {
         match self {
             Self::Lost {
@@ -409,7 +405,6 @@ impl Error {
 
     /// The refusal that a lost connection is when the broker closed it so many times with the same
     /// [`Error::complaint`].
-    #[must_use]
     pub fn into_refusal(self, times: u32) -> Self {
         match self {
             Self::Lost {
@@ -428,7 +423,6 @@ impl Error {
     }
 
     /// What belongs to it but does not fit on its line.
-    #[must_use]
     pub fn details(&self) -> &[String] {
         match self {
             Self::Different(mismatch) => &mismatch.differences,
@@ -446,7 +440,6 @@ fn unwritten(error: &io::Error) -> String {
 }
 
 /// The system's words for what failed, without the number that Rust adds.
-#[must_use]
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -458,7 +451,6 @@ pub fn reason(error: &io::Error) -> String {
 }
 
 /// Whether the system has no more of something at the moment: open files, processes or memory.
-#[must_use]
 pub fn is_exhaustion(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(
@@ -486,7 +478,6 @@ fn timeout(said: &str) -> String {
 
 /// Whether the broker closed a channel because a message was not settled in time
 /// (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
-#[must_use]
 pub fn is_ack_timeout(said: &str) -> bool {
     said.contains("delivery acknowledgement") && said.contains("timed out")
 }
@@ -494,7 +485,6 @@ pub fn is_ack_timeout(said: &str) -> bool {
 /// Whether the broker refused a queue because it is neither durable nor exclusive, which RabbitMQ
 /// from 4.0 on can be told not to permit, and 4.3.0 does not by default
 /// (<https://www.rabbitmq.com/docs/deprecated-features-list>).
-#[must_use]
 pub fn is_transient_refusal(said: &str) -> bool {
     said.contains("transient_nonexcl_queues")
 }

@@ -93,7 +93,6 @@ impl Status {
     ];
 
     /// The number that the shell sees.
-    #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
@@ -101,7 +100,6 @@ impl Status {
 
 impl Error {
     /// The one place where an error becomes an exit status.
-    #[must_use]
     pub fn status(&self) -> Status {
         match self {
             Self::System { .. } => Status::System,

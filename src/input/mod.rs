@@ -350,7 +350,6 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
 }
 
 /// The thread that reads is gone without a word.
-#[must_use]
 pub fn died() -> Error {
     Error::Bug("the thread that reads the input died".to_owned())
 }
@@ -564,7 +563,6 @@ impl BatchSender {
 }
 
 /// A name that no other run of any hello-mq has: 128 bits of the standard library's random seeds.
-#[must_use]
 pub fn random_id() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("{:016x}{:016x}", random(), random())

@@ -33,7 +33,6 @@ impl fmt::Display for MessagePosition {
 
 impl MessagePosition {
     /// The place of what comes right after it, if it is a part.
-    #[must_use]
     pub fn next(&self) -> Self {
         match self {
             Self::Part { of, unit, number } => Self::Part {
@@ -75,7 +74,6 @@ impl MessagePosition {
 }
 
 /// The names of places in order, where runs are told by their first and last.
-#[must_use]
 pub fn ranges<'p>(places: impl IntoIterator<Item = &'p MessagePosition>) -> Vec<String> {
     let mut names = Vec::new();
     let mut run: Option<(&MessagePosition, &MessagePosition)> = None;

@@ -15,7 +15,6 @@ pub struct Splitter {
 
 impl Splitter {
     /// A splitter for a delimiter of one or more bytes.
-    #[must_use]
     pub fn new(delimiter: &[u8]) -> Self {
         Self {
             finder: Finder::new(delimiter).into_owned(),
@@ -51,13 +50,11 @@ impl Splitter {
     }
 
     /// The beginning of the piece that is not complete yet.
-    #[must_use]
     pub fn begun(&self) -> &[u8] {
         &self.rest
     }
 
     /// The last piece, if there is one without a delimiter behind it.
-    #[must_use]
     pub fn finish(self) -> Option<Vec<u8>> {
         Some(self.rest).filter(|rest| !rest.is_empty())
     }

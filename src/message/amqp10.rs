@@ -41,7 +41,6 @@ const AMQP10_MAX_DEPTH: usize = 32;
 const AMQP10_MAX_VALUES: usize = 100_000;
 
 /// Returns the content of a message's body, if that is encoded in AMQP 1.0 and understood.
-#[must_use]
 pub fn value_of(message: &Message) -> Option<Amqp10Value<'_>> {
     let kind = message.properties.kind.as_ref()?;
     (kind.as_bytes() == AMQP10_TYPE).then(|| decode(&message.body))?
@@ -218,7 +217,6 @@ impl<'b> Amqp10Reader<'b> {
 
 impl Amqp10Value<'_> {
     /// What it looks like if it is neither bytes nor has others in it.
-    #[must_use]
     pub fn simple(&self) -> Option<String> {
         Some(match self {
             Self::Null => "null".to_owned(),
@@ -233,9 +231,6 @@ impl Amqp10Value<'_> {
     }
 
     /// Writes it on one line: texts and bytes in quotes, as a body.
-    ///
-    /// # Errors
-    /// Those of `out`.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Text(text) => text::write_quoted(out, text.as_bytes()),

@@ -46,7 +46,6 @@ pub type Batch = Vec<Box<Message>>;
 impl Message {
     /// How often it came back to its queue before, if the queue counts that, or its sender wrote so
     /// (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>).
-    #[must_use]
     pub fn delivery_count(&self) -> Option<u64> {
         // A message that comes for the first time did not come back, whatever its headers say.
         self.number(b"x-delivery-count")
@@ -55,14 +54,12 @@ impl Message {
 
     /// How often its queue has delivered it before, as quorum queues say from RabbitMQ 4.3 on of what they
     /// have.
-    #[must_use]
     pub fn acquired_count(&self) -> Option<u64> {
         self.number(b"x-acquired-count")
     }
 
     /// Its number in the stream that it came from, if it came from one
     /// (<https://www.rabbitmq.com/docs/streams#consuming>).
-    #[must_use]
     pub fn stream_offset(&self) -> Option<u64> {
         self.number(b"x-stream-offset")
     }

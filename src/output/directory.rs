@@ -36,9 +36,6 @@ pub struct Directory<W: Write> {
 impl<W: Write> Directory<W> {
     /// Makes the directory if it is not there, and removes what runs that were killed have left
     /// unfinished in it. With `quiet`, no path is printed.
-    ///
-    /// # Errors
-    /// Those of the system, so if it can't be written to.
     pub fn open(path: &Path, form: OutputFormat, out: W, quiet: bool) -> io::Result<Self> {
         create(path)?;
         let cleared = clear(path)?;

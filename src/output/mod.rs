@@ -27,21 +27,12 @@ pub use template::Template;
 /// A form in which messages are written.
 pub trait Output: Send {
     /// Writes what comes before the first message, once the consumer is there.
-    ///
-    /// # Errors
-    /// Those of the file.
     fn start(&mut self) -> io::Result<()>;
 
     /// Writes one message, perhaps only into a buffer.
-    ///
-    /// # Errors
-    /// Those of the file.
     fn write(&mut self, message: &Message) -> io::Result<()>;
 
     /// Makes sure that what was written has left the process.
-    ///
-    /// # Errors
-    /// Those of the file.
     fn flush(&mut self) -> io::Result<()>;
 }
 
@@ -65,9 +56,6 @@ pub enum OutputFormat {
 
 impl OutputFormat {
     /// Writes one message.
-    ///
-    /// # Errors
-    /// Those of `out`.
     pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Text(paint) => {
@@ -141,16 +129,12 @@ pub struct Stdout(File);
 
 impl Stdout {
     /// A handle of its own to standard output.
-    ///
-    /// # Errors
-    /// Those of the system, if it has no more file descriptors.
     pub fn open() -> io::Result<Self> {
         Ok(Self(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
     }
 
     /// Whether what is written to it may come before the eyes of whoever reads standard error: on a
     /// terminal, or by way of the program at the other end of a pipe.
-    #[must_use]
     pub fn may_be_seen(&self) -> bool {
         self.0.is_terminal() || is_pipe(&self.0).unwrap_or(true)
     }
@@ -246,7 +230,6 @@ pub struct Writer {
 
 impl Writer {
     /// What writes to `output`.
-    #[must_use]
     pub fn new(output: Box<dyn Output>) -> Self {
         let (work, todo) = unbounded();
         let (reports, written) = waker::unbounded();
@@ -268,9 +251,6 @@ impl Writer {
 
     /// As [`Writer::new`], for messages one after the other on standard output. With `quiet`,
     /// nothing but messages.
-    ///
-    /// # Errors
-    /// Those of the system, if it has no more file descriptors.
     pub fn stream(form: OutputFormat, quiet: bool) -> io::Result<Self> {
         let prompt = Prompt::new(form.clone(), Stdout::open()?);
         let greets = matches!(form, OutputFormat::Text(_)) && !quiet;
@@ -324,7 +304,6 @@ impl Writer {
     }
 
     /// A report for each batch that the thread writes, in order.
-    #[must_use]
     pub fn written(&self) -> &Receiver<io::Result<()>> {
         &self.written
     }
@@ -365,9 +344,6 @@ impl Thread {
 
 /// Triggers `interrupt` when the reader of `file` is gone, if it is a pipe or a socket: so that it is
 /// noticed when it happens, and not only at the next message.
-///
-/// # Errors
-/// Those of the system, if it has no more threads.
 pub fn watch(file: impl Into<OwnedFd>, interrupt: Interrupt) -> io::Result<()> {
     let file = File::from(file.into());
     if is_pipe(&file)? {

@@ -132,7 +132,6 @@ fn push_bytes(pieces: &mut Vec<Piece>, mut bytes: Vec<u8>) {
 impl Template {
     /// The same for standard output: on a terminal nothing but the body is written as it came, unless
     /// everything is to be `raw`.
-    #[must_use]
     pub fn for_stdout(self, raw: bool) -> Self {
         if raw || !io::stdout().is_terminal() {
             self
@@ -149,9 +148,6 @@ impl Template {
     }
 
     /// Writes a message.
-    ///
-    /// # Errors
-    /// Those of `out`.
     pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
         let properties = &message.properties;
         for piece in &self.pieces {

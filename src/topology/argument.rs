@@ -161,7 +161,6 @@ pub fn integer(value: &FieldValue) -> Option<i64> {
 }
 
 /// A value as a person reads it: text in quotes where it is not a plain word, the rest as JSON.
-#[must_use]
 pub fn render(value: &FieldValue) -> String {
     match value {
         FieldValue::LongString(text) if is_word(text) => String::from_utf8_lossy(text).into_owned(),
@@ -171,7 +170,6 @@ pub fn render(value: &FieldValue) -> String {
 }
 
 /// A value as JSON: as an envelope has it, but for whole numbers, whose type RabbitMQ does not mind.
-#[must_use]
 pub fn json(value: &FieldValue) -> String {
     if let Some(number) = integer(value) {
         return number.to_string();

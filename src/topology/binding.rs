@@ -127,7 +127,6 @@ pub struct Binding {
 
 impl Binding {
     /// The exchange that messages come from, quoted.
-    #[must_use]
     pub fn source(&self) -> String {
         format!("exchange '{}'", text::escape(&self.exchange))
     }

@@ -21,7 +21,6 @@ pub struct ExchangeType(String);
 
 impl ExchangeType {
     /// The name.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -129,7 +128,6 @@ pub struct Exchange {
 
 impl Exchange {
     /// What the broker compares when an exchange is declared that exists.
-    #[must_use]
     pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
         let kind = FieldValue::LongString(self.kind.as_str().as_bytes().to_vec());
@@ -143,7 +141,6 @@ impl Exchange {
     }
 
     /// The exchange of this name with these properties.
-    #[must_use]
     pub fn with(&self, mut properties: Arguments) -> Self {
         let kind = match properties.remove("type") {
             Some(FieldValue::LongString(name)) => {
@@ -163,7 +160,6 @@ impl Exchange {
     }
 
     /// The command that declares such an exchange.
-    #[must_use]
     pub fn command(&self) -> String {
         let mut words = vec![
             "hello-mq declare".to_owned(),

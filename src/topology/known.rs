@@ -42,7 +42,6 @@ pub struct KnownArgument {
 
 impl KnownArgument {
     /// The argument with this name.
-    #[must_use]
     pub fn find(argument: &str) -> Option<&'static Self> {
         KNOWN.iter().find(|known| known.argument == argument)
     }
@@ -100,7 +99,6 @@ impl KnownArgument {
     }
 
     /// Whether two values mean the same, `None` being none.
-    #[must_use]
     pub fn is_same(&self, one: Option<&FieldValue>, other: Option<&FieldValue>) -> bool {
         let age = |value: Option<&FieldValue>| match value {
             Some(FieldValue::LongString(text)) => Age::shown(std::str::from_utf8(text).ok()?),
@@ -115,7 +113,6 @@ impl KnownArgument {
     }
 
     /// A value of it as the option takes it.
-    #[must_use]
     pub fn render(&self, value: &FieldValue) -> String {
         match (self.unit, value, integer(value)) {
             (Unit::Milliseconds(_), _, Some(number)) => match u64::try_from(number) {

@@ -69,7 +69,6 @@ pub struct Topology {
 
 impl Topology {
     /// The queue with this name.
-    #[must_use]
     pub fn queue(&self, name: &QueueName) -> Option<&Queue> {
         self.queues
             .iter()
@@ -77,7 +76,6 @@ impl Topology {
     }
 
     /// Each entry, in that order.
-    #[must_use]
     pub fn entities(&self) -> Vec<Entity> {
         let exchanges = self.exchanges.iter().cloned().map(Entity::Exchange);
         let queues = self.queues.iter().cloned().map(Entity::Queue);
@@ -109,7 +107,6 @@ impl fmt::Display for Entity {
 
 impl Entity {
     /// The AMQP method that declares it, with its arguments, for people.
-    #[must_use]
     pub fn operation(&self) -> String {
         match self {
             Self::Exchange(exchange) => {
@@ -141,7 +138,6 @@ impl Entity {
 }
 
 /// The AMQP operation that makes sure that a queue is there to be used, for a person.
-#[must_use]
 pub fn implicit(queue: &Queue) -> String {
     format!(
         "{}, unless it exists otherwise",
@@ -179,7 +175,6 @@ pub struct Difference {
 impl Difference {
     /// The differences between two sets of properties. What means the same is the same: a number
     /// whatever its type, an age in one unit or another.
-    #[must_use]
     pub fn between(wanted: &Arguments, existing: &Arguments) -> Vec<Self> {
         let mut names: Vec<_> = wanted.keys().chain(existing.keys()).collect();
         names.sort_by_key(|name| (name.contains('-'), *name));
@@ -199,7 +194,6 @@ impl Difference {
     }
 
     /// `--message-ttl: wanted 1m, existing none`, as the option is written.
-    #[must_use]
     pub fn line(&self) -> String {
         let known = KnownArgument::find(&self.property);
         let option = match (self.property.as_str(), known) {

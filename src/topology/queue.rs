@@ -45,7 +45,6 @@ impl QueueType {
     pub const NAMES: &[&str] = &["classic", "quorum", "stream"];
 
     /// The name.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Classic => "classic",
@@ -55,7 +54,6 @@ impl QueueType {
     }
 
     /// The type that a value of `x-queue-type` names.
-    #[must_use]
     pub fn of(value: &FieldValue) -> Option<Self> {
         match value {
             FieldValue::LongString(name) => std::str::from_utf8(name).ok()?.parse().ok(),
@@ -214,7 +212,6 @@ pub struct Queue {
 
 impl Queue {
     /// A queue as the tutorial declares it.
-    #[must_use]
     pub fn plain(name: QueueName) -> Self {
         Self {
             name: Some(name),
@@ -225,13 +222,11 @@ impl Queue {
     }
 
     /// The type that is asked for.
-    #[must_use]
     pub fn kind(&self) -> Option<QueueType> {
         self.arguments.get("x-queue-type").and_then(QueueType::of)
     }
 
     /// What the broker compares when a queue is declared that exists.
-    #[must_use]
     pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
         properties.insert("durable".to_owned(), FieldValue::Bool(self.durable));
@@ -240,7 +235,6 @@ impl Queue {
     }
 
     /// The queue of this name with these properties.
-    #[must_use]
     pub fn with(&self, mut properties: Arguments) -> Self {
         let mut is_true = |name| properties.remove(name) == Some(FieldValue::Bool(true));
         Self {
@@ -296,7 +290,6 @@ impl Queue {
     }
 
     /// The command that declares such a queue.
-    #[must_use]
     pub fn command(&self) -> String {
         let mut words = vec!["hello-mq declare".to_owned()];
         let name = self.name.as_ref().map_or("", QueueName::as_str);

@@ -15,7 +15,6 @@ pub struct Milliseconds(pub u64);
 
 impl Milliseconds {
     /// The argument's value.
-    #[must_use]
     pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
@@ -70,7 +69,6 @@ impl Age {
     ];
 
     /// Reads what RabbitMQ shows of an age: as it was typed, or from 4.3 on in milliseconds.
-    #[must_use]
     pub fn shown(text: &str) -> Option<Self> {
         text.parse()
             .or_else(|_| text.parse().map(|milliseconds| Self { milliseconds }))
@@ -111,13 +109,11 @@ pub struct Size(u64);
 
 impl Size {
     /// The argument's value.
-    #[must_use]
     pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
 
     /// The number of bytes, as far as memory can have so many.
-    #[must_use]
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -13,13 +13,11 @@ pub struct Secret(String);
 
 impl Secret {
     /// Wraps `text`, which from then on leaves only through [`Secret::expose`].
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
     /// The text itself, for the one place that hands it to the broker.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -51,7 +49,6 @@ impl Mechanism {
     pub const NAMES: &'static [&'static str] = &["plain", "external"];
 
     /// The name in the protocol.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -84,7 +81,6 @@ pub struct ServerName(String);
 
 impl ServerName {
     /// The name itself.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

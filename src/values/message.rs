@@ -17,7 +17,6 @@ pub struct Name(String);
 
 impl Name {
     /// The name as it goes onto the wire.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -76,7 +75,6 @@ pub struct Delimiter(Vec<u8>);
 
 impl Delimiter {
     /// The bytes themselves.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -100,7 +98,6 @@ pub struct OutputDelimiter(Vec<u8>);
 
 impl OutputDelimiter {
     /// The bytes themselves.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -200,7 +197,6 @@ pub struct Expiration(Span);
 
 impl Expiration {
     /// The property's text.
-    #[must_use]
     pub fn milliseconds(self) -> String {
         self.0.get().as_millis().to_string()
     }
@@ -251,7 +247,6 @@ pub struct Rate(f64);
 
 impl Rate {
     /// The time from one message to the next.
-    #[must_use]
     pub fn interval(self) -> Duration {
         Duration::try_from_secs_f64(1.0 / self.0).unwrap_or(Duration::MAX)
     }

@@ -28,13 +28,11 @@ pub struct QueueName(String);
 
 impl QueueName {
     /// The queue of RabbitMQ's first tutorial.
-    #[must_use]
     pub fn tutorial() -> Self {
         Self("hello".to_owned())
     }
 
     /// The name as it goes onto the wire.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,7 +90,6 @@ pub struct VirtualHost(String);
 
 impl VirtualHost {
     /// The name as it goes onto the wire.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -137,13 +134,11 @@ pub struct Host {
 
 impl Host {
     /// The name or address, without brackets.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The port, if it has one of its own.
-    #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -228,7 +223,6 @@ pub struct ConnectTimeout(Duration);
 
 impl ConnectTimeout {
     /// The time-out itself.
-    #[must_use]
     pub fn get(self) -> Duration {
         self.0
     }
@@ -273,7 +267,6 @@ pub struct Heartbeat(u16);
 
 impl Heartbeat {
     /// The interval in seconds, as the protocol carries it.
-    #[must_use]
     pub fn seconds(self) -> u16 {
         self.0
     }
@@ -317,19 +310,16 @@ pub struct Span(Duration);
 
 impl Span {
     /// So many seconds.
-    #[must_use]
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
     /// The duration itself.
-    #[must_use]
     pub fn get(self) -> Duration {
         self.0
     }
 
     /// The duration as a limit, of which 0s means none.
-    #[must_use]
     pub fn if_any(self) -> Option<Duration> {
         Some(self.0).filter(|limit| !limit.is_zero())
     }

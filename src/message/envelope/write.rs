@@ -15,9 +15,6 @@ use super::{
 use crate::text;
 
 /// Writes a message on one line, without a line break at the end.
-///
-/// # Errors
-/// Those of `out`.
 pub fn write(message: &Message, out: &mut impl Write) -> io::Result<()> {
     write_with(message, None, out)
 }
