@@ -78,7 +78,7 @@ pub fn resolve(
             None => Origin::Default,
         },
     );
-    let layers = [
+    let mut layers = [
         layer::flags(common, command)?,
         layer::environment(&variable)?,
         profile
@@ -86,6 +86,7 @@ pub fn resolve(
             .unwrap_or_default(),
         top.map(|table| table.layer(command)).unwrap_or_default(),
     ];
+    keep_credentials_at_their_broker(&mut layers);
     let merged = layers
         .into_iter()
         .map(Layer::with_url_taken_apart)
@@ -95,6 +96,19 @@ pub fn resolve(
     let settings = or_default(config, profile_name, merged, topology);
     check(&settings.broker)?;
     Ok(settings)
+}
+
+/// Removes user and password from each URL whose broker a higher source's URL replaces: they would be
+/// sent to another broker than the one that they are for.
+fn keep_credentials_at_their_broker(layers: &mut [Layer]) {
+    let mut is_replaced = false;
+    for url in layers.iter_mut().filter_map(|layer| layer.url.as_mut()) {
+        if is_replaced {
+            url.value.username = None;
+            url.value.password = None;
+        }
+        is_replaced |= url.value.host.is_some();
+    }
 }
 
 /// The table of the profile that the user asks for.

@@ -141,6 +141,21 @@ fn a_broker_is_put_together_from_all_sources() {
             "amqp://u@h:5672/",
             "up",
         ),
+        // The credentials in a URL are for the broker that it names.
+        (
+            "send -u amqp://h",
+            &[("HELLO_MQ_URL", "amqp://eu:ep@e")],
+            "url='amqp://fu:fp@f'",
+            "amqp://guest@h:5672/",
+            "guest",
+        ),
+        (
+            "send -u amqp://",
+            &[("HELLO_MQ_URL", "amqp://eu:ep@e")],
+            "",
+            "amqp://eu@e:5672/",
+            "ep",
+        ),
         (
             "send -u amqp://",
             &[],
