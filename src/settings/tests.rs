@@ -141,21 +141,6 @@ fn a_broker_is_put_together_from_all_sources() {
             "amqp://u@h:5672/",
             "up",
         ),
-        // The credentials in a URL are for the broker that it names.
-        (
-            "send -u amqp://h",
-            &[("HELLO_MQ_URL", "amqp://eu:ep@e")],
-            "url='amqp://fu:fp@f'",
-            "amqp://guest@h:5672/",
-            "guest",
-        ),
-        (
-            "send -u amqp://",
-            &[("HELLO_MQ_URL", "amqp://eu:ep@e")],
-            "",
-            "amqp://eu@e:5672/",
-            "ep",
-        ),
         (
             "send -u amqp://",
             &[],
@@ -207,6 +192,29 @@ fn a_broker_is_put_together_from_all_sources() {
             broker.password.value,
             Password::Known(Secret::new((*password).to_owned())),
             "{line} {variables:?} {text:?}"
+        );
+    }
+}
+
+#[test]
+fn the_credentials_in_a_url_are_for_the_broker_that_it_names() {
+    for (line, text, url, password) in [
+        (
+            "send -u amqp://h",
+            "url='amqp://fu:fp@f'",
+            "amqp://guest@h:5672/",
+            "guest",
+        ),
+        ("send -u amqp://", "", "amqp://eu@e:5672/", "ep"),
+        ("send --host h", "", "amqp://eu@h:5672/", "ep"),
+    ] {
+        let variables = [("HELLO_MQ_URL", "amqp://eu:ep@e")];
+        let broker = settings(line, &variables, text).unwrap().broker;
+        assert_eq!(broker.to_string(), url, "{line}");
+        assert_eq!(
+            broker.password.value,
+            Password::Known(Secret::new(password.to_owned())),
+            "{line}"
         );
     }
 }
