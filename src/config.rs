@@ -103,8 +103,8 @@ pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
         let table = profile.get_ref();
         check(table, wrong)?;
         if let Some(at) = top_level_only(table) {
-            let problem = "profiles, queues, exchanges and bindings stand at the top level of the \
-                           file, not in a profile";
+            let problem = "profiles, queues, exchanges and bindings belong at the top level of the file, \
+                not in a profile";
             return Err(wrong(at, problem.to_owned()));
         }
     }
@@ -121,11 +121,14 @@ pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
 fn check(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<(), Error> {
     match (&config.host, &config.hosts) {
         (Some(_), Some(hosts)) => {
-            let problem = "hosts: there is a host, too; give one of them";
+            let problem = "hosts: host is set, too; give only one of them";
             return Err(wrong(hosts.span().start, problem.to_owned()));
         }
         (None, Some(hosts)) if hosts.get_ref().is_empty() => {
-            return Err(wrong(hosts.span().start, "hosts: is empty".to_owned()));
+            return Err(wrong(
+                hosts.span().start,
+                "hosts: must not be empty".to_owned(),
+            ));
         }
         _ => {}
     }
@@ -146,12 +149,12 @@ fn check(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<(), 
     .into_iter()
     .flatten();
     if let (Some((first, _)), Some((second, span))) = (passwords.next(), passwords.next()) {
-        let problem = format!("{second}: there is a {first}, too; give one of them");
+        let problem = format!("{second}: {first} is set, too; give only one of them");
         return Err(wrong(span.start, problem));
     }
     if let (Some(url), Some(tls)) = (&config.url, &config.tls) {
         if !url.get_ref().tls {
-            let problem = "tls: the url beside it is without TLS; write amqps://";
+            let problem = "tls: the url has no TLS; write amqps://";
             return Err(wrong(tls.span().start, problem.to_owned()));
         }
     }
@@ -242,16 +245,13 @@ const PARSER_WORDING: &[(&str, &str)] = &[
     ("unknown field", "unknown key"),
     (
         "expected a nonzero u16",
-        "expected a whole number from 1 to 65535",
+        "expected an integer from 1 to 65535",
     ),
-    ("expected u8", "expected a whole number from 0 to 255"),
-    (
-        "expected u32",
-        "expected a whole number from 0 to 4294967295",
-    ),
+    ("expected u8", "expected an integer from 0 to 255"),
+    ("expected u32", "expected an integer from 0 to 4294967295"),
     (
         "invalid type: map, expected a sequence",
-        "must be a list (tables of a topology stand in two brackets: [[queues]])",
+        "must be a list (topology tables have double brackets: [[queues]])",
     ),
 ];
 

@@ -60,7 +60,7 @@ pub fn password(
 ) -> Result<Secret, Error> {
     let (key, found) = match &password.value {
         Password::Known(secret) if secret.expose().is_empty() => {
-            let problem = "is empty, and RabbitMQ lets nobody in without one";
+            let problem = "is empty, and RabbitMQ requires a password";
             ("password", Err(problem.to_owned()))
         }
         Password::Known(secret) => return Ok(secret.clone()),
@@ -80,7 +80,7 @@ pub fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
     if fs::metadata(path).is_ok_and(|file| is_exposed(&file)) {
         let path = text::escape(&path.display().to_string());
         messenger.warn(&format!(
-            "{path} holds {what}, and others can read it; 'chmod 600' keeps it to you"
+            "{path} contains {what} and is readable by other users; protect it with 'chmod 600'"
         ));
     }
 }
@@ -170,7 +170,7 @@ fn of_command(
             }
             recv(interrupt.receiver()) -> _ => {
                 end(child);
-                return Err(Error::Interrupted(format!("while {program} was to print the password")));
+                return Err(Error::Interrupted(format!("while waiting for {program} to print the password")));
             }
             recv(give_up) -> _ => {
                 end(child);
@@ -189,14 +189,16 @@ fn of_command(
             Ok(None) if start.elapsed() < patience => thread::sleep(Duration::from_millis(1)),
             Ok(None) => {
                 end(child);
-                return Ok(Err(format!("{program} does not end")));
+                return Ok(Err(format!("{program} does not exit")));
             }
             Ok(Some(status)) => break status,
             Err(error) => return Ok(Err(format!("{program}: {}", reason(&error)))),
         }
         if interrupt.happened() {
             end(child);
-            return Err(Error::Interrupted(format!("while {program} was ending")));
+            return Err(Error::Interrupted(format!(
+                "while waiting for {program} to exit"
+            )));
         }
     };
     Ok(if status.success() {
@@ -352,7 +354,7 @@ mod tests {
         // It has printed it, but stays.
         assert_eq!(
             of(&["sh", "-c", "echo s3cret; exec >&-; exec sleep 60"]),
-            Err("sh does not end".to_owned())
+            Err("sh does not exit".to_owned())
         );
         assert_eq!(
             of(&["echo", "s3cret"]),

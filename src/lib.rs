@@ -48,7 +48,7 @@ pub fn exit_early(early_exit: &EarlyExit) -> Status {
     }
     let text = early_exit.text(paint(early_exit.color, &io::stdout()));
     let text = format!("{}\n", text.trim_end());
-    match cmd::write_all(&text, || "the text is not complete".to_owned()) {
+    match cmd::write_all(&text, || "the text is incomplete".to_owned()) {
         Ok(()) => Status::Done,
         Err(error) => {
             let paint = paint(early_exit.color, &io::stderr());
@@ -142,8 +142,8 @@ fn warn(file: Option<&config::File>, broker: &Broker, messenger: &Messenger) {
     }
     if tls.insecure.value {
         messenger.warn(&format!(
-            "the broker's certificate is not checked ({}): whoever is in between can \
-             read and change everything, the password included",
+            "the broker's certificate is not checked ({}): anyone in between can read and change \
+             everything, including the password",
             tls.insecure.origin
         ));
     }

@@ -125,7 +125,7 @@ fn again_and_again(
     let mut happened = Vec::new();
     running.collect();
     for round in 0..times {
-        if !running.has_said(" again after ", round) {
+        if !running.has_said("reconnected to ", round) {
             break;
         }
         thread::sleep(moment);
@@ -174,7 +174,7 @@ fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
     let happened = again_and_again(&mut sender, times, Duration::from_millis(80), || {
         happen(&mut node);
     });
-    let all_happened = sender.has_said(" again after ", times);
+    let all_happened = sender.has_said("reconnected to ", times);
     let said = sender.said();
     let outcome = sender.end();
     outcome_is_disturbed(all_happened, &outcome);
@@ -202,7 +202,7 @@ fn survives(fault: &str, times: usize, mut happen: impl FnMut(&mut Node)) {
     let happened = again_and_again(&mut receiver, times, Duration::from_millis(80), || {
         happen(&mut node);
     });
-    let all_happened = receiver.has_said(" again after ", times);
+    let all_happened = receiver.has_said("reconnected to ", times);
     let said = receiver.said();
     let outcome = receiver.end();
     outcome_is_disturbed(all_happened, &outcome);
@@ -280,7 +280,7 @@ fn a_memory_alarm_that_comes_and_goes() {
     // Every way out, while it lasts.
     node.raise_memory_alarm();
     let mut sender = node.hello(send("d", &[], &part)).spawn();
-    assert!(sender.has_said("takes no messages", 1));
+    assert!(sender.has_said("accepts no messages", 1));
     let (outcome, time) = sender.stop(Signal::SIGINT);
     assert_eq!(outcome.status(), 130, "{}", outcome.stderr);
     assert!(time < Duration::from_secs(3), "{time:?}");
@@ -358,10 +358,7 @@ fn a_network_that_freezes_for_good_is_noticed_by_default_within_20_seconds() {
         let start = Instant::now();
         let outcome = running.end();
         let time = start.elapsed();
-        outcome.failed(
-            69,
-            &["nothing came from the broker for 20s (two heartbeats)"],
-        );
+        outcome.failed(69, &["no data from the broker for 20s (two heartbeats)"]);
         println!("frozen network: noticed by {verb} after {time:?}");
         // The library looks at its timers every so often; the last byte may be 10 s old.
         assert!(
@@ -542,7 +539,8 @@ fn a_cluster_whose_leader_is_killed() {
     // While the other nodes elect a leader the broker may refuse messages, which are sent again.
     assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
     assert!(
-        said.iter().any(|(_, line)| line.contains(" again after ")),
+        said.iter()
+            .any(|(_, line)| line.contains("reconnected to ")),
         "it was over before the fault: {said:?}"
     );
     assert_eq!(outcome.stdout, " [x] Sent 20000 messages\n");

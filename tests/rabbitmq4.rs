@@ -52,7 +52,7 @@ fn send_declares_a_durable_queue_instead_and_says_so() {
     assert_eq!(
         outcome.stderr,
         format!(
-            "hello-mq: {} does not permit a queue that is not durable; queue '{queue}' is declared durable\n",
+            "hello-mq: {} does not permit non-durable queues; declaring queue '{queue}' durable\n",
             shown_url()
         )
     );
@@ -78,7 +78,7 @@ fn receive_does_the_same() {
     let (outcome, _) = receiver.stop(nix::sys::signal::Signal::SIGINT);
     assert_eq!(outcome.status(), 0);
     assert!(
-        outcome.stderr.contains("is declared durable"),
+        outcome.stderr.contains("non-durable queues"),
         "{}",
         outcome.stderr
     );
@@ -190,7 +190,7 @@ fn a_mismatch_is_explained_as_on_older_brokers() {
         );
         let command = outcome
             .stderr
-            .split("declared by: hello-mq")
+            .split("to match what exists, write: hello-mq")
             .nth(1)
             .unwrap();
         let again = shell(&format!("$H{command}")).run();
@@ -228,24 +228,24 @@ fn the_broker_says_which_right_is_missing() {
     let theirs = url().replace("guest:guest", &format!("{user}:s3cret"));
     // Both first ask after the queue, which only 4.3 refuses.
     let (purge, delete) = if series() == "43" {
-        ["configure, write or read right on queue"; 2].into()
+        ["configure, write or read permission on queue"; 2].into()
     } else {
-        ("read right on queue", "configure right on queue")
+        ("read permission on queue", "configure permission on queue")
     };
     for (words, right) in [
-        (&["receive", "-c1", &name][..], "read right on queue"),
+        (&["receive", "-c1", &name][..], "read permission on queue"),
         (&["purge", "--yes", &name], purge),
         (&["delete", "--yes", &name], delete),
         (
             &["send", "-q", &name, "x"],
-            "write right on exchange 'amq.default'",
+            "write permission on exchange 'amq.default'",
         ),
     ] {
         hello(words).env("HELLO_MQ_URL", &theirs).run().failed(
             77,
             &[
                 "ACCESS_REFUSED",
-                &format!("hint: user '{user}' needs the {right}"),
+                &format!("hint: user '{user}' needs {right}"),
             ],
         );
     }

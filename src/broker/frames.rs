@@ -344,7 +344,7 @@ pub struct CutShort;
 
 impl fmt::Display for CutShort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it sent a method that is cut short")
+        f.write_str("it sent a truncated method")
     }
 }
 
@@ -356,7 +356,7 @@ impl From<CutShort> for io::Error {
 
 /// What comes out of step can't be AMQP.
 pub fn not_amqp() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "what came is not AMQP")
+    io::Error::new(io::ErrorKind::InvalidData, "received data that is not AMQP")
 }
 
 /// Reads the fields of a method's arguments, one after the other.

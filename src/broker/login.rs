@@ -64,7 +64,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
-            Self::Tls => "shaking hands in TLS",
+            Self::Tls => "negotiating TLS",
             Self::Greeting => "waiting for its greeting",
             Self::Login => "waiting for its answer to the login",
             Self::Open => "waiting for it to open the virtual host",
@@ -251,7 +251,7 @@ fn choose(
     let mechanism = mechanisms.iter().find(is_offered).copied();
     let mechanism = mechanism.ok_or_else(|| {
         let wanted = match mechanisms {
-            [Mechanism::External, ..] => "a client's certificate (EXTERNAL)",
+            [Mechanism::External, ..] => "a client certificate (EXTERNAL)",
             _ => "a user name and a password (PLAIN)",
         };
         LoginFailure::Refused {
@@ -346,12 +346,12 @@ fn agree(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
     };
     if frame_max < FRAME_MIN_SIZE {
         return Err(LoginFailure::NotAmqp(format!(
-            "it takes frames of {frame_max} bytes at most, and AMQP wants at least {FRAME_MIN_SIZE}"
+            "its maximum frame size is {frame_max} bytes, below AMQP's minimum of {FRAME_MIN_SIZE}"
         )));
     }
     if channel_max < LIBRARY {
         return Err(LoginFailure::NotAmqp(format!(
-            "it permits {channel_max} channel on a connection, and hello-mq needs {LIBRARY} (channel_max)"
+            "it allows {channel_max} channel per connection (channel_max), and hello-mq needs {LIBRARY}"
         )));
     }
     Ok(TunedLimits {
@@ -384,7 +384,7 @@ impl Dialogue<'_, '_> {
             frames::CONNECTION_SECURE => {
                 "it asks for a second factor after user and password".to_owned()
             }
-            (class, method) => format!("it sent method {class}.{method} out of turn"),
+            (class, method) => format!("it sent an unexpected method {class}.{method}"),
         }))
     }
 
@@ -427,7 +427,7 @@ fn is_cut_short(bytes: &[u8]) -> bool {
 fn stranger(first: &[u8]) -> LoginFailure {
     match first {
         [0x15 | 0x16, 3, ..] => {
-            LoginFailure::Tls(TlsFault::NotHere, "it speaks TLS there".to_owned())
+            LoginFailure::Tls(TlsFault::NotHere, "that port uses TLS".to_owned())
         }
         first => LoginFailure::NotAmqp(stranger_words(first)),
     }
@@ -449,7 +449,10 @@ pub fn stranger_words(first: &[u8]) -> String {
                 .join("-")
         ),
         [b'H', b'T', b'T', b'P', ..] => "it is a web server".to_owned(),
-        _ => format!("it is no AMQP broker; it answered {}…", text::quote(first)),
+        _ => format!(
+            "it is not an AMQP broker; it answered {}…",
+            text::quote(first)
+        ),
     }
 }
 
@@ -577,7 +580,7 @@ mod tests {
         assert_eq!(said, frames::PROTOCOL_HEADER);
         assert!(
             matches!(&result, Err(LoginFailure::Refused { code: 403, said })
-                if said == "it does not accept a client's certificate (EXTERNAL), only PLAINER"),
+                if said == "it does not accept a client certificate (EXTERNAL), only PLAINER"),
             "{result:?}"
         );
     }
@@ -606,11 +609,11 @@ mod tests {
         assert_eq!((none.channel_max, none.frame_max), (u16::MAX, u32::MAX));
         assert_eq!(
             agreed(2, 4095).unwrap_err(),
-            "it takes frames of 4095 bytes at most, and AMQP wants at least 4096"
+            "its maximum frame size is 4095 bytes, below AMQP's minimum of 4096"
         );
         assert_eq!(
             agreed(1, 4096).unwrap_err(),
-            "it permits 1 channel on a connection, and hello-mq needs 2 (channel_max)"
+            "it allows 1 channel per connection (channel_max), and hello-mq needs 2"
         );
     }
 
@@ -645,23 +648,23 @@ mod tests {
         );
         assert_eq!(why(&[b"HTTP/1.1 400 Bad Request"]), "it is a web server");
         assert_eq!(why(&[b"HTTP"]), "it is a web server");
-        assert_eq!(why(&[&[0x15, 3, 3, 0, 2, 2, 70]]), "it speaks TLS there");
-        assert_eq!(why(&[&[0x15, 3]]), "it speaks TLS there");
+        assert_eq!(why(&[&[0x15, 3, 3, 0, 2, 2, 70]]), "that port uses TLS");
+        assert_eq!(why(&[&[0x15, 3]]), "that port uses TLS");
         assert_eq!(
             why(&[b"220 mail ready"]),
-            "it is no AMQP broker; it answered '220 mail'…"
+            "it is not an AMQP broker; it answered '220 mail'…"
         );
         assert_eq!(
             why(&[&[1, 0, 0, 0, 0, 0, 2, 0, 0, 0]]),
-            "it is no AMQP broker; it answered '\\x01\\x00\\x00\\x00\\x00\\x00\\x02\\x00'…"
+            "it is not an AMQP broker; it answered '\\x01\\x00\\x00\\x00\\x00\\x00\\x02\\x00'…"
         );
         assert_eq!(
             why(&[&method_frame(0, CONNECTION_TUNE, &[])]),
-            "it sent method 10.30 out of turn"
+            "it sent an unexpected method 10.30"
         );
         assert_eq!(
             why(&[&method_frame(0, CONNECTION_START, &[0])]),
-            "it sent a method that is cut short"
+            "it sent a truncated method"
         );
         assert_eq!(
             why(&[&method_frame(0, CONNECTION_START, &[0, 8])]),

@@ -138,7 +138,7 @@ impl Connector {
         match self.open_once(true, &self.first) {
             Err(error) if error.is_transient() && retry.is_wanted() => {
                 self.messenger
-                    .note(&format!("{error}; waiting for it, up to {wait}"));
+                    .note(&format!("{error}; waiting up to {wait}"));
                 self.try_until(&self.first, None, &mut retry)
             }
             result => result,
@@ -163,7 +163,7 @@ impl Connector {
             return Err(lost);
         }
         let start = Instant::now();
-        self.messenger.note(&format!("{lost}; connecting again"));
+        self.messenger.note(&format!("{lost}; reconnecting"));
         let not_back = |last: Error| Error::NotBack {
             lost: Box::new(lost),
             patience: text::rounded(start.elapsed()),
@@ -174,7 +174,7 @@ impl Connector {
                 let name = session.name();
                 let after = text::rounded(start.elapsed());
                 self.messenger
-                    .note(&format!("connected to {name} again after {after}"));
+                    .note(&format!("reconnected to {name} after {after}"));
                 Ok(session)
             }
             Err(error) if error.is_transient() => Err(not_back(error)),

@@ -170,16 +170,14 @@ impl Attempt<'_> {
                 Some(Err(error)) => {
                     let name = text::escape(host.name());
                     let reason = reason(&error);
-                    self.failed.push((
-                        format!("the host's name is not known: {reason} ({name})"),
-                        None,
-                    ));
+                    self.failed
+                        .push((format!("unknown host name: {reason} ({name})"), None));
                     continue;
                 }
                 None => {
                     let timeout = self.connector.broker.connect_timeout.value.get();
                     let timeout = humantime::format_duration(timeout);
-                    let why = format!("the host's name was not found within {timeout}");
+                    let why = format!("the host name was not resolved within {timeout}");
                     self.failed.push((why, None));
                     continue;
                 }
@@ -261,7 +259,7 @@ impl Attempt<'_> {
         };
         let first = socket.stream().first_bytes();
         if step == Step::Tls && first.starts_with(b"AMQP") {
-            let why = "it speaks AMQP without TLS there".to_owned();
+            let why = "that port uses AMQP without TLS".to_owned();
             return LoginFailure::Tls(TlsFault::NotThere, why);
         }
         if step == Step::Tls && !matches!(first, [] | [0x15 | 0x16, 3, ..]) {
@@ -288,8 +286,8 @@ impl Attempt<'_> {
             LoginFailure::Left(error) => return Err(error),
             LoginFailure::TooLong(length) => {
                 let said = format!(
-                    "it closed the connection without a word at a login of {length} bytes, most of which \
-                     are the password or token"
+                    "it closed the connection without an error after a login of {length} bytes, most of \
+                     them password or token"
                 );
                 return Err(self.refused(host, FRAME_ERROR, said));
             }
@@ -332,7 +330,7 @@ impl Attempt<'_> {
     fn outcome(mut self) -> Error {
         let broker = &self.connector.broker;
         if self.failed.is_empty() {
-            let why = "the host's name has no address".to_owned();
+            let why = "the host name has no address".to_owned();
             self.failed.push((why, None));
         }
         // What is not TLS's fault may get better by waiting.
@@ -364,9 +362,11 @@ fn why(step: Step, error: &io::Error, over_tls: bool, waited: Duration) -> Strin
     // Who does not understand, or does not like what is shown, may hang up without an answer.
     let what_if = match (step, error.kind()) {
         (_, io::ErrorKind::TimedOut | io::ErrorKind::InvalidInput) => "",
-        (Step::Tls, _) => "; is TLS spoken there?",
-        (Step::Greeting, _) if over_tls => "; does it want a client's certificate, or another one?",
-        (Step::Greeting, _) => "; is TLS spoken there (amqps)?",
+        (Step::Tls, _) => "; does that port use TLS?",
+        (Step::Greeting, _) if over_tls => {
+            "; does it require a client certificate, or a different one?"
+        }
+        (Step::Greeting, _) => "; does that port use TLS (amqps)?",
         _ => "",
     };
     match error.kind() {
@@ -534,7 +534,7 @@ impl Session {
     /// Says what can't be read of a message that came, and is left out.
     pub(super) fn inspect(&self, content: Content) -> Content {
         if let Some(problem) = &content.message.incomplete {
-            let note = format!("a part of a message can't be read, and is left out: {problem}");
+            let note = format!("part of a message can't be decoded and is left out: {problem}");
             warn!("{note}");
             self.note(&note);
         }

@@ -141,7 +141,7 @@ impl Waiter {
         messenger: &Messenger,
     ) -> Result<Self, Error> {
         let waker = Waker::new().map_err(|source| Error::System {
-            what: "make a pair of sockets",
+            what: "create a socket pair",
             source,
         })?;
         interrupt.wakes(&waker);

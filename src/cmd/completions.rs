@@ -11,6 +11,6 @@ use crate::error::Error;
 /// [`Error::Output`].
 pub fn run(arguments: &Completions) -> Result<(), Error> {
     write_all(completion::script(arguments.shell), || {
-        "the script is not complete".to_owned()
+        "the script is incomplete".to_owned()
     })
 }

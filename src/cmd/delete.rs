@@ -114,7 +114,7 @@ pub(super) fn named<'c>(context: &'c Context, verb: &str) -> Result<&'c QueueNam
     match queue.origin {
         Origin::Flag(_) => Ok(&queue.value),
         _ => Err(Error::Usage(format!(
-            "which queue? Name it: hello-mq {verb} QUEUE"
+            "no queue given; write: hello-mq {verb} QUEUE"
         ))),
     }
 }

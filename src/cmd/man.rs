@@ -19,11 +19,11 @@ pub fn run(arguments: &Man, messenger: &Messenger) -> Result<(), Error> {
         match show(text) {
             Ok(()) => return Ok(()),
             Err(error) => messenger.note(&format!(
-                "cannot show it with man ({error}), so this is the page's source"
+                "cannot show the page with man ({error}); printing its source"
             )),
         }
     }
-    write_all(text, || "the page is not complete".to_owned())
+    write_all(text, || "the page is incomplete".to_owned())
 }
 
 /// The page's source.

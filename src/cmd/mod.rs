@@ -65,7 +65,7 @@ fn write(line: &str) -> Result<(), Error> {
 /// Writes a line of data that is shown in another way.
 fn write_as(line: &str, shown: &str) -> Result<(), Error> {
     let text = format!("{shown}\n");
-    write_all(&text, || format!("it was to say:{line}"))
+    write_all(&text, || format!("the line was:{line}"))
 }
 
 /// Writes a text to standard output; if it can't, the user is told the consequence. A reader that has

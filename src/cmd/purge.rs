@@ -27,7 +27,7 @@ pub fn run(arguments: &cli::Purge, context: &Context) -> Result<(), Error> {
             confirm::ask(
                 context,
                 &format!(
-                    "throw away {messages} of queue {queue} on {}?",
+                    "remove {messages} from queue {queue} on {}?",
                     connector.broker()
                 ),
                 &format!("the messages are still in queue {queue}"),

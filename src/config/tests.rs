@@ -66,19 +66,19 @@ fn a_wrong_value_is_named_with_file_line_and_key() {
         ),
         (
             "port = 0",
-            "f.toml:1: port: invalid value: integer `0`, expected a whole number from 1 to 65535",
+            "f.toml:1: port: invalid value: integer `0`, expected an integer from 1 to 65535",
         ),
         (
             "[[queues]]\nname = 'q'\nmax_priority = 256",
-            "f.toml:3: max_priority: invalid value: integer `256`, expected a whole number from 0 to 255",
+            "f.toml:3: max_priority: invalid value: integer `256`, expected an integer from 0 to 255",
         ),
         (
             "[[queues]]\nname = 'q'\nmax_length = -1",
-            "f.toml:3: max_length: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+            "f.toml:3: max_length: invalid value: integer `-1`, expected an integer from 0 to 4294967295",
         ),
         (
             "[queues]\nname = 'q'",
-            "f.toml:1: must be a list (tables of a topology stand in two brackets: [[queues]])",
+            "f.toml:1: must be a list (topology tables have double brackets: [[queues]])",
         ),
         (
             "queue = ''",
@@ -98,11 +98,11 @@ fn a_wrong_value_is_named_with_file_line_and_key() {
         ),
         (
             "password = 'a'\npassword_file = 'b'",
-            "f.toml:2: password_file: there is a password, too",
+            "f.toml:2: password_file: password is set, too",
         ),
         (
             "[profiles.a]\npassword_file = 'a'\npassword_command = ['b']",
-            "f.toml:3: password_command: there is a password_file, too",
+            "f.toml:3: password_command: password_file is set, too",
         ),
         (
             "password_command = 'b'",
@@ -114,33 +114,36 @@ fn a_wrong_value_is_named_with_file_line_and_key() {
         ),
         (
             "url = 'amqp://h'\ntls = {}",
-            "f.toml:2: tls: the url beside it is without TLS",
+            "f.toml:2: tls: the url has no TLS",
         ),
         (
             "[tls]\nca = 'x'",
             "f.toml:2: unknown key `ca`, expected one of `ca_file`",
         ),
-        ("auth = 'x'", "f.toml:1: auth: is one of plain, external"),
+        (
+            "auth = 'x'",
+            "f.toml:1: auth: must be one of plain, external",
+        ),
         (
             "[profiles.a]\nhots = 'x'",
             "f.toml:2: unknown key `hots`, expected one of `url`",
         ),
         (
             "[[profiles.a.queues]]\nname = 'x'",
-            "f.toml:1: profiles, queues, exchanges and bindings stand at the top level",
+            "f.toml:1: profiles, queues, exchanges and bindings belong at the top level",
         ),
         (
             "[profiles.a.profiles.b]\nport = 1",
-            "f.toml:1: profiles, queues, exchanges and bindings stand at the top level",
+            "f.toml:1: profiles, queues, exchanges and bindings belong at the top level",
         ),
         (
             "host = 'a'\nhosts = ['b']",
-            "f.toml:2: hosts: there is a host, too",
+            "f.toml:2: hosts: host is set, too",
         ),
-        ("hosts = []", "f.toml:1: hosts: is empty"),
+        ("hosts = []", "f.toml:1: hosts: must not be empty"),
         (
             "hosts = ['a', 'b:0']",
-            "f.toml:1: hosts: a port is a number",
+            "f.toml:1: hosts: a port must be a number",
         ),
         ("host = 'a'\nhost = 'b'", "f.toml:2: host: duplicate key"),
         (

@@ -35,7 +35,7 @@ impl fmt::Display for ConfirmFailure {
             self.cause.as_ref().map(ToString::to_string),
             (!self.returned.is_empty()).then(|| format!("{broker} returned {}", self.returned)),
             (!self.refused.is_empty())
-                .then(|| format!("{broker} refused (nack) {}", listed(&self.refused))),
+                .then(|| format!("{broker} rejected (nack) {}", listed(&self.refused))),
             (!self.unconfirmed.is_empty())
                 .then(|| format!("not confirmed: {}", listed(&self.unconfirmed))),
             self.unsent.clone(),

@@ -7,15 +7,15 @@ impl Error {
     /// What to do next, where there is something to say.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Usage(_) => "'hello-mq --help' shows what can be typed",
-            Self::EmptyInput => "an empty message is sent with: hello-mq send ''",
+            Self::Usage(_) => "see 'hello-mq --help'",
+            Self::EmptyInput => "to send an empty message, write: hello-mq send ''",
             // The problem is an option's file, or the variable's value.
             Self::Config { place, .. } if !place.contains(':') => return None,
-            Self::Config { .. } => "'hello-mq man hello-mq.toml' documents every key",
+            Self::Config { .. } => "see 'hello-mq man hello-mq.toml' for every key",
             Self::Unreachable { origin, .. } => {
                 return Some(format!(
-                    "is RabbitMQ running there, and is the address right ({origin})? --url, or \
-                     --host and --port, name another"
+                    "check that RabbitMQ is running there and that the address is right ({origin}); set \
+                     another with --url, or --host and --port"
                 ));
             }
             Self::Tls { fault, .. } => return of_tls(*fault).map(ToOwned::to_owned),
@@ -34,51 +34,47 @@ impl Error {
             } => return of_refusal(*code, operation, said),
             Self::Different(mismatch) => return Some(of_mismatch(mismatch)),
             Self::Topology { .. } => {
-                "'hello-mq declare --all' can be run again; what is there is not touched"
+                "run 'hello-mq declare --all' again after fixing the cause; it does not change what exists"
             }
             Self::Cancelled { .. } => "'hello-mq receive' declares the queue again",
             Self::AckTimeout { .. } => {
-                "what is unacknowledged for so long is delivered again; a longer consumer_timeout in \
-                 rabbitmq.conf or of the queue (x-consumer-timeout), a --prefetch of fewer messages, or a \
-                 faster reader avoids it"
+                "unacknowledged messages are delivered again; raise consumer_timeout in rabbitmq.conf or \
+                 x-consumer-timeout of the queue, lower --prefetch, or use a faster reader"
             }
             Self::Dropped { .. } => {
-                "what a queue drops goes to its dead-letter exchange, if it has one; from RabbitMQ 4.3 on \
-                 looking at messages does not count"
+                "dropped messages go to the queue's dead-letter exchange, if it has one; from RabbitMQ 4.3 \
+                 on, peeking does not count as a delivery"
             }
             Self::ConfirmFailure(messages) => match &messages.cause {
                 Some(cause) => return cause.hint(),
                 None if messages.returned.is_empty() => QUEUE_REFUSES,
                 None => {
-                    "no queue took it: without --exchange it needs one of the routing key's name \
-                     ('hello-mq declare' makes it, and so does send without --no-declare), with it \
-                     a binding that matches ('rabbitmqctl list_bindings'); 'send --allow-unroutable' \
-                     takes it for no error"
+                    "no queue matches: without --exchange, a queue named like the routing key must exist \
+                     ('hello-mq declare' creates it, as does send without --no-declare); with --exchange, \
+                     a binding must match ('rabbitmqctl list_bindings'); to ignore unroutable messages, use \
+                     'send --allow-unroutable'"
                 }
             },
             Self::Lost {
                 code: Some(541), ..
             } => UNDELIVERABLE,
             Self::Lost { .. } => {
-                "try again when the broker is back; what was not confirmed may have to be sent \
-                 again, and what was not acknowledged is back in its queue"
+                "try again when the broker is back; unconfirmed messages may have to be sent again, and \
+                 unacknowledged messages are back in their queue"
             }
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug",
             Self::System { .. } => RESOURCES_HINT,
             Self::NotBack { last, .. } => return last.hint(),
             Self::NoReply { .. } => {
-                "does anybody receive the requests, and answer them? 'rabbitmqctl list_consumers' \
-                 shows who receives"
+                "check that a server receives and answers the requests: 'rabbitmqctl list_consumers'"
             }
             Self::Nack { .. } => QUEUE_REFUSES,
-            Self::NoConfirm { .. } => {
-                "what is not confirmed may have arrived nevertheless; try again later"
-            }
+            Self::NoConfirm { .. } => "try again later; unconfirmed messages may have arrived",
             Self::Spawn { source, .. } if is_exhaustion(source) => RESOURCES_HINT,
             Self::Descriptor { name, .. } => match *name {
-                "standard input" => "where there is nothing to read, redirect it: </dev/null",
-                "standard output" => "to throw away what is printed, redirect it: >/dev/null",
-                _ => "to throw away what is said, redirect it: 2>/dev/null",
+                "standard input" => "if there is no input, redirect it: </dev/null",
+                "standard output" => "to discard the output, redirect it: >/dev/null",
+                _ => "to discard errors and notices, redirect them: 2>/dev/null",
             },
             Self::Short { .. }
             | Self::TimeIsUp
@@ -97,27 +93,25 @@ impl Error {
     }
 }
 
-const RESOURCES_HINT: &str =
-    "'ulimit -a' shows how much of it a process may have; fewer --jobs take less";
+const RESOURCES_HINT: &str = "'ulimit -a' shows the limits of a process; use fewer --jobs";
 
-const UNDELIVERABLE: &str = "the broker's log says what failed; one cause is a message that was published over AMQP 1.0 with a \
-     property for which AMQP 0-9-1 has no type: it stays in the queue, where an AMQP 1.0 client can take it";
+const UNDELIVERABLE: &str = "see the broker's log; one cause is a message published over AMQP 1.0 with a property for which \
+     AMQP 0-9-1 has no type: it stays in the queue, for an AMQP 1.0 client";
 
-const QUEUE_REFUSES: &str = "the queue is full or its node is in trouble; try again later";
+const QUEUE_REFUSES: &str = "the queue may be full or its node in trouble; try again later";
 
 fn of_tls(fault: TlsFault) -> Option<&'static str> {
     match fault {
         TlsFault::Theirs => Some(
-            "--tls-ca-file names a file with other authorities to trust, --tls-server-name another \
-             name to expect",
+            "trust other authorities with --tls-ca-file, or expect another name with --tls-server-name",
         ),
         TlsFault::Ours => {
-            Some("--tls-cert-file and --tls-key-file name the client's certificate and its key")
+            Some("set the client certificate and its key with --tls-cert-file and --tls-key-file")
         }
         TlsFault::NotThere => {
-            Some("amqp:// is without TLS; with it, brokers usually listen on port 5671")
+            Some("use amqp:// to connect without TLS; with TLS, the usual port is 5671")
         }
-        TlsFault::NotHere => Some("amqps:// in the URL, or --tls, speaks TLS"),
+        TlsFault::NotHere => Some("use amqps:// in the URL, or --tls"),
         TlsFault::Other => None,
     }
 }
@@ -126,13 +120,13 @@ fn of_login(code: u16, said: &str, username: &str, has_password: bool) -> Option
     const PLACES: &str = "in the URL, HELLO_MQ_PASSWORD, --password-file or the configuration file";
     let hint = match code {
         403 if said.contains("EXTERNAL") => {
-            "EXTERNAL takes the user from the client's certificate: is there one of that name, and \
-             does the broker have the mechanism on? --auth plain logs in with user and password"
+            "EXTERNAL takes the user from the client certificate: check that this user exists and that the \
+             broker has the mechanism enabled, or log in with user and password (--auth plain)"
         }
         403 if username == "guest" => {
             return Some(format!(
-                "check --username and the password ({PLACES}; --explain shows which); the user guest \
-                 may only log in from the broker's own host"
+                "check --username and the password ({PLACES}; --explain shows which); user guest may only \
+                 log in from the broker's own host"
             ));
         }
         403 if has_password => {
@@ -142,18 +136,18 @@ fn of_login(code: u16, said: &str, username: &str, has_password: bool) -> Option
         }
         403 => {
             return Some(format!(
-                "there is no password for user '{}', so that guest's was tried: give it {PLACES}",
+                "no password is set for user '{}', so guest's was tried: set it {PLACES}",
                 text::escape(username)
             ));
         }
         501 => {
-            "RabbitMQ takes a login of 4096 bytes at most up to 4.0, and of 8192 from 4.1 on: a shorter \
-             password or token, or a larger initial_frame_max of the broker"
+            "RabbitMQ accepts a login of 4096 bytes up to 4.0, and of 8192 from 4.1 on: use a shorter \
+             password or token, or raise the broker's initial_frame_max"
         }
         530 if said.contains("limit") => LIMITED_USE,
         530 => {
-            "check --vhost and the user's right to it: 'rabbitmqctl list_vhosts' and \
-             'rabbitmqctl list_user_permissions USER' show them"
+            "check --vhost and the user's permissions on it: 'rabbitmqctl list_vhosts' and \
+             'rabbitmqctl list_user_permissions USER'"
         }
         _ => return None,
     };
@@ -161,17 +155,17 @@ fn of_login(code: u16, said: &str, username: &str, has_password: bool) -> Option
 }
 
 const LIMITED_USE: &str = "'rabbitmqctl list_connections' shows who is connected, and 'rabbitmqctl \
-                           list_vhost_limits' and 'list_user_limits' what is allowed";
+                           list_vhost_limits' and 'list_user_limits' show the limits";
 
 fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
     let is_delete = operation.starts_with("delete");
     let hint = match code {
         403 if is_exclusive_use(said) => {
-            "another consumer has the queue for itself (wait until it ends, or use another queue), or it \
-             is one for a single active consumer, which lets in nobody with --exclusive"
+            "another consumer uses the queue exclusively (wait for it to exit, or use another queue), or \
+             the queue has a single active consumer and does not support --exclusive"
         }
         403 if said.contains("reserved prefix") || said.contains("system exchange") => {
-            "names that begin with 'amq.' are the broker's own; use another"
+            "names that begin with 'amq.' are reserved for the broker; use another name"
         }
         403 => {
             return Some(missing_right(operation, said).unwrap_or_else(|| {
@@ -182,59 +176,59 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
         }
         404 if said.contains("no exchange") => {
             return Some(format!(
-                "'hello-mq declare {} --exchange-type TYPE' makes it, with TYPE direct, fanout, topic or \
-                 headers; 'rabbitmqctl list_exchanges' shows those that exist",
+                "create it with 'hello-mq declare {} --exchange-type TYPE' (direct, fanout, topic or \
+                 headers); 'rabbitmqctl list_exchanges' shows those that exist",
                 missing_exchange(said)
             ));
         }
         404 => {
-            "'hello-mq declare QUEUE' makes a queue, and with --type stream a stream; 'rabbitmqctl \
+            "create a queue with 'hello-mq declare QUEUE', or a stream with --type stream; 'rabbitmqctl \
              list_queues' shows those that exist"
         }
         405 if said.contains("single active consumer") => {
-            "it can't be looked into, only received from; 'hello-mq declare --check' counts its messages"
+            "receive from it instead; 'hello-mq declare --check' shows the number of its messages"
         }
         405 => {
-            "another connection has the queue for itself; wait until it ends, or use another queue"
+            "another connection uses the queue exclusively; wait until it closes, or use another queue"
         }
         406 if is_delete && said.ends_with("not empty") => {
-            "without --if-empty it is deleted with its messages"
+            "to delete it with its messages, omit --if-empty"
         }
-        406 if is_delete && said.ends_with("in use") => {
-            "without --if-unused it is deleted nevertheless"
+        406 if is_delete && said.ends_with("in use") => "to delete it anyway, omit --if-unused",
+        406 if said.contains("invalid arg 'x-stream-offset'") => {
+            "--stream-offset requires a stream"
         }
-        406 if said.contains("invalid arg 'x-stream-offset'") => "--stream-offset is for a stream",
         406 if said.contains("invalid arg 'x-priority'") => {
-            "--priority is not for a stream, of which every consumer gets every message"
+            "streams do not support --priority: each consumer gets every message"
         }
         406 if said.contains("consumer prefetch count is not set for") => {
-            "--auto-ack is not for a stream, from which nothing is taken anyway"
+            "streams do not support --auto-ack: reading removes nothing from them"
         }
         406 if said.contains("of queue type rabbit_classic_queue") => {
-            "a classic queue does not take it; another type may (--type quorum, or stream)"
+            "classic queues do not support it; other types may (--type quorum or stream)"
         }
         406 if said.contains("limit") && said.ends_with("is reached") => {
-            "'rabbitmqctl list_vhost_limits' shows how many the virtual host may have; 'hello-mq delete' makes \
-             room, and so does a larger limit ('rabbitmqctl set_vhost_limits')"
+            "'rabbitmqctl list_vhost_limits' shows the limit of the virtual host; delete queues with \
+             'hello-mq delete', or raise it with 'rabbitmqctl set_vhost_limits'"
         }
         406 if said.contains("user_id property") => {
-            "a message has to come from the user that its user_id names, or from one with the tag \
-             impersonator: log in as that user, or send it without ('receive --forward-to' does with \
+            "the broker accepts a message with a user_id only from that user, or from one with the tag \
+             impersonator: log in as that user, or remove the property ('receive --forward-to' does with \
              --without user_id)"
         }
-        406 if said.contains("value_too_large") => "the broker takes no value as large as that",
+        406 if said.contains("value_too_large") => "use a smaller value",
         540 if operation.starts_with("purge") => {
-            "a stream keeps its messages until they are too old or too many; 'hello-mq delete' and \
-             'hello-mq declare' make it anew"
+            "a stream keeps its messages until they exceed its maximum age or size; to empty it, recreate \
+             it with 'hello-mq delete' and 'hello-mq declare'"
         }
         541 if operation.starts_with("consume") => UNDELIVERABLE,
-        540 if operation.starts_with("look at") => {
-            "a stream is read without taking anything from it: 'hello-mq receive --stream-offset first \
-             --drain'"
+        540 if operation.starts_with("peek at") => {
+            "read a stream with 'hello-mq receive --stream-offset first --drain'; this removes nothing \
+             from it"
         }
         540 if is_delete => {
-            "'hello-mq declare --check' shows whether it has messages or consumers; without \
-             --if-empty and --if-unused it can be deleted"
+            "this type of queue supports neither --if-empty nor --if-unused; omit them, and check for \
+             messages and consumers with 'hello-mq declare --check' first"
         }
         530 if said.contains("limit") => LIMITED_USE,
         _ if is_transient_refusal(said) => "declare the queue with --durable",
@@ -245,7 +239,7 @@ fn of_refusal(code: u16, operation: &str, said: &str) -> Option<String> {
 
 fn of_mismatch(mismatch: &Mismatch) -> String {
     match &mismatch.command {
-        Some(command) => format!("nothing was changed; as it is, it is declared by: {command}"),
+        Some(command) => format!("nothing was changed; to match what exists, write: {command}"),
         None => {
             let list = if mismatch.entity.starts_with("queue") {
                 "list_queues name durable auto_delete arguments"
@@ -253,7 +247,7 @@ fn of_mismatch(mismatch: &Mismatch) -> String {
                 "list_exchanges name type durable auto_delete internal arguments"
             };
             format!(
-                "nothing was changed; the broker did not say everything: 'rabbitmqctl {list}' does"
+                "nothing was changed; the broker did not report everything: see 'rabbitmqctl {list}'"
             )
         }
     }
@@ -299,8 +293,7 @@ fn missing_right(operation: &str, said: &str) -> Option<String> {
         right => right,
     };
     Some(format!(
-        "user {user} needs the {right} right on {resource}: 'rabbitmqctl list_user_{kind} {}' \
-         shows what there is",
+        "user {user} needs {right} permission on {resource}: see 'rabbitmqctl list_user_{kind} {}'",
         user.trim_matches('\'')
     ))
 }
@@ -314,7 +307,7 @@ fn right_for(operation: &str, resource: &str) -> &'static str {
     );
     match verb {
         "publish" => "write",
-        "consume" | "look" | "purge" => "read",
+        "consume" | "peek" | "purge" => "read",
         "listen" if is_exchange => "read",
         // Its destination is written to, what it leads from is read.
         "bind" if is_queue => "write",
@@ -339,11 +332,11 @@ mod tests {
         for (operation, said) in [
             ("consume from queue 'q'", old),
             ("purge queue 'q'", old),
-            ("look at queue 'q'", new),
+            ("peek at queue 'q'", new),
         ] {
             let hint = missing_right(operation, said).unwrap();
             assert!(
-                hint.starts_with("user 'u' needs the read right on queue 'q' in virtual host '/'"),
+                hint.starts_with("user 'u' needs read permission on queue 'q' in virtual host '/'"),
                 "{hint}"
             );
         }

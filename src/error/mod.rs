@@ -71,7 +71,10 @@ pub enum Error {
     },
 
     /// An open connection broke, or the broker closed it.
-    #[error("lost the connection to {broker}: {reason}; it was to {operation}")]
+    #[error(
+        "lost the connection to {broker} while {}: {reason}",
+        participle(operation)
+    )]
     Lost {
         /// The broker's URL without password.
         broker: String,
@@ -84,7 +87,7 @@ pub enum Error {
     },
 
     /// A lost connection did not come back.
-    #[error("{lost}; it did not come back within {patience}: {last}")]
+    #[error("{lost}; could not reconnect within {patience}: {last}")]
     NotBack {
         /// How it was lost.
         lost: Box<Error>,
@@ -104,7 +107,7 @@ pub enum Error {
     },
 
     /// The broker refused messages that it was sent, again and again.
-    #[error("{broker} refused messages (nack)")]
+    #[error("{broker} rejected messages (nack)")]
     Nack {
         /// The broker's URL without password.
         broker: String,
@@ -133,7 +136,7 @@ pub enum Error {
     },
 
     /// The time that the user gave (`--timeout`) is over.
-    #[error("the time is up")]
+    #[error("timed out (--timeout)")]
     TimeIsUp,
 
     /// The broker refused one operation.
@@ -154,7 +157,7 @@ pub enum Error {
     Different(Box<Mismatch>),
 
     /// Some of what the configuration file defines could not be declared; each was said.
-    #[error("{failed} of {total} are not as the configuration has them")]
+    #[error("{failed} of {total} do not match the configuration")]
     Topology {
         /// How many failed.
         failed: usize,
@@ -170,7 +173,7 @@ pub enum Error {
 
     /// The queue that was being consumed is gone.
     #[error(
-        "{broker} ended the consumption of queue {queue}: the queue was deleted, or its node went down"
+        "{broker} cancelled the consumer of queue {queue}: the queue was deleted, or its node went down"
     )]
     Cancelled {
         /// The broker's URL without password.
@@ -181,7 +184,7 @@ pub enum Error {
 
     /// A message was not settled in the time that the broker gives its consumers.
     #[error(
-        "{broker} ended the consumption of queue {queue}: a message was not acknowledged within its \
+        "{broker} cancelled the consumer of queue {queue}: a message was not acknowledged within the \
          consumer_timeout{}",
         timeout(said)
     )]
@@ -196,8 +199,8 @@ pub enum Error {
 
     /// Messages that were to stay in their queue could not be kept from being dropped.
     #[error(
-        "queue {queue} drops or dead-letters messages that came back more often than its delivery limit, \
-         and they could not be put at its end instead: {messages}; {why}"
+        "queue {queue} drops or dead-letters messages that exceed its delivery limit ({messages}), because \
+         they could not be moved to its end: {why}"
     )]
     Dropped {
         /// The queue's name, quoted.
@@ -284,7 +287,7 @@ pub enum Error {
     },
 
     /// A command failed, and that is the end (`--on-failure stop`).
-    #[error("{0}; this is the end (--on-failure stop)")]
+    #[error("{0}; stopping (--on-failure stop)")]
     CommandFailed(String),
 
     /// The directory for the messages can't be written to.
@@ -437,6 +440,12 @@ fn unwritten(error: &io::Error) -> String {
         Some(cause @ SaveFailure { .. }) => cause.to_string(),
         None => format!("cannot write to standard output: {}", reason(error)),
     }
+}
+
+/// Turns `declare queue 'hello'` into `declaring queue 'hello'`.
+fn participle(operation: &str) -> String {
+    let (verb, object) = operation.split_at(operation.find(' ').unwrap_or(operation.len()));
+    format!("{}ing{object}", verb.strip_suffix('e').unwrap_or(verb))
 }
 
 /// The system's words for what failed, without the number that Rust adds.

@@ -48,47 +48,50 @@ impl Status {
     pub const MEANINGS: [(Self, &'static str); 16] = [
         (
             Self::Done,
-            "done; for receive also: stopped by Ctrl+C, SIGTERM or a closed pipe",
+            "success; for receive also after Ctrl+C, SIGTERM or a closed pipe",
         ),
         (
             Self::Short,
-            "fewer messages than --count before the timeout or the end of the queue; a command failed; \
-             the answer was no",
+            "fewer messages or replies than asked for before the timeout or the end of the queue; a failed \
+             command (--on-failure stop); a question answered with no",
         ),
-        (Self::Usage, "the command line is wrong"),
+        (Self::Usage, "invalid command line"),
         (
             Self::BadInput,
-            "malformed input (the line is named), or no input at all",
+            "malformed input (the error names the line), or no input",
         ),
         (Self::NoInput, "an input file can't be read"),
         (
             Self::NoSuchQueue,
-            "no such queue or exchange, or a message that no queue took",
+            "no such queue or exchange, or an unroutable message",
         ),
         (
             Self::Unavailable,
-            "the broker can't be reached, or was lost and not back in time",
+            "the broker can't be reached, or the connection was lost and not reopened in time",
         ),
         (Self::Bug, "a bug in hello-mq"),
         (
             Self::System,
-            "the system has no more open files, processes, threads or memory for it",
+            "the system is out of open files, processes, threads or memory",
         ),
         (
             Self::CantCreate,
             "the directory of --save can't be written to",
         ),
         (Self::Io, "output can't be written or input can't be read"),
-        (Self::NotConfirmed, "not confirmed by the broker: try again"),
+        (
+            Self::NotConfirmed,
+            "messages not confirmed by the broker; try again",
+        ),
         (Self::Refused, "the broker refused the operation"),
         (
             Self::NoPermission,
-            "credentials, a certificate (the broker's, too), the virtual host or a permission refused",
+            "credentials, virtual host or permission refused, or a certificate rejected by either side",
         ),
-        (Self::Config, "the configuration is wrong"),
+        (Self::Config, "invalid configuration"),
         (
             Self::Interrupted,
-            "interrupted with work left undone, or a second Ctrl+C",
+            "interrupted with work left to do, or a second Ctrl+C",
         ),
     ];
 

@@ -42,7 +42,7 @@ fn a_returned_message_weighs_more_than_a_refused_one() {
     assert_eq!(error.status().code(), 67);
     assert_eq!(
         error.to_string(),
-        "amqp://h/ returned argument 1 (NO_ROUTE); amqp://h/ refused (nack) argument 2; 1 of 3 confirmed"
+        "amqp://h/ returned argument 1 (NO_ROUTE); amqp://h/ rejected (nack) argument 2; 1 of 3 confirmed"
     );
 }
 

@@ -287,11 +287,11 @@ fn check(sources: &[InputSource], form: &InputFormat, count: u64) -> Result<(), 
                 .all(|source| !matches!(source, InputSource::File(_))) =>
         {
             return usage(
-                "--lines, --null, --delimiter and --jsonl are about standard input ('-') or a --file, and there is neither",
+                "--lines, --null, --delimiter and --jsonl require standard input ('-') or a --file",
             );
         }
         1 if count > 1 && *form != InputFormat::Whole => {
-            return usage("--count: standard input can't be read twice; put it into a --file");
+            return usage("--count: standard input can't be read twice; use a --file");
         }
         0 | 1 => {}
         _ => return usage("standard input ('-') can be sent only once"),
@@ -305,7 +305,7 @@ fn check(sources: &[InputSource], form: &InputFormat, count: u64) -> Result<(), 
             }
             if count > 1 && !file.is_file() {
                 return usage(&format!(
-                    "--count: {} can't be read twice; it is no ordinary file",
+                    "--count: {} can't be read twice; it is not a regular file",
                     source.name()
                 ));
             }
@@ -478,7 +478,7 @@ fn read_whole(source: &InputSource) -> Result<Vec<u8>, Error> {
 
 fn too_long(place: &MessagePosition) -> Error {
     let most = MAX_MESSAGE_SIZE >> 20;
-    let problem = format!("is longer than {most} MiB, the most that RabbitMQ can take");
+    let problem = format!("is longer than {most} MiB, the most that RabbitMQ accepts");
     bad(place, problem)
 }
 

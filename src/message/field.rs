@@ -33,7 +33,7 @@ impl ShortString {
         match bytes.as_ref().len() {
             0..=SHORT_STRING_MAX => Ok(()),
             length => Err(format!(
-                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {length}"
+                "can have at most {SHORT_STRING_MAX} bytes in AMQP; this one has {length}"
             )),
         }
     }
@@ -274,7 +274,7 @@ impl FieldValue {
         let value = rest.value(0)?;
         match rest.0 {
             [] => Ok(value),
-            _ => Err("they go on where they should end".to_owned()),
+            _ => Err("trailing data".to_owned()),
         }
     }
 }
@@ -291,7 +291,7 @@ impl<'b> FieldReader<'b> {
         let (taken, rest) = self
             .0
             .split_at_checked(length)
-            .ok_or_else(|| "they end too early".to_owned())?;
+            .ok_or_else(|| "truncated".to_owned())?;
         self.0 = rest;
         Ok(taken)
     }
@@ -380,7 +380,7 @@ impl<'b> FieldReader<'b> {
             b'V' => FieldValue::Void,
             tag => {
                 return Err(format!(
-                    "has a type that RabbitMQ does not know ({})",
+                    "has a type that is unknown to RabbitMQ ({})",
                     text::quote(&[tag])
                 ));
             }

@@ -115,7 +115,7 @@ impl<'l> JsonReader<'l> {
     pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             Err(_) => Ok(()),
-            Ok(_) => Err(self.wrong("something follows where it should end")),
+            Ok(_) => Err(self.wrong("trailing characters")),
         }
     }
 
@@ -133,11 +133,11 @@ impl<'l> JsonReader<'l> {
     ) -> Result<(), JsonError> {
         self.items(b'}', |reader| {
             if reader.peek()? != b'"' {
-                return Err(reader.wrong("a key has to be a text in quotes"));
+                return Err(reader.wrong("expected a key in quotes"));
             }
             let key = reader.text()?;
             if reader.peek()? != b':' {
-                return Err(reader.wrong("a ':' has to stand behind a key"));
+                return Err(reader.wrong("expected ':' after the key"));
             }
             reader.at += 1;
             entry(reader, key)
@@ -151,7 +151,7 @@ impl<'l> JsonReader<'l> {
         mut item: impl FnMut(&mut Self) -> Result<(), JsonError>,
     ) -> Result<(), JsonError> {
         if self.depth == JSON_MAX_DEPTH {
-            return Err(self.wrong(&format!("it is nested deeper than {JSON_MAX_DEPTH}")));
+            return Err(self.wrong(&format!("nested deeper than {JSON_MAX_DEPTH}")));
         }
         self.depth += 1;
         self.at += 1;
@@ -163,7 +163,7 @@ impl<'l> JsonReader<'l> {
                     byte if byte == close => break,
                     _ => {
                         let close = char::from(close);
-                        return Err(self.wrong(&format!("a ',' or a '{close}' has to follow")));
+                        return Err(self.wrong(&format!("expected ',' or '{close}'")));
                     }
                 }
             }
@@ -225,7 +225,7 @@ impl<'l> JsonReader<'l> {
             b'n' => self.word("null", Json::Null),
             b't' => self.word("true", Json::Bool(true)),
             b'f' => self.word("false", Json::Bool(false)),
-            _ => Err(self.wrong("a value has to stand here")),
+            _ => Err(self.wrong("expected a value")),
         }
     }
 
@@ -238,7 +238,7 @@ impl<'l> JsonReader<'l> {
         } else if word.as_bytes().starts_with(rest) {
             Err(JsonError::CutShort)
         } else {
-            Err(self.wrong("a value has to stand here"))
+            Err(self.wrong("expected a value"))
         }
     }
 
@@ -276,7 +276,7 @@ impl<'l> JsonReader<'l> {
         }
         match digits.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Json::Double(number)),
-            _ => Err(self.wrong("the number is out of range")),
+            _ => Err(self.wrong("number out of range")),
         }
     }
 
@@ -284,7 +284,7 @@ impl<'l> JsonReader<'l> {
         let rest = &self.bytes[self.at..];
         let others = rest.iter().position(|byte| !byte.is_ascii_digit());
         match others {
-            Some(0) => return Err(self.wrong("a digit has to stand here")),
+            Some(0) => return Err(self.wrong("expected a digit")),
             // A number at the end may be complete, but not without a digit.
             None if rest.is_empty() => return Err(JsonError::CutShort),
             others => self.at += others.unwrap_or(rest.len()),
@@ -316,7 +316,7 @@ impl<'l> JsonReader<'l> {
             self.wrong(what)
         })?;
         text.truncate(length);
-        let text = String::from_utf8(text).map_err(|_| self.wrong("it is not UTF-8"))?;
+        let text = String::from_utf8(text).map_err(|_| self.wrong("invalid UTF-8"))?;
         Ok(Cow::Owned(text))
     }
 
@@ -339,11 +339,11 @@ impl<'l> JsonReader<'l> {
         if text.iter().copied().min().is_some_and(|byte| byte < b' ') {
             let at = text.iter().position(|byte| *byte < b' ');
             self.at = start + at.unwrap_or_default();
-            return Err(self.wrong("a control character has to be escaped"));
+            return Err(self.wrong("unescaped control character"));
         }
         let text = std::str::from_utf8(text).map_err(|error| {
             self.at = start + error.valid_up_to();
-            self.wrong("it is not UTF-8")
+            self.wrong("invalid UTF-8")
         })?;
         self.at = end + 1;
         Ok(Raw {
@@ -361,13 +361,13 @@ pub fn not_json(what: &str, at: usize) -> String {
 
 fn too_much() -> JsonError {
     JsonError::Wrong(format!(
-        "has more properties and headers than AMQP can carry: over {} MiB",
+        "has more than {} MiB of properties and headers, which AMQP can't carry",
         JSON_MAX_COST >> 20
     ))
 }
 
 pub fn not_in_64_bits(number: impl std::fmt::Display) -> String {
-    format!("{number} is more than AMQP can carry in 64 bits")
+    format!("{number} does not fit in 64 bits")
 }
 
 /// Puts what a text stands for in its place, which is never longer. Returns how long it is.
@@ -389,19 +389,19 @@ pub fn unescape(text: &mut [u8]) -> Result<usize, (usize, &'static str)> {
             Some(same @ (b'"' | b'\\' | b'/')) => *same,
             Some(b'u') => {
                 let unit = |at| unit(text.get(at..)?);
-                let first = unit(read).ok_or(wrong("an escape is wrong"))?;
+                let first = unit(read).ok_or(wrong("invalid escape"))?;
                 let second = unit(read + ESCAPE);
                 let units = [first, second.unwrap_or(0)];
                 let is_pair = (0xd800..0xdc00).contains(&first);
                 let units = if is_pair { &units[..] } else { &units[..1] };
                 let Some(Ok(character)) = char::decode_utf16(units.iter().copied()).next() else {
-                    return Err(wrong("half a surrogate pair stands alone"));
+                    return Err(wrong("lone surrogate"));
                 };
                 read += units.len() * ESCAPE;
                 written += character.encode_utf8(&mut text[written..]).len();
                 continue;
             }
-            _ => return Err(wrong("an escape is wrong")),
+            _ => return Err(wrong("invalid escape")),
         };
         text[written] = simple;
         (read, written) = (read + 2, written + 1);
@@ -508,7 +508,7 @@ mod tests {
         }
         assert_eq!(number("-0"), Ok(Json::Double(-0.0)));
         let long = "1".repeat(40);
-        let expected = format!("{long} is more than AMQP can carry in 64 bits");
+        let expected = format!("{long} does not fit in 64 bits");
         assert_eq!(number(&long), Err(JsonError::Wrong(expected)));
     }
 

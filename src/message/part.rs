@@ -47,7 +47,7 @@ impl FromStr for Part {
         }
         let meant = text::nearest(name, Self::NAMES).unwrap_or("user_id");
         Err(format!(
-            "the names are those of '-o json', such as {meant}, or headers.KEY for one header"
+            "use the names of '-o json', such as {meant}, or headers.KEY for one header"
         ))
     }
 }

@@ -90,7 +90,7 @@ impl Properties {
         let flags = u16::from_be_bytes(rest.array()?);
         // Bit 0 announces a second word of flags, which neither RabbitMQ nor its clients have.
         if flags & 0b11 != 0 {
-            return Err("there are properties that AMQP 0-9-1 does not have".to_owned());
+            return Err("unknown property flags".to_owned());
         }
         let mut bit = 1 << 15;
         let mut next = || {
@@ -118,7 +118,7 @@ impl Properties {
         p.app_id = next().then(|| rest.short()).transpose()?;
         p.cluster_id = next().then(|| rest.short()).transpose()?;
         if !rest.0.is_empty() {
-            return Err(format!("{} bytes are left over", rest.0.len()));
+            return Err(format!("{} trailing bytes", rest.0.len()));
         }
         Ok(properties)
     }

@@ -93,7 +93,8 @@ impl FromStr for Template {
                     let name = &token[2..end];
                     let piece = named(name).ok_or_else(|| {
                         format!(
-                            "'%{{{}}}' is not known; the names are those of '-o json', such as %{{message_id}} or %{{headers.KEY}}",
+                            "'%{{{}}}' is unknown; use the names of '-o json', such as %{{message_id}} or \
+                             %{{headers.KEY}}",
                             text::escape(name)
                         )
                     })?;
@@ -105,7 +106,9 @@ impl FromStr for Template {
                         text::escape(&other.to_string())
                     ));
                 }
-                None => return Err("a lone '%' at the end; a percent sign is %%".to_owned()),
+                None => {
+                    return Err("a single '%' at the end; write %% for a percent sign".to_owned());
+                }
             };
             match piece {
                 Piece::Bytes(bytes) => push_bytes(&mut pieces, bytes),

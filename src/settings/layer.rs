@@ -102,7 +102,7 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
     if let (Some(option), Some(url)) = (asks_for_tls, &url) {
         if !url.value.tls {
             return Err(Error::Usage(format!(
-                "{option}: --url is without TLS; write amqps://"
+                "{option}: --url has no TLS; write amqps://"
             )));
         }
     }
@@ -138,7 +138,7 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
     match (positional, &layer.queue) {
         (Some(name), Some(queue)) if *name != queue.value => {
             return Err(Error::Usage(format!(
-                "QUEUE is {name} and --queue is {}; give one of them",
+                "QUEUE is {name} and --queue is {}; give only one of them",
                 queue.value
             )));
         }

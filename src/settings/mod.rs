@@ -167,12 +167,12 @@ fn check(broker: &Broker) -> Result<(), Error> {
     let tls = &broker.tls;
     let has_certificate = tls.enabled.value && tls.cert_file.value.is_some();
     if tls.key_file.value.is_some() && tls.cert_file.value.is_none() {
-        let problem = "a client's key needs its certificate: --tls-cert-file, or tls.cert_file";
+        let problem = "a client key requires its certificate: --tls-cert-file or tls.cert_file";
         return Err(tls.key_file.origin.wrong("tls.key_file", problem));
     }
     if broker.auth.value == Some(Mechanism::External) && !has_certificate {
-        let problem = "external is the login with a client's certificate: it needs TLS and \
-                       --tls-cert-file, or tls.cert_file";
+        let problem = "external login requires TLS and a client certificate: --tls-cert-file or \
+            tls.cert_file";
         return Err(broker.auth.origin.wrong("auth", problem));
     }
     Ok(())

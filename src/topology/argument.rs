@@ -29,7 +29,7 @@ impl Argument {
         }
         if name.len() > SHORT_STRING_MAX {
             return Err(format!(
-                "an argument's name can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
+                "an argument's name can have at most {SHORT_STRING_MAX} bytes in AMQP; this one has {}",
                 name.len()
             ));
         }
@@ -62,7 +62,7 @@ fn plain(text: &str) -> Result<FieldValue, String> {
         return text
             .parse()
             .map(int)
-            .map_err(|_| format!("{text} is more than AMQP can carry as a whole number"));
+            .map_err(|_| format!("{text} does not fit in an AMQP integer"));
     }
     if looks_like_a_number(text) || matches!(text, "true" | "false") {
         return envelope::parse_value(text.as_bytes());
@@ -122,7 +122,7 @@ fn from_toml(value: toml::Value) -> Result<FieldValue, String> {
         toml::Value::Float(number) => FieldValue::Double(number),
         toml::Value::Boolean(flag) => FieldValue::Bool(flag),
         toml::Value::Datetime(_) => {
-            return Err("a date is no argument that RabbitMQ knows".to_owned());
+            return Err("RabbitMQ supports no dates as arguments".to_owned());
         }
         toml::Value::Array(values) => FieldValue::Array(
             values

@@ -55,7 +55,7 @@ impl BindingOptions {
             _ => {
                 return Err(Violation::new(
                     "queue",
-                    "a binding leads either to a queue or to a destination_exchange",
+                    "a binding needs either a queue or a destination_exchange",
                 ));
             }
         };

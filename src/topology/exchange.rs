@@ -41,7 +41,7 @@ impl FromStr for ExchangeType {
         if is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
             return Ok(Self(text.to_owned()));
         }
-        Err("is none of direct, fanout, topic, headers and x-…".to_owned())
+        Err("must be direct, fanout, topic, headers or x-…".to_owned())
     }
 }
 
@@ -77,7 +77,7 @@ impl ExchangeOptions {
         if name.is_empty() {
             return Err(Violation::new(
                 "exchange",
-                "the default exchange is always there, and can't be declared",
+                "the default exchange always exists and can't be declared",
             ));
         }
         // RabbitMQ takes them out without a word, as of a queue's name.
@@ -95,7 +95,7 @@ impl ExchangeOptions {
         add(&mut arguments, self.arguments, "exchange-argument")?;
         if let Some(value) = arguments.get(ALTERNATE) {
             if !matches!(value, FieldValue::LongString(_)) {
-                return Err(Violation::new(ALTERNATE, "must be a text"));
+                return Err(Violation::new(ALTERNATE, "must be a string"));
             }
         }
         Ok(Exchange {

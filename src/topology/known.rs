@@ -52,7 +52,7 @@ impl KnownArgument {
         let in_range = |least, most| number.is_some_and(|n| (least..=most).contains(&n));
         match self.unit {
             Unit::Text if matches!(value, FieldValue::LongString(_)) => None,
-            Unit::Text => Some("must be a text".to_owned()),
+            Unit::Text => Some("must be a string".to_owned()),
             Unit::Word(words) => match value {
                 FieldValue::LongString(text)
                     if words.iter().any(|word| word.as_bytes() == text) =>
@@ -63,20 +63,18 @@ impl KnownArgument {
             },
             Unit::Number(least, most) if in_range(least, most) => None,
             Unit::Number(least, i64::MAX) => {
-                Some(format!("must be a whole number from {least} on"))
+                Some(format!("must be an integer of at least {least}"))
             }
-            Unit::Number(least, most) => {
-                Some(format!("must be a whole number from {least} to {most}"))
-            }
+            Unit::Number(least, most) => Some(format!("must be an integer from {least} to {most}")),
             Unit::Milliseconds(least) if in_range(least, i64::MAX) => None,
             Unit::Milliseconds(least) => {
                 Some(format!("must be at least {least}, in whole milliseconds"))
             }
             Unit::Bytes if in_range(0, i64::MAX) => None,
-            Unit::Bytes => Some("must be a whole number of bytes from 0 on".to_owned()),
+            Unit::Bytes => Some("must be a number of bytes, 0 or more".to_owned()),
             Unit::Age => match value {
                 FieldValue::LongString(text) => String::from_utf8_lossy(text).parse::<Age>().err(),
-                _ => Some("must be a text".to_owned()),
+                _ => Some("must be a string".to_owned()),
             },
             Unit::Flag if matches!(value, FieldValue::Bool(_)) => None,
             Unit::Flag => Some("must be true or false".to_owned()),

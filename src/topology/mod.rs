@@ -215,7 +215,7 @@ impl Difference {
             (Some(value), None) => render(value),
         };
         let existing = match self.property.as_str() {
-            _ if !self.is_known => "unknown, as the broker's words were cut off".to_owned(),
+            _ if !self.is_known => "unknown, because the broker's message was truncated".to_owned(),
             // Without the argument a queue is classic.
             "x-queue-type" if self.existing.is_none() => "classic".to_owned(),
             _ => shown(self.existing.as_ref()),

@@ -70,7 +70,7 @@ impl FromStr for QueueType {
             "classic" => Ok(Self::Classic),
             "quorum" => Ok(Self::Quorum),
             "stream" => Ok(Self::Stream),
-            _ => Err(format!("is none of {}", Self::NAMES.join(", "))),
+            _ => Err(format!("must be one of {}", Self::NAMES.join(", "))),
         }
     }
 }
@@ -96,7 +96,7 @@ impl FromStr for Overflow {
     fn from_str(text: &str) -> Result<Self, String> {
         match Self::NAMES.iter().find(|name| **name == text) {
             Some(name) => Ok(Self(name)),
-            None => Err(format!("is none of {}", Self::NAMES.join(", "))),
+            None => Err(format!("must be one of {}", Self::NAMES.join(", "))),
         }
     }
 }
@@ -256,7 +256,7 @@ impl Queue {
             let kind = kind.as_str();
             return Err(Violation::new(
                 "auto-delete",
-                format!("a {kind} queue can't be deleted with its last consumer"),
+                format!("a {kind} queue can't be auto-delete"),
             ));
         }
         for known in KNOWN {
@@ -399,8 +399,8 @@ mod tests {
             (&["x-message-ttl=-1"], "message-ttl", "at least 0"),
             (&["x-message-ttl=1.5"], "message-ttl", "whole milliseconds"),
             (&["x-message-ttl=1s"], "message-ttl", "whole milliseconds"),
-            (&["x-max-length=-1"], "max-length", "from 0 on"),
-            (&["x-max-length-bytes=-1"], "max-length-bytes", "from 0 on"),
+            (&["x-max-length=-1"], "max-length", "at least 0"),
+            (&["x-max-length-bytes=-1"], "max-length-bytes", "0 or more"),
             (&["x-max-priority=256"], "max-priority", "from 0 to 255"),
             (&["x-overflow=drop-tail"], "overflow", "one of drop-head"),
             (&["x-queue-type=mirrored"], "type", "one of classic"),
@@ -412,7 +412,7 @@ mod tests {
             (
                 &["x-dead-letter-exchange=1"],
                 "dead-letter-exchange",
-                "a text",
+                "a string",
             ),
             (
                 &["x-dead-letter-routing-key=a"],

@@ -33,7 +33,7 @@ impl FromStr for Milliseconds {
             .ok()
             .filter(|milliseconds| i64::try_from(*milliseconds).is_ok())
             .map(Self)
-            .ok_or(format!("{text} is longer than AMQP can carry"))
+            .ok_or(format!("{text} is too long for AMQP"))
     }
 }
 
@@ -86,7 +86,7 @@ impl FromStr for Age {
         });
         match milliseconds {
             Some(milliseconds) => Ok(Self { milliseconds }),
-            None => Err("must be a whole number from 1 on and one of Y, M, D, h, m, s".to_owned()),
+            None => Err("must be an integer of at least 1 and one of Y, M, D, h, m, s".to_owned()),
         }
     }
 }
@@ -145,7 +145,7 @@ impl FromStr for Size {
             .checked_mul(factor)
             .filter(|bytes| i64::try_from(*bytes).is_ok())
             .map(Self)
-            .ok_or(format!("{text} is more than AMQP can carry"))
+            .ok_or(format!("{text} is too large for AMQP"))
     }
 }
 

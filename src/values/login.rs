@@ -64,7 +64,7 @@ impl FromStr for Mechanism {
         match text {
             "plain" => Ok(Self::Plain),
             "external" => Ok(Self::External),
-            _ => Err(format!("is one of {}", Self::NAMES.join(", "))),
+            _ => Err(format!("must be one of {}", Self::NAMES.join(", "))),
         }
     }
 }
@@ -93,7 +93,7 @@ impl FromStr for ServerName {
         let host: Host = text.parse()?;
         match host.port() {
             None => Ok(Self(host.name().to_owned())),
-            Some(_) => Err("a server's name has no port".to_owned()),
+            Some(_) => Err("a server name can't have a port".to_owned()),
         }
     }
 }

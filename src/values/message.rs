@@ -28,7 +28,7 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, String> {
         if text.len() > SHORT_STRING_MAX {
             return Err(format!(
-                "can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
+                "can have at most {SHORT_STRING_MAX} bytes in AMQP; this one has {}",
                 text.len()
             ));
         }
@@ -86,7 +86,7 @@ impl FromStr for Delimiter {
     fn from_str(text: &str) -> Result<Self, String> {
         let bytes = text::unescape(text)?;
         if bytes.is_empty() {
-            return Err("a delimiter has at least one byte".to_owned());
+            return Err("a delimiter can't be empty".to_owned());
         }
         Ok(Self(bytes))
     }
@@ -175,7 +175,7 @@ impl FromStr for Header {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text
             .split_once(':')
-            .ok_or("write 'KEY: VALUE' for a text, or 'KEY:=JSON' for another type")?;
+            .ok_or("write 'KEY: VALUE' for text, or 'KEY:=JSON' for another type")?;
         let name = name.trim();
         if name.is_empty() {
             return Err("a header's name can't be empty".to_owned());
@@ -209,9 +209,7 @@ impl FromStr for Expiration {
         let span: Span = text.parse()?;
         // RabbitMQ's own limit (rabbit_misc:check_expiry).
         if span.get().as_millis() > u128::from(u32::MAX) {
-            return Err(format!(
-                "{text} is longer than RabbitMQ can count (49 days)"
-            ));
+            return Err(format!("{text} exceeds RabbitMQ's maximum of 49 days"));
         }
         Ok(Self(span))
     }

@@ -47,11 +47,11 @@ impl FromStr for QueueName {
             // RabbitMQ takes them out of a queue's name without a word, and then the queue has
             // another name than the one that was asked for.
             _ if text.contains(['\r', '\n']) => Err(
-                "a queue's name can't contain a line break: RabbitMQ would leave it out".to_owned(),
+                "a queue's name can't contain a line break: RabbitMQ would remove it".to_owned(),
             ),
             1..=SHORT_STRING_MAX => Ok(Self(text.to_owned())),
             length => Err(format!(
-                "a queue's name can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {length}"
+                "a queue's name can have at most {SHORT_STRING_MAX} bytes in AMQP; this one has {length}"
             )),
         }
     }
@@ -110,7 +110,7 @@ impl FromStr for VirtualHost {
         }
         if text.len() > SHORT_STRING_MAX {
             return Err(format!(
-                "a virtual host's name can't be longer than {SHORT_STRING_MAX} bytes in AMQP, and this one has {}",
+                "a virtual host's name can have at most {SHORT_STRING_MAX} bytes in AMQP; this one has {}",
                 text.len()
             ));
         }
@@ -164,8 +164,8 @@ impl fmt::Display for Host {
 }
 
 /// The complaint about several hosts where one is meant.
-pub(crate) const ONE_HOST: &str = "that is more than one host; write each on its own: --host H1 --host H2, or \
-                                   hosts = [\"H1\", \"H2\"] in the configuration file";
+pub(crate) const ONE_HOST: &str = "more than one host; write each separately: --host H1 --host H2, or hosts \
+    = [\"H1\", \"H2\"] in the configuration file";
 
 impl FromStr for Host {
     type Err = String;
@@ -204,7 +204,9 @@ impl FromStr for Host {
         let port = match port.map(str::parse) {
             None => None,
             Some(Ok(port @ 1..)) => Some(port),
-            Some(Ok(0) | Err(_)) => return Err("a port is a number from 1 to 65535".to_owned()),
+            Some(Ok(0) | Err(_)) => {
+                return Err("a port must be a number from 1 to 65535".to_owned());
+            }
         };
         Ok(Self { name, port })
     }
@@ -294,7 +296,7 @@ impl FromStr for Heartbeat {
         }
         u16::try_from(duration.as_secs())
             .map(Self)
-            .map_err(|_| format!("{text} is longer than AMQP can carry (65535s)"))
+            .map_err(|_| format!("{text} exceeds AMQP's maximum of 65535s"))
     }
 }
 

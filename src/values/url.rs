@@ -100,7 +100,7 @@ impl FromStr for BrokerUrl {
             );
         }
         if url.port() == Some(0) {
-            return Err("a port is a number from 1 to 65535".to_owned());
+            return Err("a port must be a number from 1 to 65535".to_owned());
         }
         let vhost = match url.path().strip_prefix('/').unwrap_or_default() {
             "" => VirtualHost::default(),
@@ -133,7 +133,7 @@ impl FromStr for BrokerUrl {
         }
         let parameters = parameters(&url)?;
         if !tls && parameters.is_about_tls() {
-            return Err("its parameters are about TLS; write amqps://".to_owned());
+            return Err("it has TLS parameters; write amqps://".to_owned());
         }
         Ok(Self {
             tls,
@@ -186,16 +186,15 @@ fn parameters(url: &Url) -> Result<Parameters, String> {
                 parameters.insecure = Some(match value {
                     "verify_peer" => false,
                     "verify_none" => true,
-                    _ => return Err("verify: is verify_peer or verify_none".to_owned()),
+                    _ => return Err("verify: must be verify_peer or verify_none".to_owned()),
                 });
             }
             // Neither is repeated: it may be a part of a password.
             _ => {
                 return Err(
-                    "it has a parameter that hello-mq does not know; it knows auth_mechanism, \
-                            cacertfile, certfile, connection_timeout, heartbeat, keyfile, \
-                            server_name_indication and verify; a '?' that is part of the user or \
-                            password is written %3F"
+                    "unknown parameter; hello-mq supports auth_mechanism, cacertfile, certfile, \
+                     connection_timeout, heartbeat, keyfile, server_name_indication and verify; a '?' that \
+                     is part of the user or password is written %3F"
                         .to_owned(),
                 );
             }
@@ -214,7 +213,7 @@ fn known<T>(key: &str, value: Result<T, String>) -> Result<T, String> {
 
 fn file(key: &str, value: &str) -> Result<PathBuf, String> {
     match value {
-        "" => Err(format!("{key}: names no file")),
+        "" => Err(format!("{key}: is empty")),
         path => Ok(PathBuf::from(path)),
     }
 }
@@ -235,7 +234,7 @@ impl<'de> Deserialize<'de> for BrokerUrl {
 fn decode<'t>(text: &'t str, part: &str) -> Result<Cow<'t, str>, String> {
     percent_decode_str(text)
         .decode_utf8()
-        .map_err(|_| format!("the {part} is not UTF-8 once its percent-encoding is undone"))
+        .map_err(|_| format!("the percent-decoded {part} is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -304,15 +303,15 @@ mod tests {
         };
         assert_eq!((url.vhost.as_str(), url.parameters), ("v", expected));
         for (text, part) in [
-            ("amqp://h/?channel_max=1", "does not know"),
+            ("amqp://h/?channel_max=1", "unknown parameter"),
             (
                 "amqps://h/?heartbeat=1&heartbeat=2",
                 "heartbeat: is given twice",
             ),
             ("amqps://h/?heartbeat=5s", "heartbeat: is not a number"),
             ("amqps://h/?connection_timeout=0", "connection_timeout: 0ms"),
-            ("amqps://h/?verify=yes", "verify: is verify_peer or"),
-            ("amqps://h/?cacertfile=", "cacertfile: names no file"),
+            ("amqps://h/?verify=yes", "verify: must be verify_peer or"),
+            ("amqps://h/?cacertfile=", "cacertfile: is empty"),
             ("amqp://h/?cacertfile=x", "write amqps://"),
         ] {
             let error = text.parse::<BrokerUrl>().unwrap_err();

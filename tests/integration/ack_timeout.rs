@@ -30,7 +30,7 @@ fn declare(node: &Node, name: &str) {
 /// It went on, and said why it had to.
 fn was_ended(outcome: &Outcome, queue: &str) {
     assert_eq!(outcome.status(), 0, "{outcome:?}");
-    let said = format!("ended the consumption of queue '{queue}'");
+    let said = format!("cancelled the consumer of queue '{queue}'");
     for part in [said.as_str(), "consumer_timeout"] {
         assert!(outcome.stderr.contains(part), "no {part:?}: {outcome:?}");
     }

@@ -98,9 +98,9 @@ fn what_fails_comes_again_later_and_keeps_nobody_waiting() {
     let time = start.elapsed();
     assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, ""));
     for said in [
-        "the command ended with status 1; it goes back to the queue in 1s",
-        "it goes back to the queue in 2s",
-        "it was delivered again 2 times, and is rejected (--max-redeliveries)",
+        "the command ended with status 1; it returns to the queue in 1s",
+        "it returns to the queue in 2s",
+        "it was redelivered 2 times and is rejected (--max-redeliveries)",
     ] {
         assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
     }
@@ -235,7 +235,7 @@ fn exactly_the_count_is_handled() {
         "true",
     ])
     .run()
-    .failed(1, &["received 7 of 9: the time is up"]);
+    .failed(1, &["received 7 of 9: timed out (--timeout)"]);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_lost_connection_is_got_back_and_every_message_handled() {
     thread::sleep(Duration::from_millis(700));
     node.tool("broker-kill");
     node.tool("broker-start");
-    assert!(receiver.has_said(" again after ", 1));
+    assert!(receiver.has_said("reconnected to ", 1));
     let outcome = receiver.end();
     assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
     let mut handled: Vec<u32> = fs::read_to_string(log)
@@ -516,8 +516,7 @@ fn a_system_that_has_no_more_is_no_mistake_of_the_user() {
     .run();
     assert_eq!(
         outcome.stdout,
-        "hello-mq: cannot run 'sh': too many open files\n\
-         hello-mq: hint: 'ulimit -a' shows how much of it a process may have; fewer --jobs take less\n"
+        "hello-mq: cannot run 'sh': too many open files\nhello-mq: hint: 'ulimit -a' shows the limits of a process; use fewer --jobs\n"
     );
     // Those that were running finished, and their messages are done.
     let done = fs::read_to_string(log).unwrap().lines().count();

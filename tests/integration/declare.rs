@@ -207,7 +207,7 @@ fn a_rule_is_checked_before_anything_is_sent() {
         ("--max-priority 256", &["'--max-priority <N>'", "0..=255"]),
         (
             "--argument x-max-priority=256",
-            &["--max-priority: must be a whole number from 0 to 255"],
+            &["--max-priority: must be an integer from 0 to 255"],
         ),
         (
             "--type quorum --max-priority 3",
@@ -246,7 +246,7 @@ fn a_rule_is_checked_before_anything_is_sent() {
         ),
         (
             "-e= --exchange-type topic",
-            &["--exchange: the default exchange is always there"],
+            &["--exchange: the default exchange always exists"],
         ),
         (
             "-e= --bind k",
@@ -254,7 +254,7 @@ fn a_rule_is_checked_before_anything_is_sent() {
         ),
         (
             "-e x --bind k --internal",
-            &["--exchange-type: with --bind the exchange is declared only if"],
+            &["--exchange-type: with --bind, the exchange is declared only if"],
         ),
         ("--bind k", &["--exchange <NAME>"]),
         ("--all", &["--all", "QUEUE"]),
@@ -414,7 +414,7 @@ fn a_mismatch_is_explained_property_by_property() {
         assert_eq!(said, *expected, "{existing} / {wanted}");
         let command = outcome
             .stderr
-            .split("declared by: hello-mq")
+            .split("to match what exists, write: hello-mq")
             .nth(1)
             .unwrap();
         let again = shell(&format!("$H{command}")).run();
@@ -471,8 +471,8 @@ fn what_the_broker_cuts_off_is_found_or_said_to_be_missing() {
         76,
         &[
             "--durable: wanted false, existing true\n",
-            "--max-length: wanted 8, existing unknown, as the broker's words were cut off\n",
-            "the broker did not say everything",
+            "--max-length: wanted 8, existing unknown, because the broker's message was truncated\n",
+            "the broker did not report everything",
             "rabbitmqctl list_queues name durable auto_delete arguments",
         ],
     );
@@ -498,7 +498,7 @@ fn a_name_of_255_bytes_is_the_longest() {
     for name in ["n".repeat(256), "é".repeat(128)] {
         hello(["declare", &name])
             .run()
-            .failed(64, &["can't be longer than 255 bytes", "256"]);
+            .failed(64, &["can have at most 255 bytes", "256"]);
     }
 }
 
@@ -509,14 +509,11 @@ fn what_only_the_broker_knows_to_be_wrong_gets_a_hint() {
         .run()
         .failed(
             76,
-            &["x-delivery-limit", "hint: a classic queue does not take it"],
+            &["x-delivery-limit", "hint: classic queues do not support it"],
         );
     hello(["declare", &name, "--message-ttl", "9999999h"])
         .run()
-        .failed(
-            76,
-            &["x-message-ttl", "hint: the broker takes no value as large"],
-        );
+        .failed(76, &["x-message-ttl", "hint: use a smaller value"]);
 }
 
 #[test]

@@ -22,8 +22,7 @@ fn limited(more: &[&str], envelopes: &[&str]) -> String {
 /// What is said when so many messages are put at the end.
 fn put_at_end(queue: &str, messages: usize) -> String {
     format!(
-        "hello-mq: queue '{queue}' would have dropped messages that came back more often than its \
-         delivery limit; put at its end instead, as new messages: {messages}\n"
+        "hello-mq: moved messages at the delivery limit of queue '{queue}' to its end as new messages, to keep them from being dropped: {messages}\n"
     )
 }
 
@@ -147,7 +146,7 @@ fn who_may_not_publish_is_told_what_is_dropped() {
             76,
             &[
                 &format!("queue '{name}' drops or dead-letters messages"),
-                "could not be put at its end instead: 3; ",
+                "exceed its delivery limit (3), because they could not be moved to its end: ",
                 "ACCESS_REFUSED",
             ],
         );

@@ -109,7 +109,7 @@ fn a_password_from_a_pipe_is_read_once_and_outlives_a_lost_connection() {
     broker_tool(&format!(
         "rabbitmqctl -q close_all_user_connections {name} because"
     ));
-    assert!(receiver.has_said("connected to", 1));
+    assert!(receiver.has_said("reconnected to", 1));
     hello(["send", "-q", &ours, "x"]).run();
     let outcome = receiver.end();
     assert_eq!(outcome.status(), 0, "{outcome:?}");
@@ -209,7 +209,7 @@ fn what_keeps_the_password_away_is_named() {
     let mut sender = as_user("u", &["send", "x", "--config", &config]).spawn();
     assert!(sender.has_said("waiting for sleep to print the password", 1));
     let (outcome, time) = sender.stop(Signal::SIGINT);
-    outcome.failed(130, &["while sleep was to print the password"]);
+    outcome.failed(130, &["while waiting for sleep to print the password"]);
     assert!(time < Duration::from_secs(2), "{time:?}");
 }
 
@@ -274,8 +274,7 @@ fn others_who_can_read_a_password_are_warned_of() {
             .env("HELLO_MQ_QUEUE", OURS)
             .run()
     };
-    let warning =
-        "config.toml holds a password, and others can read it; 'chmod 600' keeps it to you\n";
+    let warning = "config.toml contains a password and is readable by other users; protect it with 'chmod 600'\n";
     for text in [
         "password = 'x'",
         "url = 'amqp://u:p@h'",
@@ -300,7 +299,7 @@ fn others_who_can_read_a_password_are_warned_of() {
     assert!(
         outcome
             .stderr
-            .contains("password holds a password, and others can read it"),
+            .contains("password contains a password and is readable by other users"),
         "{outcome:?}"
     );
 }
@@ -787,12 +786,12 @@ fn every_command_needs_only_the_rights_that_it_uses() {
     // A refusal says which right is missing on what.
     let on_queue = |right: &str, name: &str, queue: &str| {
         format!(
-            "hint: user '{name}' needs the {right} right on queue '{queue}' in virtual host '/'"
+            "hint: user '{name}' needs {right} permission on queue '{queue}' in virtual host '/'"
         )
     };
     let on_exchange = |right: &str, name: &str, exchange: &str| {
         format!(
-            "hint: user '{name}' needs the {right} right on exchange '{exchange}' in virtual host '/'"
+            "hint: user '{name}' needs {right} permission on exchange '{exchange}' in virtual host '/'"
         )
     };
     let new = queue("new");
@@ -876,7 +875,7 @@ fn to_bind_takes_two_rights_and_to_listen_three() {
             .run()
     };
     let missing = |right: &str, name: &str, what: &str| {
-        format!("hint: user '{name}' needs the {right} right on {what}' in virtual host '/'")
+        format!("hint: user '{name}' needs {right} permission on {what}' in virtual host '/'")
     };
     let on_queue = |right, name: &str| missing(right, name, &format!("queue '{writable}"));
     let on_exchange = |right, name: &str| missing(right, name, &format!("exchange '{exchange}"));
@@ -908,7 +907,7 @@ fn to_bind_takes_two_rights_and_to_listen_three() {
     .failed(77, &[&on_queue("write", &binder)]);
     // Listening in on an exchange takes a temporary queue.
     of(&reader, &["receive", "-e", &exchange])
-        .failed(77, &["needs the configure right on queue 'amq.gen"]);
+        .failed(77, &["needs configure permission on queue 'amq.gen"]);
     let listener = queue("listener");
     user(&listener, "s3cret", "^amq.gen ^amq.gen ^amq.gen");
     of(&listener, &["receive", "-e", &exchange]).failed(77, &[&on_exchange("read", &listener)]);

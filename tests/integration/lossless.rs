@@ -135,8 +135,8 @@ fn a_message_that_is_not_understood_stays_or_is_said_not_to_be_whole() {
     through(&["receive", "--drain", "--forward-to", &target, &from]).failed(
         65,
         &[
-            "message 1: can't be forwarded as it is, and stays where it was",
-            "the properties",
+            "message 1: can't be decoded in full, so it is not forwarded and stays in its queue: ",
+            ": properties",
         ],
     );
     let mut observer = Observer::new();
@@ -149,10 +149,10 @@ fn a_message_that_is_not_understood_stays_or_is_said_not_to_be_whole() {
         line.starts_with(r#"{"incomplete":"the properties: "#),
         "{line}"
     );
-    hello(["send", "--jsonl"]).stdin(line).run().failed(
-        65,
-        &["line 1 of standard input: is not the whole message: the properties"],
-    );
+    hello(["send", "--jsonl"])
+        .stdin(line)
+        .run()
+        .failed(65, &["line 1 of standard input: is incomplete: properties"]);
     assert_eq!(observer.messages(&to), 0);
 }
 
@@ -177,7 +177,7 @@ fn a_forwarded_message_goes_to_one_place() {
     assert_eq!(
         forward(&[]),
         (
-            "hello-mq: left headers.CC out, as the broker would send a copy elsewhere (--keep headers.CC)\n".to_owned(),
+            "hello-mq: left out headers.CC, for which the broker would send copies elsewhere (--keep headers.CC passes it on)\n".to_owned(),
             "{\"a\":1}{\"a\":1}".to_owned(),
             0
         )
@@ -338,7 +338,7 @@ fn a_long_body_is_in_memory_once_and_a_long_line_that_is_wrong_is_not_read_to_it
     for (arguments, said) in [
         (
             &["send", "--jsonl", "-f", numbers][..],
-            "numbers: has more properties and headers than AMQP can carry",
+            "numbers: has more than 1 MiB of properties and headers",
         ),
         (
             &["send", "-q", &queue, "-l", "--max-line", "1MiB", "-f", body],
@@ -421,5 +421,5 @@ fn a_body_from_amqp_1_0_is_shown_as_what_it_holds() {
     }
     hello(["receive", "-o", "body", "--decode-amqp10", &queue])
         .run()
-        .failed(64, &["--decode-amqp10 goes with --output json"]);
+        .failed(64, &["--decode-amqp10 requires --output json"]);
 }

@@ -141,7 +141,7 @@ fn a_message_that_no_queue_took_is_named_by_its_line() {
         .run()
         .failed(
             67,
-            &["line 1 of standard input (312 NO_ROUTE); going on", "returned line 1 of standard input (312 NO_ROUTE), line 2 of standard input (312 NO_ROUTE); 0 confirmed"],
+            &["line 1 of standard input (312 NO_ROUTE); continuing", "returned line 1 of standard input (312 NO_ROUTE), line 2 of standard input (312 NO_ROUTE); 0 confirmed"],
         );
     hello([
         "send",
@@ -497,8 +497,7 @@ fn what_can_not_be_saved_is_told_with_its_directory_and_stays() {
             outcome.printed("");
         } else {
             let said = format!(
-                "cannot save messages in {}: file too large; none was saved; what was not written \
-                 is back in queue '{queue}'",
+                "cannot save messages in {}: file too large; none was saved; unwritten messages are back in queue '{queue}'",
                 saved.display()
             );
             outcome.failed(74, &[&said]);
@@ -533,7 +532,7 @@ fn what_a_killed_run_left_unfinished_is_removed_and_told() {
     assert_eq!(
         outcome.stderr,
         format!(
-            "hello-mq: {}: removed what an earlier run left unfinished when it was killed (files: 1)\n",
+            "hello-mq: {}: removed unfinished files of an earlier run that was killed (files: 1)\n",
             saved.display()
         )
     );
@@ -589,7 +588,7 @@ fn peeking_leaves_everything_in_its_place() {
     peek(&["-c", "2"]).printed("x\nx\n");
     peek(&["-c", "2000"]).failed(
         1,
-        &["received 1001 of 2000: there are no more in the queue"],
+        &["received 1001 of 2000: the queue has no more messages"],
     );
     let outcome = shell(&format!("$H receive --peek {queue} | head -1")).run();
     assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
@@ -662,7 +661,7 @@ fn an_exclusive_consumer_is_the_only_one() {
     first.expect("CTRL+C\n");
     hello(["receive", &queue])
         .run()
-        .failed(76, &["in exclusive use", "another consumer has the queue"]);
+        .failed(76, &["in exclusive use", "another consumer uses the queue"]);
     first.stop(Signal::SIGINT).0.printed("");
 }
 
@@ -729,7 +728,7 @@ fn what_can_not_be_forwarded_stays_where_it_was() {
     .failed(67, &["no exchange 'no-such-exchange'"]);
     hello(["receive", "--forward-to", &format!(":{from}"), &from])
         .run()
-        .failed(64, &["round for ever"]);
+        .failed(64, &["that would never end"]);
     hello(["receive", "--forward-to", &from, &from])
         .run()
         .failed(64, &["EXCHANGE:ROUTING_KEY"]);

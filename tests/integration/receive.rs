@@ -90,7 +90,7 @@ fn a_message_is_acknowledged_only_when_it_is_written() {
             74,
             &[
                 "no space left on device",
-                &format!("what was not written is back in queue '{queue}'"),
+                &format!("unwritten messages are back in queue '{queue}'"),
             ],
         );
     }
@@ -271,9 +271,7 @@ fn without_acknowledgements_what_nobody_read_is_told() {
     drop(unread);
     let lost = outcome
         .stderr
-        .strip_prefix(
-            "hello-mq: lost what was received and not yet written (--auto-ack): messages: ",
-        )
+        .strip_prefix("hello-mq: lost messages that were received but not written (--auto-ack): ")
         .unwrap_or_else(|| panic!("{}", outcome.stderr));
     assert!(lost.trim_end().parse::<u32>().unwrap() > 1_000, "{lost}");
 }
@@ -319,7 +317,7 @@ fn a_queue_that_is_deleted_ends_it_with_a_word() {
     receiver.end().failed(
         67,
         &[
-            &format!("ended the consumption of queue '{queue}'"),
+            &format!("cancelled the consumer of queue '{queue}'"),
             "the queue was deleted",
         ],
     );
@@ -340,7 +338,7 @@ fn another_connections_own_queue_is_refused_in_the_brokers_words() {
         76,
         &[
             "RESOURCE_LOCKED",
-            "another connection has the queue for itself",
+            "another connection uses the queue exclusively",
         ],
     );
     // But it can be sent to.
@@ -382,7 +380,7 @@ fn a_queue_that_another_consumer_has_for_itself_is_told() {
         76,
         &[
             "in exclusive use",
-            "another consumer has the queue for itself",
+            "another consumer uses the queue exclusively",
         ],
     );
     drop(consumer);
@@ -433,6 +431,11 @@ fn a_look_leaves_what_may_never_go_back() {
     for _ in 0..2 {
         let outcome = hello(["receive", "--peek", "-o", "body", &queue]).run();
         assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, "a\nb\n"));
-        assert!(outcome.stderr.contains("as new messages: 2"), "{outcome:?}");
+        assert!(
+            outcome
+                .stderr
+                .contains("to keep them from being dropped: 2"),
+            "{outcome:?}"
+        );
     }
 }

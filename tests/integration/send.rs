@@ -150,17 +150,17 @@ fn a_message_that_the_broker_refused_is_named() {
     let outcome = hello(["send", "-q", &queue, "--retry-for", "0s", "b"]).run();
     outcome.failed(
         75,
-        &["refused (nack) the message; 0 of 1 confirmed", "try again"],
+        &["rejected (nack) the message; 0 of 1 confirmed", "try again"],
     );
     assert_eq!(outcome.stdout, "");
-    assert!(!outcome.stderr.contains("trying again"));
+    assert!(!outcome.stderr.contains("retrying"));
 
     let outcome = hello(["send", "-q", &queue, "--retry-for", "1s", "b", "c"]).run();
     outcome.failed(
         75,
         &[
-            "refused (nack) messages 1 to 2; trying again",
-            "refused (nack) messages 1 to 2; 0 of 2 confirmed",
+            "rejected (nack) messages 1 to 2; retrying",
+            "rejected (nack) messages 1 to 2; 0 of 2 confirmed",
         ],
     );
     let (outcome, time) = {
@@ -170,7 +170,7 @@ fn a_message_that_the_broker_refused_is_named() {
     };
     outcome.failed(
         130,
-        &["interrupted while sending", "refused (nack) the message"],
+        &["interrupted while sending", "rejected (nack) the message"],
     );
     assert!(time < std::time::Duration::from_secs(1), "{time:?}");
     assert_eq!(observer.drain(&queue), ["a"]);
@@ -237,7 +237,7 @@ fn what_was_refused_is_sent_again_until_there_is_room() {
     };
     observer.channel().queue_declare(&*queue, options).unwrap();
     let mut sender = hello(["send", "-q", &queue, "1", "2", "3", "4"]).spawn();
-    assert!(sender.has_said("trying again", 1));
+    assert!(sender.has_said("retrying", 1));
     let mut received = Vec::new();
     while received.len() < 4 {
         received.extend(observer.drain(&queue));
@@ -246,7 +246,7 @@ fn what_was_refused_is_sent_again_until_there_is_room() {
     let outcome = sender.end();
     assert_eq!(outcome.status(), 0, "{}", outcome.stderr);
     assert!(outcome.stdout.ends_with(" [x] Sent 4 messages\n"));
-    assert!(outcome.stderr.contains("takes messages again"));
+    assert!(outcome.stderr.contains("accepts messages again"));
     received.sort();
     assert_eq!(received, ["1", "2", "3", "4"]);
 }

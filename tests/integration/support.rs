@@ -594,7 +594,7 @@ pub fn what_means_the_same_is_no_difference() {
             76,
             &[
                 line,
-                &format!("declared by: hello-mq declare {name} --argument x-max-age=1h --type"),
+                &format!("to match what exists, write: hello-mq declare {name} --argument x-max-age=1h --type"),
             ],
         );
     }
@@ -628,7 +628,7 @@ pub fn what_a_type_does_not_have_is_told() {
         outcome.failed(
             64,
             &[
-                &format!("--exclusive: '{name}' is no classic queue"),
+                &format!("--exclusive: '{name}' is not a classic queue"),
                 "declared with --single-active-consumer",
             ],
         );
@@ -644,49 +644,52 @@ pub fn what_a_type_does_not_have_is_told() {
             "--peek",
             &single,
             "single active consumer",
-            "it can't be looked into, only received from",
+            "receive from it instead",
         ),
         (
             "--peek",
             &stream,
             "basic.get not supported",
-            "a stream is read without taking anything from it",
+            "read a stream with 'hello-mq receive --stream-offset first --drain'",
         ),
         (
             "--stream-offset first",
             &classic,
             "invalid arg 'x-stream-offset'",
-            "--stream-offset is for a stream",
+            "--stream-offset requires a stream",
         ),
         (
             "--stream-offset first",
             &quorum,
             "invalid arg 'x-stream-offset'",
-            "--stream-offset is for a stream",
+            "--stream-offset requires a stream",
         ),
         (
             "--auto-ack",
             &stream,
             "prefetch count is not set",
-            "--auto-ack is not for a stream",
+            "streams do not support --auto-ack",
         ),
         (
             "--priority 1",
             &stream,
             "invalid arg 'x-priority'",
-            "--priority is not for a stream",
+            "streams do not support --priority",
         ),
     ] {
         let outcome = hello(["receive", queue]).args(words.split(' ')).run();
         outcome.failed(76, &[said, &format!("\nhello-mq: hint: {hint}")]);
-        assert!(!outcome.stderr.contains("connection has the queue"));
+        assert!(!outcome.stderr.contains("connection uses the queue"));
     }
 
     // Nothing is made of what is no stream.
     let missing = queue("missing");
     hello(["receive", "--stream-offset", "first", &missing])
         .run()
-        .failed(67, &["NOT_FOUND - no queue", "with --type stream a stream"]);
+        .failed(
+            67,
+            &["NOT_FOUND - no queue", "or a stream with --type stream"],
+        );
     hello(["declare", "--check", &missing])
         .run()
         .failed(67, &["NOT_FOUND - no queue"]);

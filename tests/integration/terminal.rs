@@ -197,8 +197,8 @@ fn a_question_is_plain_with_color_never() {
     let name = queue("question");
     hello(["send", "-q", &name, "a"]).run();
     for (options, start) in [
-        ("", "\x1b[1mhello-mq:\x1b[0m throw away"),
-        ("--color never", "hello-mq: throw away"),
+        ("", "\x1b[1mhello-mq:\x1b[0m remove"),
+        ("--color never", "hello-mq: remove"),
     ] {
         let line = format!("echo n | script -qec \"$H purge {name} {options}\" /dev/null");
         let outcome = shell(&line).run();

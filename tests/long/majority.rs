@@ -567,7 +567,7 @@ fn a_quorum_queue_that_is_without_its_majority_for_longer_than_its_broker_waits(
     outage(&cases, true, |runs| {
         for run in runs {
             if let Receive | Drain | Command | ForwardFrom = run.case.work {
-                run.running().has_said(" again after ", 1);
+                run.running().has_said("reconnected to ", 1);
             }
         }
     });

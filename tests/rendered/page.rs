@@ -192,7 +192,7 @@ impl Page {
 
     pub fn exit_statuses(&mut self) {
         self.heading("EXIT STATUS");
-        self.paragraph("As sysexits.h has them, like rabbitmqctl's.");
+        self.paragraph("The exit statuses are those of sysexits.h, as rabbitmqctl's are.");
         for (status, meaning) in Status::MEANINGS {
             self.item(&status.code().to_string(), meaning);
         }

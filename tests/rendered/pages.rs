@@ -111,7 +111,7 @@ fn a_terminal_gets_the_page_and_a_pipe_its_source() {
     );
     let source = on_terminal("PATH=/nowhere");
     assert!(
-        source.contains("cannot show it with man (") && source.contains(".SH NAME"),
+        source.contains("cannot show the page with man (") && source.contains(".SH NAME"),
         "{source}"
     );
 }

@@ -274,7 +274,7 @@ impl Incoming {
         let content = content.ok_or_else(frames::not_amqp)?;
         match Properties::decode(properties) {
             Ok(properties) => content.message.properties = properties,
-            Err(problem) => content.message.incomplete = Some(format!("the properties: {problem}")),
+            Err(problem) => content.message.incomplete = Some(format!("properties: {problem}")),
         }
         let reserved = usize::try_from(length)
             .unwrap_or(MAX_RESERVED_BYTES)
@@ -350,7 +350,7 @@ fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
     let mut name = |what: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(name) => name.to_owned(),
         Err(_) => {
-            incomplete = Some(format!("what is not UTF-8 in the {what}"));
+            incomplete = Some(format!("invalid UTF-8 in the {what}"));
             String::from_utf8_lossy(bytes).into_owned()
         }
     };
@@ -439,7 +439,7 @@ mod tests {
                 arrivals(&mut incoming),
                 [
                     "delivered 5 true 'x' 'key' 5 None",
-                    "delivered 6 false '' 'k\u{fffd}' 45 Some(\"what is not UTF-8 in the routing key\")",
+                    "delivered 6 false '' 'k\u{fffd}' 45 Some(\"invalid UTF-8 in the routing key\")",
                     "Confirm { tag: 9, multiple: true, is_ack: true }",
                     "Confirm { tag: 10, multiple: false, is_ack: false }",
                     "312 NO_ROUTE 0 false '' 'k' 0 None",

@@ -329,13 +329,13 @@ impl Socket {
                 let reason = fields.short_string().unwrap_or_default();
                 let reason = text::one_line(&String::from_utf8_lossy(reason));
                 self.messenger.note(&format!(
-                    "{} takes no messages at the moment ({reason}); waiting until it does",
+                    "{} accepts no messages at the moment ({reason}); waiting",
                     self.name
                 ));
             }
             frames::CONNECTION_UNBLOCKED => {
                 self.messenger
-                    .note(&format!("{} takes messages again", self.name));
+                    .note(&format!("{} accepts messages again", self.name));
             }
             method => {
                 if let Some(login) = &mut self.login {
@@ -557,7 +557,7 @@ impl Connection {
         }
         let left =
             |socket: &mut Socket| matches!(socket.cause, Some(CloseCause::Left)).then_some(());
-        self.answer("close it", left)
+        self.answer("close the connection", left)
     }
 
     /// Gives the connection up without a word, so that nothing waits for it any more.
@@ -602,13 +602,13 @@ impl Connection {
         let reason = match cause {
             Some(CloseCause::Closed(_, said)) => text::one_line(said),
             Some(CloseCause::HungUp | CloseCause::Left) => {
-                "the broker closed it without a word".to_owned()
+                "the broker closed it without giving a reason".to_owned()
             }
             Some(CloseCause::Failed(error)) => error::reason(error),
-            Some(CloseCause::NotAmqp) => "what came is not AMQP".to_owned(),
+            Some(CloseCause::NotAmqp) => "received data that is not AMQP".to_owned(),
             Some(CloseCause::Silent) => {
                 let limit = self.socket.heartbeat.limit().as_secs();
-                format!("nothing came from the broker for {limit}s (two heartbeats)")
+                format!("no data from the broker for {limit}s (two heartbeats)")
             }
             Some(CloseCause::GivenUp) | None => "the broker did not answer in time".to_owned(),
         };

@@ -632,7 +632,7 @@ fn a_peer_is_dead_if_nothing_came_for_two_heartbeats_and_something_could() {
     let error = wait(&mut connection, Socket::arrival).unwrap_err();
     assert!(
         matches!(&error, Error::Lost { reason, .. }
-            if reason == "nothing came from the broker for 20000s (two heartbeats)"),
+            if reason == "no data from the broker for 20000s (two heartbeats)"),
         "{error:?}"
     );
     let (mut connection, mut peer) = scene();
@@ -761,6 +761,6 @@ fn a_farewell_lasts_until_it_is_answered_and_no_longer_than_it_may() {
     drop(peer);
     assert_eq!(
         reason(&mut connection, HOUR),
-        "the broker closed it without a word"
+        "the broker closed it without giving a reason"
     );
 }

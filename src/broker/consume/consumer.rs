@@ -207,7 +207,7 @@ fn end(session: &mut Session, result: Result<(), Error>, done: Total) -> Result<
     if let Err(error) = closed {
         if done.messages > 0 && error.is_transient() {
             session.note(&format!(
-                "{error}; the messages that were settled last may be delivered again"
+                "{error}; the messages acknowledged last may be delivered again"
             ));
         }
     }
@@ -356,7 +356,7 @@ impl Consumer<'_> {
             WaitOutcome::Came(None) => ConsumeEvent::Arrived,
             WaitOutcome::Came(Some(Ok(other))) => ConsumeEvent::Other(other),
             WaitOutcome::Came(Some(Err(_))) => {
-                let why = "the thread that deals with messages died";
+                let why = "the thread that handles messages died";
                 return Err(Error::Bug(why.to_owned()));
             }
             WaitOutcome::Interrupted => ConsumeEvent::Interrupted,

@@ -131,8 +131,8 @@ impl AtLimit {
             }
             if !confirmed.is_empty() {
                 session.note(&format!(
-                    "queue {queue} would have dropped messages that came back more often than its \
-                     delivery limit; put at its end instead, as new messages: {}",
+                    "moved messages at the delivery limit of queue {queue} to its end as new messages, to \
+                     keep them from being dropped: {}",
                     confirmed.len()
                 ));
             }
@@ -206,7 +206,7 @@ fn publish_again(
                 PublishOutcome::Confirmed => confirmed.push(copy.tag),
                 PublishOutcome::Returned(said) => refused = Some(said),
                 PublishOutcome::Refused => {
-                    refused = Some("the queue takes no messages (nack)".to_owned());
+                    refused = Some("the queue rejected the message (nack)".to_owned());
                 }
             }
         }

@@ -66,7 +66,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         let connection = &mut self.session.connection;
         let get = frames::get(MESSAGES, self.queue.as_str());
         connection.socket().post(&get);
-        let operation = format!("look at queue {}", self.queue);
+        let operation = format!("peek at queue {}", self.queue);
         let got = connection.answer(&operation, |socket| {
             loop {
                 if let ChannelEvent::Got(content) = socket.arrival()? {
@@ -119,7 +119,7 @@ impl<'s, 'q> Peek<'s, 'q> {
             while !self.ready().is_none_or(are_back) {
                 let pause = Some(Instant::now() + GIVE_BACK_POLL_INTERVAL);
                 let connection = &mut self.session.connection;
-                let operation = || "give messages back".to_owned();
+                let operation = || "return messages".to_owned();
                 let nothing = |_: &mut _| None::<()>;
                 let ignore = OnInterrupt::Ignore;
                 if let Err(_lost) = connection.wait(&operation, None, pause, ignore, nothing) {
@@ -147,7 +147,7 @@ impl<'s, 'q> Peek<'s, 'q> {
     ) -> Result<WaitOutcome<Result<T, RecvError>>, Error> {
         let connection = &mut self.session.connection;
         other.wakes(connection.waiter().waker());
-        let operation = || format!("look at queue {}", self.queue);
+        let operation = || format!("peek at queue {}", self.queue);
         connection.wait(&operation, None, until, OnInterrupt::Return, |_| {
             other.next()
         })

@@ -61,7 +61,7 @@ impl Client {
                         let path = shown(path);
                         let problem = match error {
                             rustls::Error::InconsistentKeys(_) => {
-                                format!("the certificate in {path} is not that of the key")
+                                format!("the certificate in {path} does not match the key")
                             }
                             other => format!("{path}: {}", text::one_line(&other.to_string())),
                         };
@@ -82,7 +82,7 @@ impl Client {
     /// If no certificate can be for such a name.
     pub fn connection(&self, name: &str) -> io::Result<ClientConnection> {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            let why = "that is no name that a certificate can be for";
+            let why = "not a name that a certificate can contain";
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
         ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
@@ -98,28 +98,28 @@ impl Client {
             // What brokers say before TLS 1.3 where a certificate is missing, and for much else.
             Tls::AlertReceived(AlertDescription::HandshakeFailure) => (
                 TlsFault::Ours,
-                "it refused to shake hands in TLS: perhaps it wants another certificate of ours, or \
-                 one at all, or no cipher suits both"
+                "it refused the TLS handshake: it may require a client certificate, or a different one, or \
+                 there is no common cipher"
                     .to_owned(),
             ),
             Tls::AlertReceived(alert) => match ours(*alert) {
                 Some(why) if self.has_certificate => {
-                    let why = format!("it refused our certificate: {why}");
+                    let why = format!("it rejected the client certificate: {why}");
                     (TlsFault::Ours, why)
                 }
                 Some(_) => (
                     TlsFault::Ours,
                     format!(
-                        "it wants a client's certificate, and we have none (it said: {alert:?})"
+                        "it requires a client certificate (it said: {alert:?})"
                     ),
                 ),
                 None if *alert == AlertDescription::ProtocolVersion => (
                     TlsFault::Other,
-                    "it speaks neither TLS 1.2 nor TLS 1.3, and hello-mq nothing older".to_owned(),
+                    "it supports neither TLS 1.2 nor TLS 1.3, and hello-mq supports nothing older".to_owned(),
                 ),
                 None => (
                     TlsFault::Other,
-                    format!("it refused TLS with us: {alert:?}"),
+                    format!("it refused the TLS handshake: {alert:?}"),
                 ),
             },
             other => (TlsFault::Other, text::one_line(&other.to_string())),
@@ -131,22 +131,22 @@ impl Client {
         let name = text::escape(name);
         match error {
             CertificateError::UnknownIssuer => format!(
-                "its certificate was issued by nobody that is trusted ({})",
+                "its certificate was issued by an untrusted authority ({})",
                 self.authorities
             ),
             CertificateError::NotValidForNameContext { presented, .. } => {
                 let names: Vec<_> = presented.iter().map(|name| of_certificate(name)).collect();
                 match names.as_slice() {
-                    [] => format!("its certificate has no name, so it is not for '{name}'"),
+                    [] => format!("its certificate has no name, so it is not valid for '{name}'"),
                     names => {
                         format!(
-                            "its certificate is for {}, not for '{name}'",
+                            "its certificate is valid for {}, not for '{name}'",
                             names.join(", ")
                         )
                     }
                 }
             }
-            CertificateError::NotValidForName => format!("its certificate is not for '{name}'"),
+            CertificateError::NotValidForName => format!("its certificate is not valid for '{name}'"),
             CertificateError::ExpiredContext { time, not_after } => format!(
                 "its certificate expired on {} ({} ago)",
                 day(*not_after),
@@ -154,36 +154,35 @@ impl Client {
             ),
             CertificateError::Expired => "its certificate has expired".to_owned(),
             CertificateError::NotValidYetContext { time, not_before } => format!(
-                "its certificate is valid only from {} on (in {})",
+                "its certificate is not valid before {} (in {})",
                 day(*not_before),
                 between(*time, *not_before)
             ),
             CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
             CertificateError::Revoked => "its certificate was revoked".to_owned(),
             CertificateError::BadSignature => {
-                "its certificate's signature is wrong, or made with too \
-                                               short a key (RSA needs 2048 bits)"
+                "its certificate's signature is invalid, or its key is too short (RSA needs 2048 bits)"
                     .to_owned()
             }
             CertificateError::UnsupportedSignatureAlgorithmContext { .. }
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                "its certificate is signed in a way that nobody trusts any more, as with SHA-1"
+                "its certificate is signed with an obsolete algorithm, such as SHA-1"
                     .to_owned()
             }
             CertificateError::BadEncoding => "its certificate can't be read".to_owned(),
             CertificateError::Other(error) => match error.to_string().as_str() {
                 // As 'openssl req -x509' makes one.
-                "CaUsedAsEndEntity" => "its certificate is that of an authority (CA:TRUE), as \
-                                        self-signed ones often are, and none for a server"
+                "CaUsedAsEndEntity" => "its certificate is an authority's (CA:TRUE), as self-signed ones \
+                    often are, and not a server's"
                     .to_owned(),
                 "UnsupportedCertVersion" => "its certificate is not of X.509 version 3".to_owned(),
-                other => format!("its certificate is not good: {}", text::one_line(other)),
+                other => format!("its certificate is invalid: {}", text::one_line(other)),
             },
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                "its certificate is not for servers".to_owned()
+                "its certificate is not a server certificate".to_owned()
             }
             other => format!(
-                "its certificate is not good: {}",
+                "its certificate is invalid: {}",
                 text::one_line(&other.to_string())
             ),
         }
@@ -193,13 +192,13 @@ impl Client {
 /// What an alert says of our certificate, if it is about that.
 fn ours(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
-        AlertDescription::CertificateRequired => "it wants one",
+        AlertDescription::CertificateRequired => "one is required",
         AlertDescription::BadCertificate => "bad certificate",
         AlertDescription::UnsupportedCertificate => "unsupported certificate",
         AlertDescription::CertificateRevoked => "it was revoked",
         AlertDescription::CertificateExpired => "it has expired",
         AlertDescription::CertificateUnknown => "unknown certificate",
-        AlertDescription::UnknownCA => "it does not know its issuer",
+        AlertDescription::UnknownCA => "unknown issuer",
         AlertDescription::AccessDenied => "access denied",
         _ => return None,
     })
@@ -245,14 +244,14 @@ fn roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
                 origin.unusable("tls.ca_file", problem)
             })?;
         }
-        return Ok((roots, format!("trusted is {}", shown(path))));
+        return Ok((roots, format!("trusted: {}", shown(path))));
     }
     let found = rustls_native_certs::load_native_certs();
     // A certificate that the library does not understand is of no use, and no reason to fail.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let why = found.errors.first().map_or_else(
-            || "there are none".to_owned(),
+            || "none found".to_owned(),
             |error| text::one_line(&error.to_string()),
         );
         return Err(Error::Config {
@@ -262,10 +261,7 @@ fn roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
             ),
         });
     }
-    Ok((
-        roots,
-        format!("trusted are the system's {added} authorities"),
-    ))
+    Ok((roots, format!("trusted: the system's {added} authorities")))
 }
 
 fn certificates(
@@ -277,9 +273,10 @@ fn certificates(
     let text = read(path).map_err(wrong)?;
     let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match all {
-        Ok(all) if all.is_empty() => {
-            Err(wrong(format!("{} holds no certificate (PEM)", shown(path))))
-        }
+        Ok(all) if all.is_empty() => Err(wrong(format!(
+            "{} contains no certificate (PEM)",
+            shown(path)
+        ))),
         Ok(all) => Ok(all),
         Err(error) => Err(wrong(not_pem(path, &error))),
     }
@@ -299,14 +296,16 @@ fn key(tls: &Tls, cert_file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
             .any(|window| window == b"ENCRYPTED");
         let path_shown = shown(path);
         wrong(match error {
-            _ if is_encrypted => format!(
-                "the key in {path_shown} is encrypted; hello-mq takes it decrypted only \
-                 ('openssl pkey' does that)"
-            ),
-            pem::Error::NoItemsFound if tls.key_file.value.is_none() => {
-                format!("{path_shown} holds no key; name it with --tls-key-file, or tls.key_file")
+            _ if is_encrypted => {
+                format!("the key in {path_shown} is encrypted; decrypt it with 'openssl pkey'")
             }
-            pem::Error::NoItemsFound => format!("{path_shown} holds no key (PEM)"),
+            pem::Error::NoItemsFound if tls.key_file.value.is_none() => {
+                format!(
+                    "{path_shown} contains no key; name the key's file with --tls-key-file or \
+                    tls.key_file"
+                )
+            }
+            pem::Error::NoItemsFound => format!("{path_shown} contains no key (PEM)"),
             other => not_pem(path, &other),
         })
     })
@@ -320,11 +319,11 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn not_pem(path: &Path, error: &pem::Error) -> String {
     let why = match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",
-        pem::Error::IllegalSectionStart { .. } => "a section begins wrongly",
+        pem::Error::IllegalSectionStart { .. } => "a section has an invalid start",
         pem::Error::Base64Decode(_) => "a section is not base64",
-        _ => "it can't be understood",
+        _ => "it can't be parsed",
     };
-    format!("{} is not good PEM: {why}", shown(path))
+    format!("{} is not valid PEM: {why}", shown(path))
 }
 
 fn shown(path: &Path) -> String {

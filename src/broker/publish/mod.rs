@@ -135,7 +135,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             frames::most_properties(self.session.connection.frame_max()),
         );
         (length > most).then(|| {
-            format!("its properties and headers have {length} bytes, and the broker takes {most}")
+            format!("its properties and headers have {length} bytes, and the broker accepts {most}")
         })
     }
 
@@ -232,7 +232,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             let what: &dyn Fn() -> String = &what;
             let operation = match waiting {
                 0 if self.options.replies => "wait for replies",
-                0 => "wait for more to publish",
+                0 => "wait for input",
                 _ => "publish",
             };
             let announcement = (waiting > 0).then_some((&mut self.patience, what));
@@ -311,7 +311,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
         let connection = &mut self.session.connection;
         connection.socket().post(&frames::limit(MESSAGES, 0));
         let mut arrivals = Vec::new();
-        connection.answer("read what was published", |socket| {
+        connection.answer("read the published messages", |socket| {
             loop {
                 match socket.arrival()? {
                     ChannelEvent::Answered(frames::BASIC_QOS_OK) => return Some(()),

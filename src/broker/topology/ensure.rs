@@ -67,8 +67,8 @@ fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
         Ok(()) => return Ok(()),
         Err(error @ Error::Refused { code: 404, .. }) if !error.is_transient() => {
             session.note(&format!(
-                "queue {name} is gone, and with it what was in it; it is declared again \
-                 (a durable one survives a restart of the broker)"
+                "queue {name} and its messages are lost; declaring it again (a durable queue survives a \
+                 restart of the broker)"
             ));
         }
         // It is made sure of in the other way.
@@ -87,7 +87,7 @@ fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Res
     exists_anyway(session, name, declared)?;
     if made {
         session.note(&format!(
-            "{} does not permit a queue that is not durable; queue {name} is declared durable",
+            "{} does not permit non-durable queues; declaring queue {name} durable",
             session.name()
         ));
     }

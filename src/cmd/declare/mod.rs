@@ -175,7 +175,7 @@ impl DeclareSession {
 
     fn check_queue(&mut self, queue: &Queue) -> Result<DeclareOutcome, DeclareFailure> {
         let Some(name) = &queue.name else {
-            return Err(Error::Usage("--check: which queue? Name it".to_owned()).into());
+            return Err(Error::Usage("--check: no queue given".to_owned()).into());
         };
         let existing = self.existing_queue(name)?;
         if self.compare {

@@ -26,9 +26,10 @@ pub fn of(arguments: cli::Declare, context: &Context) -> Result<Plan, Error> {
         if entities.is_empty() {
             return Err(Error::Config {
                 place: "--all".to_owned(),
-                problem: "the configuration file has no [[queues]], [[exchanges]] or \
-                          [[bindings]], or there is none; config.example.toml shows some"
-                    .to_owned(),
+                problem:
+                    "there is no configuration file, or it has no [[queues]], [[exchanges]] or \
+                    [[bindings]]; config.example.toml has examples"
+                        .to_owned(),
             });
         }
         return Ok(Plan {
@@ -73,7 +74,7 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
     if is_exchange_described && !wants_exchange {
         return Err(Violation {
             option: "exchange-type".to_owned(),
-            rule: "with --bind the exchange is declared only if its type is given".to_owned(),
+            rule: "with --bind, the exchange is declared only if its type is given".to_owned(),
         });
     }
     let mut entities = Vec::new();

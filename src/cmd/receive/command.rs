@@ -37,7 +37,7 @@ pub const MAX_WAITING_MESSAGES: u16 = 10;
 
 /// The fate of a message that failed once more than its queue permits.
 const DELIVERY_LIMIT_REASON: &str =
-    "it failed more often than its queue's delivery limit, so the queue drops or dead-letters it";
+    "it exceeds its queue's delivery limit, so the queue drops or dead-letters it";
 
 /// What the exit statuses of a command mean.
 const DONE: i32 = 0;
@@ -276,9 +276,9 @@ impl<'c> Commands<'c> {
                     self.last_message = Instant::now();
                     let bytes = self.replying.remove(&ticket).unwrap_or_default();
                     if let Some(said) = returned {
-                        self.context
-                            .messenger
-                            .note(&format!("nobody took a reply ({said}): who asked is gone"));
+                        self.context.messenger.note(&format!(
+                            "a reply could not be delivered ({said}): the requester is gone"
+                        ));
                     }
                     consumer.settle(ticket, Settlement::Acknowledge, bytes);
                 }
@@ -343,7 +343,7 @@ impl<'c> Commands<'c> {
         let captured = self.replies.is_some();
         if captured && address.is_none() {
             self.context.messenger.note(&format!(
-                "{name} has no reply-to: what the command prints is dropped"
+                "{name} has no reply-to: the command's output is dropped"
             ));
         }
         let running = HandledMessage {
@@ -432,7 +432,7 @@ impl<'c> Commands<'c> {
                     } else if running.is_at_limit {
                         DELIVERY_LIMIT_REASON.to_owned()
                     } else {
-                        format!("it goes back to the queue in {delay_text}")
+                        format!("it returns to the queue in {delay_text}")
                     };
                     self.context
                         .messenger
@@ -448,7 +448,7 @@ impl<'c> Commands<'c> {
                 _ => {
                     let most = self.max_redeliveries;
                     self.context.messenger.note(&format!(
-                        "{failure}; it was delivered again {most} times, and is rejected (--max-redeliveries)"
+                        "{failure}; it was redelivered {most} times and is rejected (--max-redeliveries)"
                     ));
                     Settlement::Reject
                 }
@@ -503,7 +503,7 @@ impl<'c> Commands<'c> {
             return;
         }
         self.context.messenger.note(&format!(
-            "{name}: the connection was lost before the command had ended; it is delivered again"
+            "{name}: the connection was lost before the command finished; it will be delivered again"
         ));
         let failures = failures + u32::from(!is_done);
         self.attempts.remember(*key, failures);

@@ -107,7 +107,7 @@ impl Forward {
                 end = Some(Error::BadInput {
                     place: MessagePosition::Argument(number).to_string(),
                     problem: format!(
-                        "can't be forwarded as it is, and stays where it was: hello-mq can't read {problem}"
+                        "can't be decoded in full, so it is not forwarded and stays in its queue: {problem}"
                     ),
                 });
                 break;
@@ -126,7 +126,8 @@ impl Forward {
             if message.properties.remove(part) && self.untold.contains(part) {
                 self.untold.retain(|untold| untold != part);
                 self.messenger.note(&format!(
-                    "left {part} out, as the broker would send a copy elsewhere (--keep {part})"
+                    "left out {part}, for which the broker would send copies elsewhere (--keep {part} \
+                     passes it on)"
                 ));
             }
         }

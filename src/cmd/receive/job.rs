@@ -308,11 +308,7 @@ impl CommandOutput {
     fn finish(self) -> io::Result<Vec<u8>> {
         // The thread may have come to the pipe's end, and be gone.
         let _ = (&self.end).write(&[0]);
-        let died = |_| {
-            Err(io::Error::other(
-                "the thread that reads what it prints died",
-            ))
-        };
+        let died = |_| Err(io::Error::other("the thread that reads its output died"));
         self.thread.join().unwrap_or_else(died)
     }
 }

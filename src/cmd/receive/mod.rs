@@ -111,9 +111,9 @@ fn receive(
     }
     let why = match end {
         ReceiveEnd::Count | ReceiveEnd::Stopped => return Ok(()),
-        ReceiveEnd::TimeIsUp => "the time is up (--timeout)",
-        ReceiveEnd::Idle => "no more came (--idle-timeout)",
-        ReceiveEnd::Empty if arguments.peek => "there are no more in the queue",
+        ReceiveEnd::TimeIsUp => "timed out (--timeout)",
+        ReceiveEnd::Idle => "no further message arrived (--idle-timeout)",
+        ReceiveEnd::Empty if arguments.peek => "the queue has no more messages",
         ReceiveEnd::Empty => "the queue is empty (--drain)",
     };
     match arguments.count {
@@ -309,7 +309,7 @@ fn command(
 fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
     if arguments.decode_amqp10 && arguments.output != Some(MessageFormat::Json) {
         return Err(Error::Usage(
-            "--decode-amqp10 goes with --output json; --output text decodes without it".to_owned(),
+            "--decode-amqp10 requires --output json; --output text always decodes".to_owned(),
         ));
     }
     if let Some(template) = &arguments.format {
@@ -336,7 +336,7 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
             decodes: arguments.decode_amqp10,
         }),
         (Some(MessageFormat::Text) | None, _) if ending.is_some() => Err(Error::Usage(
-            "--delimiter and --null go with --output body or json".to_owned(),
+            "--delimiter and --null require --output body or json".to_owned(),
         )),
         // A file is a file, whatever standard output is.
         (Some(MessageFormat::Text), Some(_)) => Ok(OutputFormat::Text(Paint::default())),
@@ -347,7 +347,7 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
 /// What writes messages as the user wants them.
 fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
     let system = |source| Error::System {
-        what: "begin to write",
+        what: "start the writer",
         source,
     };
     let form = form(arguments, context.paint)?;
@@ -368,7 +368,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
     })?;
     if directory.cleared() > 0 {
         context.messenger.note(&format!(
-            "{}: removed what an earlier run left unfinished when it was killed (files: {})",
+            "{}: removed unfinished files of an earlier run that was killed (files: {})",
             text::escape(&path.display().to_string()),
             directory.cleared()
         ));
@@ -381,7 +381,7 @@ fn forward(target: &Target, arguments: &cli::Receive, context: &Context) -> Resu
     let settings = &context.settings;
     if target.exchange.is_empty() && target.routing_key == settings.queue.value.as_str() {
         return Err(Error::Usage(format!(
-            "--forward-to: messages from queue {} to itself would go round for ever",
+            "--forward-to: queue {} can't be forwarded to itself; that would never end",
             settings.queue.value
         )));
     }

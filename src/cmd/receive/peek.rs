@@ -67,7 +67,7 @@ fn show(
             }
             if peek.is_full() {
                 context.messenger.note(&format!(
-                    "no more is shown: too many messages of queue {queue} are at its delivery limit"
+                    "stopped early: too many messages of queue {queue} are at its delivery limit"
                 ));
                 end = Some(ReceiveEnd::Stopped);
                 break;

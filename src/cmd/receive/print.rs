@@ -164,8 +164,7 @@ impl<'c> Printer<'c> {
                     let lost = consumer.at_stake();
                     if lost > 0 {
                         self.context.messenger.note(&format!(
-                            "lost what was received and not yet written (--auto-ack): \
-                             messages: {lost}"
+                            "lost messages that were received but not written (--auto-ack): {lost}"
                         ));
                     }
                     break;
@@ -207,15 +206,15 @@ impl<'c> Printer<'c> {
         if let MessageSource::Exchange(..) = from {
             return Error::Output {
                 source,
-                consequence: "what was not written is lost".to_owned(),
+                consequence: "unwritten messages are lost".to_owned(),
             };
         }
         Error::Output {
             source,
             consequence: if self.context.settings.receive.auto_ack.value {
-                format!("what was on its way from queue {queue} is lost (--auto-ack)")
+                format!("messages in transit from queue {queue} are lost (--auto-ack)")
             } else {
-                format!("what was not written is back in queue {queue}")
+                format!("unwritten messages are back in queue {queue}")
             },
         }
     }

@@ -49,15 +49,13 @@ impl MessageSource {
         };
         let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
         if exchange.as_str().is_empty() {
-            return usage(
-                "--exchange: nobody can listen in on the default exchange; receive from a queue",
-            );
+            return usage("--exchange: can't listen to the default exchange; receive from a queue");
         }
         if matches!(context.settings.queue.origin, Origin::Flag(_)) {
             return usage("give either a queue or --exchange");
         }
         if arguments.drain {
-            return usage("--drain: the temporary queue of --exchange is empty to begin with");
+            return usage("--drain: the temporary queue of --exchange starts empty");
         }
         let keys = arguments.routing_key.iter().map(Name::as_str);
         let keys = keys.map(ToOwned::to_owned).collect();
@@ -173,8 +171,8 @@ impl<'c> ReconnectingSession<'c> {
         match topology::look_up(session, queue) {
             Ok(_) => {
                 self.context.messenger.note(&format!(
-                    "{} ended the consumption of queue {queue}, which is still there: its node went down, or \
-                     a message was not acknowledged within its consumer_timeout; consuming from it again",
+                    "{} cancelled the consumer of queue {queue}, which still exists: its node went down, or \
+                     a message was not acknowledged within the consumer_timeout; consuming again",
                     session.name()
                 ));
                 Ok(())
@@ -201,9 +199,9 @@ impl<'c> ReconnectingSession<'c> {
                 // The broker ignores it of other queues.
                 if *is_exclusive && !kind::is_classic(session, queue)? {
                     return Err(Error::Usage(format!(
-                        "--exclusive: {queue} is no classic queue, and only those keep other consumers \
-                         out; of a quorum queue that is declared with --single-active-consumer, one \
-                         consumer at a time gets messages"
+                        "--exclusive: {queue} is not a classic queue, and only those support it; a quorum \
+                         queue that is declared with --single-active-consumer has one active consumer at a \
+                         time"
                     )));
                 }
                 Ok(Cow::Borrowed(queue))
@@ -211,8 +209,8 @@ impl<'c> ReconnectingSession<'c> {
             MessageSource::Exchange(exchange, routing_keys) => {
                 if routing_keys.is_empty() && difference::is_direct(session, exchange)? {
                     return Err(Error::Usage(format!(
-                        "--exchange: '{}' is a direct exchange, at which nothing stands for every routing \
-                         key; name each with --routing-key",
+                        "--exchange: '{}' is a direct exchange, which has no wildcards; name each routing \
+                         key with --routing-key",
                         text::escape(exchange)
                     )));
                 }

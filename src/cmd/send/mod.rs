@@ -130,8 +130,7 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<PendingReq
     let Some(timeout) = arguments.reply_timeout else {
         return match arguments.output {
             Some(_) => Err(Error::Usage(
-                "--output is for replies: it goes with --reply-timeout, or with --explain"
-                    .to_owned(),
+                "--output is for replies: it requires --reply-timeout or --explain".to_owned(),
             )),
             None => Ok(None),
         };

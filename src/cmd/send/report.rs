@@ -223,7 +223,7 @@ impl PublishObserver for SendReport<'_> {
                 if is_reply(&message.message) && !self.has_told_of_replies {
                     self.has_told_of_replies = true;
                     self.context.messenger.note(&format!(
-                        "{} confirms a reply whether or not its requester is still there to get it",
+                        "{} confirms a reply even if its requester is gone",
                         self.context.settings.broker
                     ));
                 }
@@ -240,7 +240,7 @@ impl PublishObserver for SendReport<'_> {
                 if self.plan.is_none() && self.returned.is_empty() {
                     // There may be hours until the end.
                     self.context.messenger.note(&format!(
-                        "{} returned {name} ({said}); going on",
+                        "{} returned {name} ({said}); continuing",
                         self.context.settings.broker
                     ));
                 }

@@ -237,7 +237,7 @@ impl<L: PublishObserver> Sending<L> {
         if !self.retry.is_refused {
             self.retry.is_refused = true;
             self.messenger.note(&format!(
-                "{broker} refused (nack) {}; trying again",
+                "{broker} rejected (nack) {}; retrying",
                 listed(&self.ledger.refused())
             ));
         }
@@ -250,7 +250,7 @@ impl<L: PublishObserver> Sending<L> {
             self.retry.is_refused = false;
             let broker = self.connector.broker();
             self.messenger
-                .note(&format!("{broker} takes messages again"));
+                .note(&format!("{broker} accepts messages again"));
         }
     }
 }

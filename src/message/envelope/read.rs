@@ -98,7 +98,7 @@ impl ParsedLine {
             "payload_encoding" => self.encoding = Some(text_of(key, reader.value()?)?),
             INCOMPLETE => {
                 let problem = text_of(key, reader.value()?)?;
-                return Err(format!("is not the whole message: {}", text::escape(&problem)).into());
+                return Err(format!("is incomplete: {}", text::escape(&problem)).into());
             }
             "redelivered" | "payload_bytes" | "message_count" | AMQP10_VALUE => reader.skip()?,
             _ => return Err(unknown("key", key).into()),
@@ -110,7 +110,7 @@ impl ParsedLine {
 /// Turns an error of the JSON reader into a message; `json` is complete.
 fn complete<T>(read: Result<T, JsonError>, json: &[u8]) -> Result<T, String> {
     read.map_err(|error| match error {
-        JsonError::CutShort => json::not_json("it ends too early", json.len()),
+        JsonError::CutShort => json::not_json("unexpected end", json.len()),
         JsonError::Wrong(problem) => problem,
     })
 }
@@ -157,7 +157,7 @@ fn unknown(what: &str, name: &str) -> String {
 }
 
 fn repeated(name: &str) -> String {
-    format!("has '{}' twice", text::escape(name))
+    format!("has the key '{}' twice", text::escape(name))
 }
 
 fn text_of(name: &str, value: Json) -> Result<String, String> {
@@ -191,7 +191,7 @@ fn properties(json: Json) -> Result<Properties, String> {
         let within = |problem: String| format!("{name} {problem}");
         let number = |json: &Json| match *json {
             Json::Number(number) => Ok(number),
-            _ => Err(format!("{name} is not a whole number")),
+            _ => Err(format!("{name} is not an integer")),
         };
         let byte = |json: &Json| {
             u8::try_from(number(json)?).map_err(|_| format!("{name} is not between 0 and 255"))
@@ -249,7 +249,7 @@ fn short(json: Json) -> Result<ShortString, String> {
     }
 }
 
-const NOT_A_TEXT: &str = "is not a text in quotes";
+const NOT_A_TEXT: &str = "is not a string";
 
 fn value(json: Json) -> Result<FieldValue, String> {
     Ok(match json {
@@ -331,7 +331,7 @@ impl<'l> TypedObject<'l> {
 
     fn value(self) -> Result<FieldValue, String> {
         let tag = &*self.tag;
-        let wrong = || format!("is no value of the type '{}'", text::escape(tag));
+        let wrong = || format!("is not a value of type '{}'", text::escape(tag));
         if let Some(bytes) = self.base64 {
             return match tag {
                 "binary" => Ok(FieldValue::Binary(bytes)),
@@ -362,7 +362,7 @@ impl<'l> TypedObject<'l> {
             "float" => match json.double().map(|number| number as f32) {
                 // RabbitMQ can't read an infinite number and ends the connection (`INTERNAL_ERROR`).
                 Some(number) if !number.is_finite() => {
-                    return Err("is more than a float can carry".to_owned());
+                    return Err("is out of range for a float".to_owned());
                 }
                 number => number.map(FieldValue::Float),
             },
@@ -385,14 +385,14 @@ fn integer<T: TryFrom<i128>>(json: &Json) -> Option<T> {
 /// Reads a table from an array of pairs.
 fn table_of_pairs(json: Json) -> Result<FieldValue, String> {
     let Json::Array(pairs) = json else {
-        return Err("is no list of pairs".to_owned());
+        return Err("is not a list of pairs".to_owned());
     };
     let pairs = pairs.into_iter().map(|pair| match pair {
         Json::Array(pair) => match <[Json; 2]>::try_from(pair) {
             Ok([name, json]) => Ok((short(name)?, value(json)?)),
-            Err(_) => Err("is no list of pairs".to_owned()),
+            Err(_) => Err("is not a list of pairs".to_owned()),
         },
-        _ => Err("is no list of pairs".to_owned()),
+        _ => Err("is not a list of pairs".to_owned()),
     });
     pairs.collect::<Result<_, String>>().map(FieldValue::Table)
 }

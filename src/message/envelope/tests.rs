@@ -101,41 +101,47 @@ fn what_the_management_api_prints_is_read() {
 fn what_is_wrong_is_told() {
     let long = "x".repeat(256);
     let rows = [
-        ("{", "is not JSON: it ends too early (column 2)"),
-        ("", "is not JSON: it ends too early"),
+        ("{", "is not JSON: unexpected end (column 2)"),
+        ("", "is not JSON: unexpected end"),
         ("[1]", "is not a JSON object"),
         ("{}", "has no payload"),
-        (r#"{"payload":1}"#, "payload is not a text in quotes"),
+        (r#"{"payload":1}"#, "payload is not a string"),
         (r#"{"payload":"","playload":1}"#, "unknown key 'playload'"),
-        (r#"{"payload":"a","payload":"b"}"#, "has 'payload' twice"),
-        (r#"{"payload":"","\u0070ayload":""}"#, "has 'payload' twice"),
+        (
+            r#"{"payload":"a","payload":"b"}"#,
+            "has the key 'payload' twice",
+        ),
+        (
+            r#"{"payload":"","\u0070ayload":""}"#,
+            "has the key 'payload' twice",
+        ),
         (
             r#"{"payload":"","properties":{"app_id":"a","app_id":"b"}}"#,
-            "has 'app_id' twice",
+            "has the key 'app_id' twice",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"a":1,"b":2,"a":1}}}"#,
-            "headers has 'a' twice",
+            "headers has the key 'a' twice",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"t":[{"a":1,"\u0061":2}]}}}"#,
-            "has 'a' twice",
+            "has the key 'a' twice",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":1,"value":2}}}}"#,
-            "has 'value' twice",
+            "has the key 'value' twice",
         ),
         (
             r#"{"payload":"\u00"}"#,
-            "is not JSON: an escape is wrong (column 13)",
+            "is not JSON: invalid escape (column 13)",
         ),
         (
             r#"{"payload":"\ud83d"}"#,
-            "is not JSON: half a surrogate pair stands alone (column 13)",
+            "is not JSON: lone surrogate (column 13)",
         ),
         (
             r#"{"incomplete":"no \"properties\"","payload":""}"#,
-            "is not the whole message: no \"properties\"",
+            "is incomplete: no \"properties\"",
         ),
         (
             r#"{"payload":"%","payload_encoding":"base64"}"#,
@@ -155,19 +161,19 @@ fn what_is_wrong_is_told() {
         ),
         (
             r#"{"payload":"","properties":{"priority":"1"}}"#,
-            "priority is not a whole number",
+            "priority is not an integer",
         ),
         (
             r#"{"payload":"","properties":{"app_id":5}}"#,
-            "app_id is not a text",
+            "app_id is not a string",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":18446744073709551615}}}"#,
-            "headers 'n': 18446744073709551615 is more than",
+            "headers 'n': 18446744073709551615 does not fit",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":18446744073709551616}}}"#,
-            "headers 'n': 18446744073709551616 is more than AMQP can carry in 64 bits",
+            "headers 'n': 18446744073709551616 does not fit in 64 bits",
         ),
         (
             r#"{"payload":"","properties":{"timestamp":18446744073709551616}}"#,
@@ -175,23 +181,23 @@ fn what_is_wrong_is_told() {
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"field","base64":"Vgd0"}}}}"#,
-            "'n': is no value of the type 'field'",
+            "'n': is not a value of type 'field'",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"byte","value":300}}}}"#,
-            "'n': is no value of the type 'byte'",
+            "'n': is not a value of type 'byte'",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"float","value":1e39}}}}"#,
-            "'n': is more than a float can carry",
+            "'n': is out of range for a float",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"double","value":"7ff8000000000000"}}}}"#,
-            "'n': is no value of the type 'double'",
+            "'n': is not a value of type 'double'",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":1e999}}}"#,
-            "the number is out of range",
+            "number out of range",
         ),
         (
             r#"{"payload":"","properties":{"headers":{"n":{"!amqp":"qubit","value":1}}}}"#,
@@ -199,11 +205,11 @@ fn what_is_wrong_is_told() {
         ),
         (
             &format!(r#"{{"payload":"","exchange":"{long}"}}"#),
-            "exchange can't be longer than 255",
+            "exchange can have at most 255",
         ),
         (
             &format!(r#"{{"payload":"","properties":{{"headers":{{"{long}":1}}}}}}"#),
-            "a header's name can't be longer",
+            "a header's name can have at most",
         ),
     ];
     for (line, problem) in rows {
@@ -246,15 +252,12 @@ fn a_long_body_is_decoded_where_it_stands() {
 #[test]
 fn a_message_that_is_not_complete_is_not_sent() {
     let message = Message {
-        incomplete: Some("the properties: they end too early".to_owned()),
+        incomplete: Some("properties: truncated".to_owned()),
         body: b"a".to_vec(),
         ..Message::default()
     };
     let error = parse(written(&message).into_bytes()).unwrap_err();
-    assert_eq!(
-        error,
-        "is not the whole message: the properties: they end too early"
-    );
+    assert_eq!(error, "is incomplete: properties: truncated");
 }
 
 #[test]
@@ -264,9 +267,9 @@ fn what_is_wrong_is_found_before_the_line_ends() {
     for (begin, problem) in [
         ("no JSON", "is not a JSON object"),
         (r#"{"playload":"#, "unknown key 'playload'"),
-        (r#"{"payload":["#, "payload is not a text"),
+        (r#"{"payload":["#, "payload is not a string"),
         (r#"{"payload":"a" "#, ""),
-        (r#"{"payload":"a";"#, "a ',' or a '}' has to follow"),
+        (r#"{"payload":"a";"#, "expected ',' or '}'"),
     ] {
         match begun(begin) {
             Ok(()) => assert_eq!(problem, ""),
@@ -275,7 +278,7 @@ fn what_is_wrong_is_found_before_the_line_ends() {
     }
     for key in [r#""properties":{"headers":{"a":"#, r#""redelivered":"#] {
         let error = begun(&format!("{{{key}[{numbers}")).unwrap_err();
-        assert!(error.contains("has more properties and headers"), "{error}");
+        assert!(error.contains("of properties and headers"), "{error}");
     }
 }
 
