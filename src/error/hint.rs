@@ -83,6 +83,7 @@ impl Error {
             | Self::BadInput { .. }
             | Self::File { .. }
             | Self::Output { .. }
+            | Self::Save { .. }
             | Self::Directory { .. }
             | Self::Spawn { .. }
             | Self::CommandFailed(_)

@@ -259,11 +259,20 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// Standard output, or a file of `--save`, could not be written.
-    #[error("{}; {consequence}", unwritten(source))]
+    /// Standard output can't be written to.
+    #[error("cannot write to standard output: {}; {consequence}", reason(source))]
     Output {
         /// The system's reason.
         source: io::Error,
+        /// What became of the messages.
+        consequence: String,
+    },
+
+    /// A message can't be saved as a file (`--save`).
+    #[error("{failure}; {consequence}")]
+    Save {
+        /// The directory, and the reason.
+        failure: SaveFailure,
         /// What became of the messages.
         consequence: String,
     },
@@ -308,7 +317,7 @@ pub enum Error {
     Bug(String),
 }
 
-/// Why a message could not be saved as a file; the cause that an [`io::Error`] of `--save` has.
+/// The reason why a message can't be saved as a file.
 #[derive(Debug, Error)]
 #[error("cannot save messages in {}: {}; {}", text::escape(&path.display().to_string()), reason(source), match saved {
     0 => "none was saved".to_owned(),
@@ -431,14 +440,6 @@ impl Error {
             Self::Different(mismatch) => &mismatch.differences,
             _ => &[],
         }
-    }
-}
-
-/// Says which output could not be written to, and why.
-fn unwritten(error: &io::Error) -> String {
-    match error.get_ref().and_then(|cause| cause.downcast_ref()) {
-        Some(cause @ SaveFailure { .. }) => cause.to_string(),
-        None => format!("cannot write to standard output: {}", reason(error)),
     }
 }
 

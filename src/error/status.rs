@@ -141,7 +141,9 @@ impl Error {
                 None if messages.returned.is_empty() => Status::NotConfirmed,
                 None => Status::NoSuchQueue,
             },
-            Self::Descriptor { .. } | Self::Input(_) | Self::Output { .. } => Status::Io,
+            Self::Descriptor { .. } | Self::Input(_) | Self::Output { .. } | Self::Save { .. } => {
+                Status::Io
+            }
             Self::Directory { .. } => Status::CantCreate,
             Self::Interrupted(_) => Status::Interrupted,
             Self::Bug(_) => Status::Bug,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::{Output, OutputFormat};
+use super::{Output, OutputError, OutputFormat};
 use crate::error::SaveFailure;
 use crate::message::Message;
 
@@ -74,16 +74,12 @@ impl<W: Write> Directory<W> {
         }
     }
 
-    /// The error of a directory, instead of one of its files.
-    fn not_saved(&self, source: io::Error) -> io::Error {
-        io::Error::new(
-            source.kind(),
-            SaveFailure {
-                path: self.path.clone(),
-                saved: self.saved,
-                source,
-            },
-        )
+    fn failure(&self, source: io::Error) -> OutputError {
+        OutputError::Save(SaveFailure {
+            path: self.path.clone(),
+            saved: self.saved,
+            source,
+        })
     }
 }
 
@@ -202,26 +198,26 @@ fn remove_if_abandoned(path: &Path) -> io::Result<()> {
 }
 
 impl<W: Write + Send> Output for Directory<W> {
-    fn start(&mut self) -> io::Result<()> {
+    fn start(&mut self) -> Result<(), OutputError> {
         Ok(())
     }
 
-    fn write(&mut self, message: &Message) -> io::Result<()> {
-        let path = self.save(message).map_err(|error| self.not_saved(error))?;
+    fn write(&mut self, message: &Message) -> Result<(), OutputError> {
+        let path = self.save(message).map_err(|error| self.failure(error))?;
         self.saved += 1;
         if self.quiet {
             return Ok(());
         }
         self.out.write_all(path.as_os_str().as_bytes())?;
-        self.out.write_all(b"\n")
+        Ok(self.out.write_all(b"\n")?)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        // The names, too, must be on the disk.
+    fn flush(&mut self) -> Result<(), OutputError> {
+        // The names of the files have to be on the disk as well.
         File::open(&self.path)
             .and_then(|directory| directory.sync_all())
-            .map_err(|error| self.not_saved(error))?;
-        self.out.flush()
+            .map_err(|error| self.failure(error))?;
+        Ok(self.out.flush()?)
     }
 }
 
@@ -306,10 +302,12 @@ mod tests {
         let mut output = open(&path);
         output.write(&message("a")).unwrap();
         fs::remove_dir_all(&path).unwrap();
-        let error = output.write(&message("b")).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let OutputError::Save(failure) = output.write(&message("b")).unwrap_err() else {
+            panic!("it is not about the directory");
+        };
+        assert_eq!(failure.source.kind(), io::ErrorKind::NotFound);
         assert_eq!(
-            error.to_string(),
+            failure.to_string(),
             format!(
                 "cannot save messages in {}: no such file or directory; 1 was saved",
                 path.display()

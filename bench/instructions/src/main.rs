@@ -21,7 +21,7 @@ use hello_mq::broker::publish::window::Window;
 use hello_mq::color::Paint;
 use hello_mq::input::split::Splitter;
 use hello_mq::message::{FieldValue, Message, Properties, ShortString, envelope};
-use hello_mq::output::{MessageWriter, Output, OutputFormat};
+use hello_mq::output::{MessageWriter, OutputFormat};
 
 /// How many per cent more fail. One binary comes to the same counts in every run, and most paths to the
 /// same when code elsewhere changes; another C library or processor has other routines to copy bytes.

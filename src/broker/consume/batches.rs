@@ -1,6 +1,5 @@
 //! Consuming in batches: deliveries in, batches out to be written, one acknowledgement for many.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::batch::{Batches, Written};
@@ -31,7 +30,7 @@ pub enum BatchEvent {
     /// The oldest batch that was handed over is written and flushed.
     Written,
     /// The oldest batch that was handed over could not be written. Nothing more is.
-    Failed(io::Error),
+    Failed(Error),
     /// What was written is acknowledged.
     Acknowledged,
     /// The user wants to stop.
@@ -158,7 +157,7 @@ impl BatchConsumer<'_, '_> {
     /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
     pub fn wait(
         &mut self,
-        written: &Receiver<io::Result<()>>,
+        written: &Receiver<Result<(), Error>>,
         at_most: Option<Instant>,
     ) -> Result<BatchEvent, Error> {
         self.pause_or_resume()?;

@@ -46,7 +46,7 @@ pub struct Forward {
     messenger: Messenger,
     publisher: BackgroundPublisher,
     batches: Sender<u64>,
-    confirmed: Receiver<io::Result<()>>,
+    confirmed: Receiver<Result<(), Error>>,
     /// How many messages have been handed over.
     messages: u64,
 }
@@ -76,7 +76,7 @@ impl Forward {
             known: 0,
         };
         let failed = move |error| {
-            let _ = reports.send(Err(io::Error::other(error)));
+            let _ = reports.send(Err(error));
         };
         Ok(Self {
             target,
@@ -140,7 +140,7 @@ impl Forward {
 
     /// A report for each batch, in order; the first failure is the last.
     #[must_use]
-    pub fn confirmed(&self) -> &Receiver<io::Result<()>> {
+    pub fn confirmed(&self) -> &Receiver<Result<(), Error>> {
         &self.confirmed
     }
 
@@ -153,7 +153,7 @@ impl Forward {
 /// Tells which batches are confirmed.
 struct Confirmed {
     broker: String,
-    reports: waker::Sender<io::Result<()>>,
+    reports: waker::Sender<Result<(), Error>>,
     /// The number of the last message of each batch.
     boundaries: crossbeam_channel::Receiver<u64>,
     /// Those of the batches that are not yet told.
@@ -207,7 +207,7 @@ impl PublishObserver for Confirmed {
                     returned,
                     ..ConfirmFailure::default()
                 }));
-                let _ = self.reports.send(Err(io::Error::other(error)));
+                let _ = self.reports.send(Err(error));
             }
         }
     }

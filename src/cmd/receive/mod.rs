@@ -244,7 +244,7 @@ fn print(
 ) -> Result<ReceiveResult, Error> {
     let mut sink = match &arguments.forward_to {
         Some(target) => Sink::Forward(forward(target, arguments, context)?),
-        None => Sink::Writer(writer(arguments, context)?),
+        None => Sink::Writer(writer(arguments, context, consequence(context, &source))?),
     };
     let mut progress = BatchProgress::new(options(arguments, context));
     let connector = context.connector("receive", limits.until);
@@ -263,7 +263,9 @@ fn peek(
     limits: ReceiveLimits,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveResult, Error> {
-    let mut sink = Sink::Writer(writer(arguments, context)?);
+    let queue = &context.settings.queue.value;
+    let consequence = format!("every message is still in queue {queue}");
+    let mut sink = Sink::Writer(writer(arguments, context, consequence)?);
     let connector = context.connector("receive --peek", limits.until);
     statistics.open();
     Ok(peek::run(
@@ -344,8 +346,24 @@ fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
     }
 }
 
+/// Returns what becomes of messages that can't be written.
+fn consequence(context: &Context, source: &MessageSource) -> String {
+    let queue = &context.settings.queue.value;
+    match source {
+        MessageSource::Exchange(..) => "unwritten messages are lost".to_owned(),
+        MessageSource::Queue { .. } if context.settings.receive.auto_ack.value => {
+            format!("messages in transit from queue {queue} are lost (--auto-ack)")
+        }
+        MessageSource::Queue { .. } => format!("unwritten messages are back in queue {queue}"),
+    }
+}
+
 /// What writes messages as the user wants them.
-fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> {
+fn writer(
+    arguments: &cli::Receive,
+    context: &Context,
+    consequence: String,
+) -> Result<Writer, Error> {
     let system = |source| Error::System {
         what: "start the writer",
         source,
@@ -358,7 +376,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
     )
     .map_err(system)?;
     let Some(path) = &arguments.save else {
-        return Writer::stream(form, is_quiet).map_err(system);
+        return Writer::stream(form, is_quiet, consequence).map_err(system);
     };
     let stdout = Stdout::open().map_err(system)?;
     let directory = Directory::open(path, form, stdout, is_quiet);
@@ -373,7 +391,7 @@ fn writer(arguments: &cli::Receive, context: &Context) -> Result<Writer, Error> 
             directory.cleared()
         ));
     }
-    Ok(Writer::new(Box::new(directory)))
+    Ok(Writer::new(Box::new(directory), consequence))
 }
 
 /// What publishes messages again.

@@ -95,12 +95,7 @@ fn show(
                 shown.bytes += bytes as u64;
                 statistics.update(shown);
             }
-            Ok(Err(source)) => {
-                return Err(Error::Output {
-                    source,
-                    consequence: format!("every message is still in queue {queue}"),
-                });
-            }
+            Ok(Err(error)) => return Err(error),
             Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
         }
         if context.interrupt.happened() {

@@ -1,10 +1,9 @@
 //! Messages from a consumer to where they go, and acknowledged when they are there.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::forward::Forward;
-use super::reconnecting::{MessageSource, ReconnectingSession};
+use super::reconnecting::ReconnectingSession;
 use super::statistics::ReceiveStatistics;
 use super::{EMPTY_CHECK_DELAY, ReceiveEnd, ReceiveLimits, has_come};
 use crate::broker::Session;
@@ -35,7 +34,7 @@ impl Sink {
 
     /// Deals with a batch, and reports it once: now if it could be done at once, or later in
     /// [`Sink::done`].
-    pub fn hand_over(&mut self, batch: Batch) -> Option<io::Result<()>> {
+    pub fn hand_over(&mut self, batch: Batch) -> Option<Result<(), Error>> {
         match self {
             Self::Writer(writer) => writer.hand_over(batch),
             Self::Forward(forward) => {
@@ -46,7 +45,7 @@ impl Sink {
     }
 
     /// A report for each batch that could not be done at once, in order.
-    pub fn done(&self) -> &Receiver<io::Result<()>> {
+    pub fn done(&self) -> &Receiver<Result<(), Error>> {
         match self {
             Self::Writer(writer) => writer.written(),
             Self::Forward(forward) => forward.confirmed(),
@@ -127,7 +126,7 @@ impl<'c> Printer<'c> {
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
                 if let Some(written) = self.sink.hand_over(batch) {
-                    written.map_err(|source| self.unwritten(&line.source, source))?;
+                    written?;
                     consumer.written();
                     self.written(consumer);
                 }
@@ -155,7 +154,7 @@ impl<'c> Printer<'c> {
                     look_at = look_at.map(|_| self.last_message + EMPTY_CHECK_DELAY);
                 }
                 BatchEvent::Written => self.written(consumer),
-                BatchEvent::Failed(source) => return Err(self.unwritten(&line.source, source)),
+                BatchEvent::Failed(error) => return Err(error),
                 BatchEvent::Acknowledged => self.statistics.update(consumer.done()),
                 BatchEvent::Interrupted => {
                     end = leave(consumer, ReceiveEnd::Stopped, &mut leave_by)?;
@@ -194,29 +193,6 @@ impl<'c> Printer<'c> {
     fn written(&mut self, consumer: &BatchConsumer) {
         self.last_message = Instant::now();
         self.statistics.update(consumer.done());
-    }
-
-    fn unwritten(&self, from: &MessageSource, source: io::Error) -> Error {
-        // What forwards messages fails as a `send` does.
-        let source = match source.downcast::<Error>() {
-            Ok(error) => return error,
-            Err(source) => source,
-        };
-        let queue = &self.context.settings.queue.value;
-        if let MessageSource::Exchange(..) = from {
-            return Error::Output {
-                source,
-                consequence: "unwritten messages are lost".to_owned(),
-            };
-        }
-        Error::Output {
-            source,
-            consequence: if self.context.settings.receive.auto_ack.value {
-                format!("messages in transit from queue {queue} are lost (--auto-ack)")
-            } else {
-                format!("unwritten messages are back in queue {queue}")
-            },
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cmd::sending::OutgoingMessage;
 use crate::error::{Error, listed};
 use crate::input::{MessagePosition, ranges};
 use crate::message::{Message, Properties};
-use crate::output::{MessageWriter, Output, OutputFormat, Stdout};
+use crate::output::{MessageWriter, OutputFormat, Stdout};
 use crate::values::Span;
 
 /// The requests that are not yet answered.
