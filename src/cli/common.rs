@@ -13,9 +13,10 @@ pub struct Common {
     /// The broker: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS [env: HELLO_MQ_URL,
     /// AMQP_URL]
     ///
-    /// Reserved characters are percent-encoded (a '/' in the virtual host is %2F). What the URL
-    /// leaves out is the default, but for user and password, which may then come from elsewhere.
-    /// A password here is seen by everyone who can list processes: HELLO_MQ_PASSWORD is not.
+    /// Reserved characters are percent-encoded (a '/' in the virtual host is %2F). A port or
+    /// virtual host that the URL omits gets its default; user and password may then come from
+    /// elsewhere. A password given here is visible in the process list; use HELLO_MQ_PASSWORD
+    /// instead.
     // A text here and a URL in the settings: clap's error would repeat it with its password.
     #[arg(
         short,
@@ -26,8 +27,8 @@ pub struct Common {
     )]
     pub url: Option<String>,
 
-    /// The broker's host name or address; repeated, several, tried in order. A port of its own may
-    /// follow each: HOST:PORT [default: localhost]
+    /// The host name or address of the broker, with an optional port: HOST:PORT; repeat it for
+    /// several hosts, which are tried in order [default: localhost]
     #[arg(
         long,
         global = true,
@@ -37,7 +38,7 @@ pub struct Common {
     )]
     pub host: Vec<Host>,
 
-    /// The broker's port [default: 5672, or 5671 for TLS]
+    /// The port of the broker [default: 5672, or 5671 for TLS]
     #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     pub port: Option<u16>,
 
@@ -45,7 +46,7 @@ pub struct Common {
     #[command(flatten)]
     pub broker: BrokerOptions,
 
-    /// The password is the first line of this file
+    /// Read the password from the first line of this file
     #[arg(
         long,
         global = true,
@@ -65,7 +66,7 @@ pub struct Common {
     )]
     pub password_prompt: bool,
 
-    /// Speak TLS, as amqps:// in the URL does; so does each option of this group. The default port
+    /// Use TLS, like amqps:// in the URL; every option of this group implies it; the default port
     /// is then 5671
     #[arg(long, global = true, help_heading = "TLS", hide_short_help = true)]
     pub tls: bool,
@@ -96,21 +97,20 @@ pub struct Common {
     )]
     pub config: Option<PathBuf>,
 
-    /// The table [profiles.NAME] of the configuration file wins over its top level [env:
-    /// HELLO_MQ_PROFILE]
+    /// Use the settings in [profiles.NAME] of the configuration file; they override its top level
+    /// [env: HELLO_MQ_PROFILE]
     #[arg(long, global = true, help_heading = "General", value_name = "NAME")]
     pub profile: Option<String>,
 
-    /// Only print each setting with where it comes from, and the operations that would follow; no
-    /// broker is needed
+    /// Print each setting with its origin, and the operations that would be done, without a broker
     #[arg(long, global = true, help_heading = "General")]
     pub explain: bool,
 
-    /// Say more on standard error: the connection, each step (-vv), each frame (-vvv)
+    /// Log the connection to standard error; -vv also logs each step, -vvv each frame
     #[arg(short, long, global = true, help_heading = "General", action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 
-    /// Print data, errors and warnings only
+    /// Print only data, errors and warnings
     #[arg(long, global = true, help_heading = "General")]
     pub quiet: bool,
 

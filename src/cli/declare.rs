@@ -9,17 +9,17 @@ use crate::values::{Name, NewQueueName};
 /// Options of `declare`.
 #[derive(Args, Debug)]
 pub struct Declare {
-    /// The queue, in place of --queue; with '' the broker makes up a name, which is printed. Without
-    /// any property, it gets those that the configuration file has for it
+    /// The queue, instead of --queue; for '' the broker generates a name, which is printed; without
+    /// properties, those in the configuration file apply
     #[arg(value_name = "QUEUE")]
     pub name: Option<NewQueueName>,
 
-    /// The queue (and the exchange, if one is declared) survives a restart of the broker
+    /// Make the queue (and the exchange, if one is declared) survive a restart of the broker
     #[arg(long, help_heading = "Queue")]
     pub durable: bool,
 
-    /// The queue is deleted when its last consumer leaves (and the exchange, if one is declared, when
-    /// its last binding goes)
+    /// Delete the queue when its last consumer leaves (and the exchange, if one is declared, when
+    /// its last binding is removed)
     #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub auto_delete: bool,
 
@@ -27,13 +27,13 @@ pub struct Declare {
     #[command(flatten)]
     pub queue: QueueArguments,
 
-    /// The exchange to declare, or to bind the queue to; without QUEUE and --bind, no queue is
+    /// The exchange to declare or to bind the queue to; without QUEUE and --bind, no queue is
     /// declared
     #[arg(short, long, value_name = "NAME", help_heading = "Exchange")]
     pub exchange: Option<Name>,
 
-    /// How the exchange routes: direct, fanout, topic, headers, or a plugin's x-... With --bind and
-    /// without a type, the exchange must be there already [default: direct]
+    /// The type of the exchange: direct, fanout, topic, headers, or a plugin's x-...; with --bind
+    /// and without a type, the exchange must already exist [default: direct]
     #[arg(
         long,
         value_name = "TYPE",
@@ -42,7 +42,7 @@ pub struct Declare {
     )]
     pub exchange_type: Option<ExchangeType>,
 
-    /// Nobody can publish to the exchange; messages come from other exchanges
+    /// Do not let clients publish to the exchange; it gets messages from other exchanges only
     #[arg(
         long,
         help_heading = "Exchange",
@@ -51,7 +51,7 @@ pub struct Declare {
     )]
     pub internal: bool,
 
-    /// Where messages go that the exchange has no queue for
+    /// The exchange that gets the messages that this one can't route
     #[arg(
         long,
         value_name = "NAME",
@@ -61,7 +61,7 @@ pub struct Declare {
     )]
     pub alternate_exchange: Option<Name>,
 
-    /// Any other argument of the exchange, written as for --argument; may be repeated
+    /// Another argument of the exchange, written as for --argument; may be repeated
     #[arg(
         long = "exchange-argument",
         value_name = "KEY=VALUE",
@@ -81,7 +81,7 @@ pub struct Declare {
     )]
     pub bind: Vec<Name>,
 
-    /// Bind this exchange, in place of a queue, to the exchange
+    /// Bind this exchange, instead of a queue, to the exchange
     #[arg(long, value_name = "NAME", help_heading = "Binding", requires_all = ["exchange", "bind"], conflicts_with = "name", hide_short_help = true)]
     pub destination_exchange: Option<Name>,
 
@@ -95,7 +95,7 @@ pub struct Declare {
     )]
     pub bind_arguments: Vec<Argument>,
 
-    /// Change nothing: 0 if it is there, with the properties that are given if any are, 67 if it is
+    /// Declare nothing, only check: status 0 if it exists with the given properties, 67 if it is
     /// missing, 76 if it is different
     #[arg(long, help_heading = "What to do", conflicts_with = "bind")]
     pub check: bool,
@@ -104,7 +104,7 @@ pub struct Declare {
     #[arg(long, help_heading = "What to do", conflicts_with_all = ["name", "durable", "auto_delete", "QueueArguments", "exchange", "queue"])]
     pub all: bool,
 
-    /// What to print: a line for a person (text), or an object (json), for each thing declared
+    /// The output format: a line of text (text) or a JSON object (json) for each declaration
     #[arg(
         short,
         long,
@@ -119,15 +119,16 @@ pub struct Declare {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Queue")]
 pub struct QueueArguments {
-    /// classic, or replicated: quorum or stream, which are durable [default: the virtual host's]
+    /// The type of the queue: classic, or quorum or stream, which are replicated and always durable
+    /// [default: the virtual host's]
     #[arg(long = "type", value_name = "TYPE", value_parser = words::<QueueType>(QueueType::NAMES))]
     pub kind: Option<QueueType>,
 
-    /// Messages are dropped, or dead-lettered, after so long in the queue, such as 30s
+    /// Drop or dead-letter messages after this time in the queue, such as 30s
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     pub message_ttl: Option<Milliseconds>,
 
-    /// The queue is deleted when nobody has used it for so long
+    /// Delete the queue after this time without use
     #[arg(
         long,
         value_name = "DURATION",
@@ -136,11 +137,11 @@ pub struct QueueArguments {
     )]
     pub expires: Option<Milliseconds>,
 
-    /// The most messages that the queue holds
+    /// The maximum number of messages in the queue
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub max_length: Option<u32>,
 
-    /// The most bytes of messages that the queue holds, such as 10MB or 64KiB
+    /// The maximum size of all bodies in the queue, such as 10MB or 64KiB
     #[arg(
         long,
         value_name = "SIZE",
@@ -153,15 +154,17 @@ pub struct QueueArguments {
     #[arg(long, value_name = "WHAT", value_parser = words::<Overflow>(Overflow::NAMES), hide_short_help = true)]
     pub overflow: Option<Overflow>,
 
-    /// Where messages go that are rejected, expire or don't fit; '' is the default exchange
+    /// The exchange for messages that are rejected, expire or exceed the limits; '' is the default
+    /// exchange
     #[arg(long, value_name = "NAME")]
     pub dead_letter_exchange: Option<Name>,
 
-    /// The routing key that they get [default: the one they have]
+    /// The routing key for dead-lettered messages [default: their own]
     #[arg(long, value_name = "KEY", hide_short_help = true)]
     pub dead_letter_routing_key: Option<Name>,
 
-    /// Messages with a higher priority leave first: 1 to 255, and few are better
+    /// The highest message priority, 1 to 255; messages of a higher priority are delivered first;
+    /// prefer a small number
     #[arg(
         long,
         value_name = "N",
@@ -170,7 +173,7 @@ pub struct QueueArguments {
     )]
     pub max_priority: Option<u8>,
 
-    /// A quorum queue drops, or dead-letters, a message that came back so many times
+    /// Drop or dead-letter a message that is returned more often than N times; for quorum queues
     #[arg(
         long,
         value_name = "N",
@@ -179,12 +182,12 @@ pub struct QueueArguments {
     )]
     pub delivery_limit: Option<u32>,
 
-    /// Of several consumers only one gets messages, until it leaves
+    /// Deliver to one consumer at a time, although there are several
     #[arg(long, hide_short_help = true)]
     pub single_active_consumer: bool,
 
-    /// Any other argument; may be repeated: KEY=VALUE, with a number, true or false taken as such, or
-    /// KEY:=JSON for an exact type
+    /// Another argument; may be repeated: KEY=VALUE, where numbers, true and false have their own
+    /// type, or KEY:=JSON for an exact type
     #[arg(long = "argument", value_name = "KEY=VALUE")]
     pub arguments: Vec<Argument>,
 }
@@ -211,8 +214,8 @@ impl QueueArguments {
 /// How the things that are declared are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ListFormat {
-    /// A line each, for a person
+    /// A line of text for each
     Text,
-    /// An object of JSON each
+    /// A JSON object for each
     Json,
 }

@@ -21,7 +21,7 @@ pub use send::{PropertyOptions, Send};
 use crate::definitions::{Broker, Definition, ReceiveSettings, SendSettings, Tls};
 use crate::values::{Name, QueueName};
 
-/// Put a message into RabbitMQ, or take one out.
+/// Send messages to RabbitMQ, and receive them.
 #[derive(Debug, Parser)]
 #[command(
     name = "hello-mq",
@@ -58,14 +58,14 @@ pub enum Command {
     /// With a broker.
     #[command(flatten)]
     Verb(Verb),
-    /// Print the script with which a shell completes hello-mq's command line
+    /// Print the completion script for a shell
     #[command(
         help_template = reference::PLAIN_TEMPLATE,
         before_help = reference::COMPLETIONS_EXAMPLES,
-        after_help = "It offers the profiles, queues and exchanges of your configuration, too."
+        after_help = "The completions include the profiles, queues and exchanges of your configuration file."
     )]
     Completions(Completions),
-    /// Show a page of the manual, or print it where standard output is no terminal
+    /// Show a page of the manual, or print its source if standard output is not a terminal
     #[command(help_template = reference::PLAIN_TEMPLATE, before_help = reference::MAN_EXAMPLES)]
     Man(Man),
 }
@@ -73,7 +73,7 @@ pub enum Command {
 /// What can be done with a broker.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make sure that a queue, an exchange or a binding exists, with exactly these properties
+    /// Declare a queue, an exchange or bindings, with exactly these properties
     #[command(
         help_template = reference::TEMPLATE,
         before_help = reference::DECLARE_EXAMPLES,
@@ -81,7 +81,7 @@ pub enum Verb {
         after_long_help = reference::exit_statuses()
     )]
     Declare(Box<Declare>),
-    /// Send messages to a queue; done when the broker has confirmed each
+    /// Send messages to a queue, and wait until the broker has confirmed each
     #[command(
         help_template = reference::TEMPLATE,
         before_help = reference::SEND_EXAMPLES,
@@ -105,7 +105,7 @@ pub enum Verb {
         after_long_help = reference::exit_statuses()
     )]
     Delete(Delete),
-    /// Throw away the messages of a queue
+    /// Remove the ready messages from a queue
     #[command(
         help_template = reference::TEMPLATE,
         before_help = reference::PURGE_EXAMPLES,
@@ -174,11 +174,11 @@ pub enum Page {
 /// Options of `delete`.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// The queue, in place of --queue; one of the two has to be given
+    /// The queue, instead of --queue; one of them is required
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
 
-    /// Delete this exchange, in place of a queue
+    /// Delete this exchange, instead of a queue
     #[arg(short, long, value_name = "NAME", help_heading = "What to do", conflicts_with_all = ["name", "queue", "if_empty"])]
     pub exchange: Option<Name>,
 
@@ -190,11 +190,11 @@ pub struct Delete {
     #[arg(long, help_heading = "What to do")]
     pub if_unused: bool,
 
-    /// Don't ask, on a terminal, before messages are lost
+    /// Do not ask for confirmation on a terminal if messages would be lost
     #[arg(short, long, help_heading = "What to do")]
     pub yes: bool,
 
-    /// What to print: a line for a person (text), or an object (json)
+    /// The output format: a line of text (text) or a JSON object (json)
     #[arg(
         short,
         long,
@@ -208,15 +208,15 @@ pub struct Delete {
 /// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct Purge {
-    /// The queue, in place of --queue; one of the two has to be given
+    /// The queue, instead of --queue; one of them is required
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
 
-    /// Don't ask, on a terminal, before messages are lost
+    /// Do not ask for confirmation on a terminal if messages would be lost
     #[arg(short, long, help_heading = "What to do")]
     pub yes: bool,
 
-    /// What to print: a line for a person (text), or an object (json)
+    /// The output format: a line of text (text) or a JSON object (json)
     #[arg(
         short,
         long,
@@ -234,7 +234,7 @@ pub enum MessageFormat {
     Text,
     /// The body, byte for byte
     Body,
-    /// Everything, as a line of JSON
+    /// The whole message as a line of JSON
     Json,
 }
 

@@ -14,25 +14,26 @@ use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target
 /// Options of `receive`.
 #[derive(Args, Debug)]
 pub struct Receive {
-    /// The queue, in place of --queue
+    /// The queue, instead of --queue
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
 
-    /// Stop after N messages; exactly N are taken from the queue
+    /// Stop after N messages, and take exactly N from the queue
     #[arg(short, long, value_name = "N", help_heading = "Ending", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Stop when the queue is empty, or at what is the end of a stream when it begins
+    /// Stop when the queue is empty; for a stream, stop after the message that was the last one
+    /// at the start
     #[arg(long, help_heading = "Ending")]
     pub drain: bool,
 
-    /// What to print of a message: the tutorial's line (text), its body and nothing else (body), or
-    /// everything as a line of JSON (json), which 'send --jsonl' takes [default: text]
+    /// The output format: the tutorial's line (text), the body alone (body), or the whole message
+    /// as a line of JSON for 'send --jsonl' (json) [default: text]
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<MessageFormat>,
 
-    /// Put these bytes behind each body or JSON object: \n, \t, \0 and \xNN are understood, and
-    /// '' is nothing [default: \n]
+    /// Write these bytes after each body or JSON object; \n, \t, \0 and \xNN are supported, and ''
+    /// is nothing [default: \n]
     #[arg(
         short = 'D',
         long,
@@ -44,7 +45,7 @@ pub struct Receive {
     )]
     pub delimiter: Option<OutputDelimiter>,
 
-    /// Put a NUL byte behind each body or JSON object
+    /// Write a NUL byte after each body or JSON object
     #[arg(
         short = '0',
         long,
@@ -54,14 +55,14 @@ pub struct Receive {
     )]
     pub null: bool,
 
-    /// Print each message so: %s body, %S its size, %x body in hex, %e exchange, %r routing key, %h
-    /// headers, %j JSON, %T time of receipt, %{NAME} a property, %{headers.KEY} a header, %% '%';
-    /// \n, \t, \0 and \xNN are understood, and nothing is added
+    /// Print each message with this template: %s body, %S its size, %x body in hex, %e exchange, %r
+    /// routing key, %h headers, %j JSON, %T time of receipt, %{NAME} a property, %{headers.KEY} a
+    /// header, %% '%'; \n, \t, \0 and \xNN are supported, and nothing is added
     #[arg(long, value_name = "TEMPLATE", help_heading = "Output", allow_hyphen_values = true, conflicts_with_all = ["output", "end"])]
     pub format: Option<Template>,
 
-    /// With --format on a terminal, print exchange, routing key, properties and headers as they are,
-    /// instead of escaping what could move the cursor
+    /// With --format on a terminal, print exchange, routing key, properties and headers without
+    /// escaping control characters
     #[arg(
         long,
         help_heading = "Output",
@@ -70,8 +71,8 @@ pub struct Receive {
     )]
     pub raw: bool,
 
-    /// With --output json, add what the body of a message from AMQP 1.0 holds (type amqp-1.0), as
-    /// amqp10_value
+    /// With --output json, add the decoded value of a body that is encoded in AMQP 1.0 (type
+    /// amqp-1.0), as amqp10_value
     #[arg(
         long,
         help_heading = "Output",
@@ -80,22 +81,22 @@ pub struct Receive {
     )]
     pub decode_amqp10: bool,
 
-    /// Save each message as a file of its own in DIR, numbered in the order of arrival, and print
-    /// the file's path; its body, unless --output json or --format say otherwise
+    /// Save each message to its own file in DIR, numbered in the order of arrival, and print the
+    /// path; the file holds the body, or the output of --output json or --format
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
     pub save: Option<PathBuf>,
 
     /// Publish each message to an exchange with a routing key (':QUEUE' for a queue) instead of
-    /// printing it, and acknowledge it when the broker has confirmed it there
+    /// printing it, and acknowledge it when the broker has confirmed it
     ///
-    /// Body, properties and headers stay as they are, but for the headers CC and BCC, by which the
-    /// broker would send copies elsewhere. A message that no queue takes, or that is refused for
-    /// good, ends it and stays where it was.
+    /// Body, properties and headers are unchanged, except that the headers CC and BCC are left out,
+    /// for which the broker would send further copies. A message that can't be routed to a queue or
+    /// is rejected permanently ends receive, and stays in its queue.
     #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
 
-    /// Leave these properties out of what is forwarded, by their names in JSON: user_id, for instance,
-    /// or headers.KEY for one header; may be repeated
+    /// Do not forward these properties, named as in JSON: for example user_id, or headers.KEY for
+    /// one header; may be repeated
     #[arg(
         long,
         value_name = "PROPERTY,...",
@@ -106,7 +107,7 @@ pub struct Receive {
     )]
     pub without: Vec<Part>,
 
-    /// Pass these properties on although they would be left out: headers.CC and headers.BCC
+    /// Forward these properties, which are left out by default: headers.CC and headers.BCC
     #[arg(
         long,
         value_name = "PROPERTY,...",
@@ -117,21 +118,22 @@ pub struct Receive {
     )]
     pub keep: Vec<Part>,
 
-    /// Say in the end how many messages there were, how many bytes, and how fast they came
+    /// Print the number of messages, the number of bytes and the rate at the end
     ///
-    /// Only messages count that were written and acknowledged (or confirmed, with --forward-to); the
-    /// time is that from the arrival of the first to the acknowledgement of the last.
+    /// Only messages that were written and acknowledged count (or confirmed, with --forward-to).
+    /// The time runs from the arrival of the first message to the acknowledgement of the last.
     #[arg(long, help_heading = "Output")]
     pub stats: bool,
 
-    /// Run this command for each message instead of printing it: the body is its standard input,
-    /// properties are in its environment (HELLO_MQ_...). Its exit status decides: 0 acknowledges the
-    /// message, 3 rejects it, 4 has it delivered again later, and of anything else --on-failure says
+    /// Run this command for each message instead of printing it, with the body on standard input
+    /// and the properties in the environment (HELLO_MQ_...); exit status 0 acknowledges the
+    /// message, 3 rejects it, 4 returns it to the queue for later, and any other is a failure (see
+    /// --on-failure)
     #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to"])]
     pub command: Vec<OsString>,
 
-    /// Send what COMMAND prints to the message's reply-to, with its correlation-id, and acknowledge
-    /// the message when the broker has confirmed that
+    /// Send the output of COMMAND to the message's reply-to, with its correlation-id, and
+    /// acknowledge the message when the broker has confirmed the reply
     #[arg(
         long,
         help_heading = "Command",
@@ -140,11 +142,11 @@ pub struct Receive {
     )]
     pub reply: bool,
 
-    /// Run so many commands at a time [default: 1]
+    /// Run up to N commands at a time [default: 1]
     #[arg(long, value_name = "N", help_heading = "Command", requires = "command", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
 
-    /// A command that takes longer has failed, and is ended with all its processes
+    /// Kill a command and all its processes after this time, and treat it as failed
     #[arg(
         long,
         value_name = "DURATION",
@@ -154,8 +156,8 @@ pub struct Receive {
     )]
     pub command_timeout: Option<Span>,
 
-    /// What becomes of a message whose command fails: it is delivered again later (requeue), is
-    /// dead-lettered or dropped (reject), or goes back at once and hello-mq ends with 1 (stop)
+    /// What to do with a message if its command fails: deliver it again later (requeue),
+    /// dead-letter or drop it (reject), or return it at once and exit with status 1 (stop)
     /// [default: requeue]
     #[arg(
         long,
@@ -166,7 +168,7 @@ pub struct Receive {
     )]
     pub on_failure: Option<OnFailure>,
 
-    /// Reject a message that was delivered again so many times [default: 10]
+    /// Reject a message that has been redelivered N times [default: 10]
     #[arg(
         long,
         value_name = "N",
@@ -176,20 +178,21 @@ pub struct Receive {
     )]
     pub max_redeliveries: Option<u32>,
 
-    /// Show the messages that are in the queue, and leave them there
+    /// Print the messages that are in the queue, and leave them there
     ///
-    /// They are given back when the last is printed; until then no one else gets them, and then
-    /// they are marked as redelivered. Up to RabbitMQ 4.2 each look costs a message of a quorum queue
-    /// one of its deliveries; one at its limit is put at the end of its queue, as new.
+    /// They are returned when the last one is printed. Until then no other consumer gets them;
+    /// afterwards they are marked as redelivered. Up to RabbitMQ 4.2, each peek uses up one
+    /// delivery of each message in a quorum queue; a message at its delivery limit is moved to the
+    /// end of the queue, as a new message.
     #[arg(long, help_heading = "Queue", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
     pub peek: bool,
 
-    /// Listen in on this exchange, through a temporary queue, instead of receiving from a queue
+    /// Listen to this exchange through a temporary queue, instead of receiving from a queue
     #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
     pub exchange: Option<Name>,
 
-    /// With --exchange: messages with this routing key; may be repeated, and has to be given for a
-    /// direct exchange [default: #, which is everything]
+    /// With --exchange, receive messages with this routing key; may be repeated, and is required
+    /// for a direct exchange [default: #, which matches everything]
     #[arg(
         short,
         long,
@@ -199,11 +202,11 @@ pub struct Receive {
     )]
     pub routing_key: Vec<Name>,
 
-    /// Fail if the queue has another consumer, and let none come; for a classic queue
+    /// Fail if the queue has another consumer, and allow no others; for classic queues
     #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub exclusive: bool,
 
-    /// Consumers with a higher priority are served first
+    /// The priority of this consumer; those with a higher one get messages first
     #[arg(
         long,
         value_name = "N",
@@ -213,7 +216,7 @@ pub struct Receive {
     )]
     pub priority: Option<i32>,
 
-    /// Where to begin in a stream: first, last, next, an offset, or a time like
+    /// Where to start in a stream: first, last, next, an offset, or a time like
     /// 2025-12-31T23:59:59Z [default: next, or first with --drain]
     #[arg(
         long,
@@ -231,10 +234,10 @@ pub struct Receive {
 /// What becomes of a message whose command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFailure {
-    /// It is delivered again, after a while
+    /// Deliver it again later
     Requeue,
-    /// It is dead-lettered, or dropped
+    /// Dead-letter or drop it
     Reject,
-    /// It is given back, and hello-mq ends
+    /// Return it to the queue, and exit
     Stop,
 }

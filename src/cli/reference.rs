@@ -18,7 +18,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   hello-mq send \"Hello World!\"   send a message to queue hello on localhost
   hello-mq receive               print what arrives there, until Ctrl+C
-  hello-mq declare orders        make queue orders";
+  hello-mq declare orders        create queue orders";
 
 /// Examples of `declare`.
 pub const DECLARE_EXAMPLES: &str = "\
@@ -26,8 +26,8 @@ Examples:
   hello-mq declare orders --durable
   hello-mq declare orders --type quorum --dead-letter-exchange dead-letters
   hello-mq declare mails -e events --exchange-type topic --bind 'mail.*'
-  hello-mq declare --check orders     is it there? (status 67 if not)
-  hello-mq declare --all              all that the configuration file defines";
+  hello-mq declare --check orders     does it exist? (status 67 if not)
+  hello-mq declare --all              everything in the configuration file";
 
 /// Examples of `send`.
 pub const SEND_EXAMPLES: &str = "\
@@ -69,7 +69,7 @@ Examples (packages do this already):
 /// Examples of `man`.
 pub const MAN_EXAMPLES: &str = "\
 Examples:
-  hello-mq man                        what hello-mq is, and all that its commands share
+  hello-mq man                        what hello-mq does, and what all commands share
   hello-mq man send                   the page of a command
   hello-mq man hello-mq.toml          the configuration file
   hello-mq man >~/.local/share/man/man1/hello-mq.1";
@@ -78,34 +78,31 @@ Examples:
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "HELLO_MQ_URL",
-        "The broker, as --url gives it; the URL's password is then not in the list of processes.",
+        "The broker, like --url. A password in it does not appear in the process list.",
     ),
     ("AMQP_URL", "The same, if HELLO_MQ_URL is not set."),
     (
         "HELLO_MQ_PASSWORD",
-        "The password, if no URL of the command line or the environment has one.",
+        "The password. It overrides one in HELLO_MQ_URL or AMQP_URL, but not one from the command line.",
     ),
-    ("HELLO_MQ_QUEUE", "The queue, as --queue names it."),
-    ("HELLO_MQ_PROFILE", "The profile, as --profile names it."),
-    (
-        "HELLO_MQ_CONFIG",
-        "The configuration file, as --config names it.",
-    ),
+    ("HELLO_MQ_QUEUE", "The queue, like --queue."),
+    ("HELLO_MQ_PROFILE", "The profile, like --profile."),
+    ("HELLO_MQ_CONFIG", "The configuration file, like --config."),
     (
         "XDG_CONFIG_HOME",
-        "Where hello-mq/config.toml is, if it is not in ~/.config.",
+        "The directory that contains hello-mq/config.toml, instead of ~/.config.",
     ),
     (
         "RUST_LOG",
-        "What to log on standard error, such as debug or hello_mq=trace; passwords are left out.",
+        "What to log to standard error, such as debug or hello_mq=trace. Passwords are never logged.",
     ),
     (
         "NO_COLOR",
-        "Whatever it is, if it is not empty: no colour, but for --color always.",
+        "If it is not empty, turns colours off, unless --color is always.",
     ),
     (
         "CLICOLOR_FORCE",
-        "If it is neither empty nor 0: colour also where there is no terminal.",
+        "If it is neither empty nor 0, turns colours on, even without a terminal.",
     ),
 ];
 
@@ -113,11 +110,11 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
 pub const FILES: &[(&str, &str)] = &[
     (
         "~/.config/hello-mq/config.toml",
-        "The user's configuration, see hello-mq.toml(5).",
+        "The user's configuration; see hello-mq.toml(5).",
     ),
     (
         "/etc/hello-mq/config.toml",
-        "The configuration of everybody who has none of their own.",
+        "The configuration of users who have no file of their own.",
     ),
 ];
 

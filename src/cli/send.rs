@@ -15,25 +15,25 @@ use crate::values::{Delimiter, Expiration, Header, Name, Rate, Span, Timestamp};
 /// Options of `send`.
 #[derive(Args, Debug)]
 pub struct Send {
-    /// A message each; '-' is standard input, and so is no MESSAGE at all; before one that begins with
-    /// '-' put '--'
+    /// The messages; without any, or for '-', read one from standard input; write '--' before a
+    /// message that begins with '-'
     #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
 
-    /// Send this file's bytes as one message, after the MESSAGEs; '-' is standard input; may be
-    /// repeated
+    /// Send the content of this file as one message, after the MESSAGEs; '-' is standard input; may
+    /// be repeated
     #[arg(short, long = "file", value_name = "FILE", help_heading = "Message")]
     pub files: Vec<PathBuf>,
 
-    /// Each line of standard input, or of the files, is a message
+    /// Send each line of standard input, or of the files, as a message
     #[arg(short, long, help_heading = "Message", group = "form")]
     pub lines: bool,
 
-    /// As --lines, with NUL bytes between the messages, as of find -print0
+    /// Like --lines, with NUL bytes between the messages, as from find -print0
     #[arg(short = '0', long, help_heading = "Message", group = "form")]
     pub null: bool,
 
-    /// As --lines, with these bytes between the messages: \n, \t, \0 and \xNN are understood
+    /// Like --lines, with these bytes between the messages; \n, \t, \0 and \xNN are supported
     #[arg(
         short = 'D',
         long,
@@ -45,13 +45,13 @@ pub struct Send {
     )]
     pub delimiter: Option<Delimiter>,
 
-    /// As --lines, each a JSON object with payload, properties, exchange and routing_key, as
-    /// 'receive -o json' prints them; options fill in what it leaves out
+    /// Like --lines, with a JSON object in each line: payload, properties, exchange and
+    /// routing_key, as printed by 'receive -o json'; options supply what a line omits
     #[arg(long, help_heading = "Message", group = "form")]
     pub jsonl: bool,
 
-    /// A line, or what else input is split into, that is longer is an error, and is not read to its
-    /// end [default: 512MiB, and with --jsonl 1GiB]
+    /// The maximum size of a line, or of a message split by another delimiter; a longer one is an
+    /// error [default: 512MiB, and with --jsonl 1GiB]
     #[arg(
         long,
         value_name = "SIZE",
@@ -61,11 +61,11 @@ pub struct Send {
     )]
     pub max_line: Option<Size>,
 
-    /// Send all that N times
+    /// Send all messages N times
     #[arg(short, long, value_name = "N", help_heading = "Message", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Send at most so many messages a second
+    /// Send at most N messages per second
     #[arg(
         long,
         value_name = "N",
@@ -74,17 +74,17 @@ pub struct Send {
     )]
     pub rate: Option<Rate>,
 
-    /// The exchange [default: the default exchange]
+    /// The exchange to publish to [default: the default exchange]
     #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
     pub exchange: Option<Name>,
 
-    /// The routing key [default: the queue's name for the default exchange, else empty]
+    /// The routing key [default: the queue's name for the default exchange, otherwise empty]
     ///
-    /// With it, or with --exchange, no queue is declared.
+    /// With this option or --exchange, no queue is declared.
     #[arg(short, long, value_name = "KEY", help_heading = "Queue")]
     pub routing_key: Option<Name>,
 
-    /// It is no error if no queue takes a message
+    /// Do not fail if a message can't be routed to a queue
     #[arg(long, help_heading = "Queue", hide_short_help = true)]
     pub allow_unroutable: bool,
 
@@ -92,10 +92,10 @@ pub struct Send {
     #[command(flatten)]
     pub properties: PropertyOptions,
 
-    /// The messages are requests: wait so long for the next reply, and print each
+    /// Send the messages as requests and print the replies; give up if none arrives for this time
     ///
-    /// Each request has a reply-to and a correlation-id of its own (RabbitMQ's direct reply-to).
-    /// 'hello-mq receive --reply -- COMMAND' answers.
+    /// Each request gets its own correlation-id, and a reply-to for RabbitMQ's direct reply-to.
+    /// 'hello-mq receive --reply -- COMMAND' answers requests.
     #[arg(
         long,
         value_name = "DURATION",
@@ -104,12 +104,12 @@ pub struct Send {
     )]
     pub reply_timeout: Option<Span>,
 
-    /// What to print of a reply, as of 'receive': text, body or json; or with --explain, of the
-    /// settings: text or json [default: text]
+    /// The format of replies, as for 'receive': text, body or json; with --explain, the format of
+    /// the settings: text or json [default: text]
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<MessageFormat>,
 
-    /// Print each reply so, as 'receive --format' does
+    /// Print each reply with this template, like 'receive --format'
     #[arg(
         long,
         value_name = "TEMPLATE",
@@ -121,7 +121,7 @@ pub struct Send {
     )]
     pub format: Option<Template>,
 
-    /// With --format on a terminal, print what a reply says as it is, as 'receive --raw' does
+    /// With --format on a terminal, print replies without escaping, like 'receive --raw'
     #[arg(
         long,
         help_heading = "Output",
@@ -134,8 +134,8 @@ pub struct Send {
     #[command(flatten)]
     pub settings: SendOptions,
 
-    /// Don't have the broker confirm the messages: it is enough that it has read them, and what
-    /// becomes of them then (a queue that is full, a crash) is not told
+    /// Do not wait for confirms: a message counts as sent when the broker has read it, and later
+    /// losses (a full queue, a crash) are not noticed
     #[arg(
         long,
         help_heading = "Ending",
@@ -149,7 +149,7 @@ pub struct Send {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Properties")]
 pub struct PropertyOptions {
-    /// A header: 'KEY: VALUE' is text, 'KEY:=JSON' any other type; may be repeated
+    /// Add a header: 'KEY: VALUE' for text, 'KEY:=JSON' for any other type; may be repeated
     #[arg(short = 'H', long = "header", value_name = "KEY: VALUE")]
     pub headers: Vec<Header>,
 
@@ -161,36 +161,36 @@ pub struct PropertyOptions {
     #[arg(long, value_name = "ENCODING", hide_short_help = true)]
     pub content_encoding: Option<ShortString>,
 
-    /// 0 to 255, for a queue with priorities
+    /// The message's priority, 0 to 255, for a queue with priorities
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub priority: Option<u8>,
 
-    /// Drop the message when it has waited so long in a queue, such as 30s
+    /// Drop the message after this time in a queue, such as 30s
     #[arg(long, value_name = "DURATION", hide_short_help = true)]
     pub expiration: Option<Expiration>,
 
-    /// What a reply belongs to
+    /// The ID that associates a reply with its request
     #[arg(long, value_name = "ID", hide_short_help = true)]
     pub correlation_id: Option<ShortString>,
 
-    /// The queue for replies
+    /// The queue to send replies to
     #[arg(long, value_name = "QUEUE", hide_short_help = true)]
     pub reply_to: Option<ShortString>,
 
-    /// The message's name [default: one of its own for each; with --jsonl none]
+    /// The ID of the message [default: a generated one for each message; with --jsonl none]
     #[arg(long, value_name = "ID", hide_short_help = true)]
     pub message_id: Option<ShortString>,
 
-    /// With --jsonl, too, give each message without a message-id one of its own, by which a message
-    /// that had to be sent again can be told from a second one
+    /// With --jsonl, generate a message-id for each message without one, so that receivers can
+    /// recognize a message that was sent again
     #[arg(long, requires = "jsonl", hide_short_help = true)]
     pub add_message_id: bool,
 
-    /// The message's type
+    /// The type of the message
     #[arg(long = "type", value_name = "TYPE", hide_short_help = true)]
     pub kind: Option<ShortString>,
 
-    /// The sending user, which the broker checks
+    /// The sending user; the broker verifies it
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub user_id: Option<ShortString>,
 
@@ -198,7 +198,7 @@ pub struct PropertyOptions {
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub app_id: Option<ShortString>,
 
-    /// When the message was made: 'now', seconds since 1970, or like 2025-12-31T23:59:59Z
+    /// The time of the message: 'now', seconds since 1970, or a time like 2025-12-31T23:59:59Z
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub timestamp: Option<Timestamp>,
 }
