@@ -1,22 +1,22 @@
-//! What names a message to send in a report: the argument, the file, or the line that it was.
+//! The position of a message in the input, by which reports name it.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a message to send came from.
+/// The position of a message in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessagePosition {
-    /// This argument, counted from 1.
+    /// The argument with this number, counted from 1.
     Argument(u64),
-    /// All of standard input or of a file, by name.
+    /// The whole of standard input or of a file, by name.
     Whole(Arc<str>),
     /// A part of standard input or of a file.
     Part {
-        /// What it is a part of, by name.
+        /// The name of the source.
         of: Arc<str>,
-        /// What the parts are called: `line`, or `piece`.
+        /// The name of a part: `line` or `piece`.
         unit: &'static str,
-        /// Which one, counted from 1.
+        /// The number of the part, counted from 1.
         number: u64,
     },
 }
@@ -32,7 +32,7 @@ impl fmt::Display for MessagePosition {
 }
 
 impl MessagePosition {
-    /// The place of what comes right after it, if it is a part.
+    /// Returns the position of the next part, or the same position if it is not a part.
     pub fn next(&self) -> Self {
         match self {
             Self::Part { of, unit, number } => Self::Part {
@@ -44,7 +44,7 @@ impl MessagePosition {
         }
     }
 
-    /// Whether `self` comes right after `other`, in the same input.
+    /// Whether `self` comes right after `other` in the same source.
     fn follows(&self, other: &Self) -> bool {
         match (other, self) {
             (Self::Argument(before), Self::Argument(number)) => *number == before + 1,
@@ -60,7 +60,7 @@ impl MessagePosition {
         }
     }
 
-    /// `messages 3 to 5`, `lines 3 to 5 of FILE`: from `self` to `last`, which follows.
+    /// Names the range from `self` to `last`: `messages 3 to 5`, `lines 3 to 5 of FILE`.
     fn to(&self, last: &Self) -> String {
         match (self, last) {
             (first, last) if first == last => first.to_string(),
@@ -73,7 +73,7 @@ impl MessagePosition {
     }
 }
 
-/// The names of places in order, where runs are told by their first and last.
+/// Names positions that are in order, and joins runs into ranges.
 pub fn ranges<'p>(places: impl IntoIterator<Item = &'p MessagePosition>) -> Vec<String> {
     let mut names = Vec::new();
     let mut run: Option<(&MessagePosition, &MessagePosition)> = None;

@@ -1,20 +1,19 @@
-//! Cutting a stream of bytes at a delimiter, however the bytes come in.
+//! Splitting a stream of bytes at a delimiter.
 
 use memchr::memmem::Finder;
 
-/// Cuts what it is fed into pieces. The delimiter belongs to no piece; a last piece without one
-/// counts; no piece is ever cut or merged with another.
+/// Splits a stream of bytes into the pieces between delimiters. The last piece may lack a delimiter.
 #[derive(Debug)]
 pub struct Splitter {
     finder: Finder<'static>,
     /// The beginning of the next piece.
     rest: Vec<u8>,
-    /// How many bytes of `rest` are known to hold no delimiter that is complete.
+    /// How many bytes of `rest` are known not to contain a complete delimiter.
     searched: usize,
 }
 
 impl Splitter {
-    /// A splitter for a delimiter of one or more bytes.
+    /// Returns a splitter for a delimiter of one or more bytes.
     pub fn new(delimiter: &[u8]) -> Self {
         Self {
             finder: Finder::new(delimiter).into_owned(),
@@ -23,12 +22,12 @@ impl Splitter {
         }
     }
 
-    /// Takes the next bytes and gives each piece that is complete to `take`.
+    /// Takes the next bytes, and passes each complete piece to `take`.
     pub fn feed(&mut self, bytes: &[u8], mut take: impl FnMut(Vec<u8>)) {
         let length = self.finder.needle().len();
         let mut bytes = bytes;
         if !self.rest.is_empty() {
-            // Only the piece that was begun is put together; the others are cut from `bytes`.
+            // Only the first piece is joined; the others are copied from `bytes`.
             let before = self.rest.len();
             self.rest.extend_from_slice(bytes);
             let Some(end) = self.finder.find(&self.rest[self.searched..]) else {
@@ -49,13 +48,13 @@ impl Splitter {
         self.remember();
     }
 
-    /// The beginning of the piece that is not complete yet.
-    pub fn begun(&self) -> &[u8] {
+    /// Returns the beginning of the piece that is not complete yet.
+    pub(crate) fn beginning(&self) -> &[u8] {
         &self.rest
     }
 
-    /// The last piece, if there is one without a delimiter behind it.
-    pub fn finish(self) -> Option<Vec<u8>> {
+    /// Returns the last piece, if no delimiter ended it.
+    pub(crate) fn finish(self) -> Option<Vec<u8>> {
         Some(self.rest).filter(|rest| !rest.is_empty())
     }
 

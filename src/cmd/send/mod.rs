@@ -12,7 +12,7 @@ use crate::broker::publish::{PublishOptions, REPLY_TO};
 use crate::broker::topology::begin;
 use crate::cli::{self, MessageFormat};
 use crate::error::Error;
-use crate::input::{self, InputFormat, Request};
+use crate::input::{self, InputFormat, InputOptions};
 use crate::message::{FieldTable, Properties, ShortString};
 use crate::output;
 use crate::text;
@@ -31,18 +31,18 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let pace = RateLimiter::new(arguments.rate);
     let replies = replies(&arguments, context)?;
     let form = form(&arguments);
-    let request = Request {
+    let options = InputOptions {
         arguments: arguments.messages,
         files: arguments.files,
-        form: form.clone(),
+        format: form.clone(),
         count: arguments.count.unwrap_or(1),
-        longest_part: arguments.max_line.map(Size::bytes),
+        max_part_size: arguments.max_line.map(Size::bytes),
     };
-    let input = input::open(request, &context.interrupt, &context.messenger)?;
+    let input = input::open(options, &context.interrupt, &context.messenger)?;
     let settings = &context.settings;
     let report = SendReport::new(context, &input, replies);
     // An envelope may send all messages elsewhere.
-    let is_queue_needed = template.is_to_queue() && form != InputFormat::Envelopes;
+    let is_queue_needed = template.is_to_queue() && form != InputFormat::JsonLines;
     let is_declaring = is_queue_needed && !settings.send.no_declare.value;
     let mut sending = Sending {
         connector: begin(
@@ -87,7 +87,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
     let settings = &context.settings;
     let template = template(arguments, context)?;
     let mut operations = Vec::new();
-    let is_to_queue = template.is_to_queue() && form(arguments) != InputFormat::Envelopes;
+    let is_to_queue = template.is_to_queue() && form(arguments) != InputFormat::JsonLines;
     if is_to_queue && !settings.send.no_declare.value {
         operations.push(topology::implicit(&settings.definition));
     }
@@ -110,7 +110,7 @@ pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String
         text::escape(routing_key),
         !arguments.allow_unroutable,
         match form(arguments) {
-            InputFormat::Envelopes => ", unless its line says otherwise",
+            InputFormat::JsonLines => ", unless its line says otherwise",
             _ => "",
         }
     ));
@@ -157,10 +157,10 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<PendingReq
 
 fn form(arguments: &cli::Send) -> InputFormat {
     match &arguments.delimiter {
-        _ if arguments.jsonl => InputFormat::Envelopes,
-        _ if arguments.lines => InputFormat::Pieces(b"\n".to_vec()),
-        _ if arguments.null => InputFormat::Pieces(b"\0".to_vec()),
-        Some(delimiter) => InputFormat::Pieces(delimiter.as_bytes().to_vec()),
+        _ if arguments.jsonl => InputFormat::JsonLines,
+        _ if arguments.lines => InputFormat::Delimited(b"\n".to_vec()),
+        _ if arguments.null => InputFormat::Delimited(b"\0".to_vec()),
+        Some(delimiter) => InputFormat::Delimited(delimiter.as_bytes().to_vec()),
         None => InputFormat::Whole,
     }
 }
