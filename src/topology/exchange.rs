@@ -10,7 +10,7 @@ use super::queue::{add, typed};
 use super::{Arguments, Violation};
 use crate::message::FieldValue;
 use crate::text;
-use crate::values::Name;
+use crate::values::{Name, deserialize_by_parsing};
 
 /// The argument that names the exchange for what no queue takes.
 pub(crate) const ALTERNATE: &str = "alternate-exchange";
@@ -18,6 +18,8 @@ pub(crate) const ALTERNATE: &str = "alternate-exchange";
 /// How an exchange routes: `direct`, `fanout`, `topic`, `headers`, or a plugin's `x-…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeType(String);
+
+deserialize_by_parsing!(ExchangeType);
 
 impl ExchangeType {
     /// The name.
@@ -42,12 +44,6 @@ impl FromStr for ExchangeType {
             return Ok(Self(text.to_owned()));
         }
         Err("must be direct, fanout, topic, headers or x-…".to_owned())
-    }
-}
-
-impl<'de> Deserialize<'de> for ExchangeType {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::values::parsed(deserializer)
     }
 }
 

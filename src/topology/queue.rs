@@ -11,7 +11,9 @@ use super::units::{Milliseconds, Size};
 use super::{Arguments, Violation};
 use crate::message::FieldValue;
 use crate::text;
-use crate::values::{Name, QueueName};
+use crate::values::{Name, QueueName, deserialize_by_parsing};
+
+deserialize_by_parsing!(QueueType, Overflow);
 
 /// The kind of a queue (<https://www.rabbitmq.com/docs/queues>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,12 +77,6 @@ impl FromStr for QueueType {
     }
 }
 
-impl<'de> Deserialize<'de> for QueueType {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::values::parsed(deserializer)
-    }
-}
-
 /// What becomes of messages when a queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow(&'static str);
@@ -98,12 +94,6 @@ impl FromStr for Overflow {
             Some(name) => Ok(Self(name)),
             None => Err(format!("must be one of {}", Self::NAMES.join(", "))),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Overflow {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::values::parsed(deserializer)
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserialize, Deserializer};
 
 use super::argument::int;
 use crate::message::FieldValue;
-use crate::values::Span;
+use crate::values::{Span, deserialize_by_parsing};
+
+deserialize_by_parsing!(Milliseconds);
 
 /// A time as RabbitMQ counts it in a queue's arguments: whole milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +44,6 @@ impl fmt::Display for Milliseconds {
         let duration = std::time::Duration::from_millis(self.0);
         let text = humantime::format_duration(duration).to_string();
         f.write_str(&text.replace(' ', ""))
-    }
-}
-
-impl<'de> Deserialize<'de> for Milliseconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::values::parsed(deserializer)
     }
 }
 
@@ -151,25 +147,15 @@ impl FromStr for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct SizeVisitor;
-        impl Visitor<'_> for SizeVisitor {
-            type Value = Size;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of bytes, or a size in quotes like \"64KiB\"")
-            }
-
-            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-                u64::try_from(bytes)
-                    .map(Size)
-                    .map_err(|_| E::custom("must be 0 or more"))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-                text.parse().map_err(E::custom)
-            }
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::Integer(bytes) => u64::try_from(bytes)
+                .map(Self)
+                .map_err(|_| de::Error::custom("must be 0 or more")),
+            toml::Value::String(text) => text.parse().map_err(de::Error::custom),
+            _ => Err(de::Error::custom(
+                "must be a number of bytes, or a size in quotes like \"64KiB\"",
+            )),
         }
-        deserializer.deserialize_any(SizeVisitor)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer};
 
-use super::{Host, StringVisitor, parsed};
+use super::{Host, deserialize_by_parsing, string};
+
+deserialize_by_parsing!(Mechanism, ServerName);
 
 /// A text that must not be seen: its `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -31,7 +33,7 @@ impl fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StringVisitor).map(Self)
+        string(deserializer).map(Self)
     }
 }
 
@@ -69,12 +71,6 @@ impl FromStr for Mechanism {
     }
 }
 
-impl<'de> Deserialize<'de> for Mechanism {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 /// The name, or the address, that the broker's certificate must be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerName(String);
@@ -98,12 +94,6 @@ impl FromStr for ServerName {
     }
 }
 
-impl<'de> Deserialize<'de> for ServerName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 /// A program, and its arguments, that prints the password. No shell has a hand in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordCommand {
@@ -121,65 +111,31 @@ impl fmt::Debug for PasswordCommand {
 }
 
 impl<'de> Deserialize<'de> for PasswordCommand {
+    /// Reads a list of strings. No error repeats a value, which may be a password.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CommandVisitor)
-    }
-}
-
-/// Reads a list of strings. Nothing else is repeated in an error: it may be a password.
-struct CommandVisitor;
-
-const WORDS: &str = "must be a list of strings: a program and its arguments";
-
-impl<'de> Visitor<'de> for CommandVisitor {
-    type Value = PasswordCommand;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of strings")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut words: A) -> Result<PasswordCommand, A::Error> {
-        struct Word(String);
-        impl<'de> Deserialize<'de> for Word {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(StringVisitor).map(Self)
+        let Ok(toml::Value::Array(values)) = toml::Value::deserialize(deserializer) else {
+            return Err(de::Error::custom(
+                "must be a list of strings: a program and its arguments",
+            ));
+        };
+        let mut words = Vec::new();
+        for value in values {
+            match value {
+                toml::Value::String(word) if word.contains('\0') => {
+                    return Err(de::Error::custom("can't contain a NUL"));
+                }
+                toml::Value::String(word) => words.push(word),
+                _ => return Err(de::Error::custom("must be a string in quotes")),
             }
         }
-        let mut all = Vec::new();
-        while let Some(Word(word)) = words.next_element()? {
-            all.push(word);
-        }
-        if all.iter().any(|word| word.contains('\0')) {
-            return Err(de::Error::custom("can't contain a NUL"));
-        }
-        let mut all = all.into_iter();
-        match all.next() {
-            Some(program) if !program.is_empty() => Ok(PasswordCommand {
+        let mut words = words.into_iter();
+        match words.next() {
+            Some(program) if !program.is_empty() => Ok(Self {
                 program,
-                arguments: all.collect(),
+                arguments: words.collect(),
             }),
             _ => Err(de::Error::custom("is empty")),
         }
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<PasswordCommand, E> {
-        Err(E::custom(WORDS))
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<PasswordCommand, E> {
-        Err(E::custom(WORDS))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<PasswordCommand, E> {
-        Err(E::custom(WORDS))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<PasswordCommand, E> {
-        Err(E::custom(WORDS))
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<PasswordCommand, A::Error> {
-        Err(de::Error::custom(WORDS))
     }
 }
 

@@ -4,9 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::{Deserialize, Deserializer};
-
-use super::Span;
+use super::{Span, deserialize_by_parsing};
 use crate::message::{FieldValue, SHORT_STRING_MAX, ShortString, envelope};
 use crate::text;
 
@@ -36,11 +34,7 @@ impl FromStr for Name {
     }
 }
 
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        super::parsed(deserializer)
-    }
-}
+deserialize_by_parsing!(Name);
 
 /// Where messages are forwarded to: `EXCHANGE:ROUTING_KEY`, and `:QUEUE` for a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]

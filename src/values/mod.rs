@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserialize, Deserializer};
 
 use crate::message::SHORT_STRING_MAX;
 
@@ -63,12 +63,6 @@ impl fmt::Display for QueueName {
     }
 }
 
-impl<'de> Deserialize<'de> for QueueName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 /// The name of a queue to declare; an empty one has the broker make up a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewQueueName(pub Option<QueueName>);
@@ -115,12 +109,6 @@ impl FromStr for VirtualHost {
             ));
         }
         Ok(Self(text.to_owned()))
-    }
-}
-
-impl<'de> Deserialize<'de> for VirtualHost {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
     }
 }
 
@@ -212,12 +200,6 @@ impl FromStr for Host {
     }
 }
 
-impl<'de> Deserialize<'de> for Host {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 /// How long to wait at most for the connection to be opened, from the first look-up of the host's
 /// name to the broker's last word of the login: between 1 ms and a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,12 +233,6 @@ impl FromStr for ConnectTimeout {
             return Err(format!("{text} is not between 1ms and 24h"));
         }
         Ok(Self(duration))
-    }
-}
-
-impl<'de> Deserialize<'de> for ConnectTimeout {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
     }
 }
 
@@ -300,12 +276,6 @@ impl FromStr for Heartbeat {
     }
 }
 
-impl<'de> Deserialize<'de> for Heartbeat {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 /// How long to do something: any duration, written as `500ms`, `5s`, `2m` or `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(Duration);
@@ -341,75 +311,41 @@ impl FromStr for Span {
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
-    }
-}
-
 fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "not a duration; write it like 500ms, 5s, 2m or 1h".to_owned())
 }
 
-/// Reads a string. Serde's own error for another type repeats the value (``invalid type: integer
-/// `1234` ``), which must not happen to a password.
-struct StringVisitor;
-
-impl<'de> Visitor<'de> for StringVisitor {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string in quotes")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-        Ok(text.to_owned())
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<String, E> {
-        Ok(text)
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<String, E> {
-        Err(E::custom("must be a string in quotes"))
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<String, E> {
-        Err(E::custom("must be a string in quotes"))
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<String, E> {
-        Err(E::custom("must be a string in quotes"))
-    }
-
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<String, E> {
-        Err(E::custom("must be a string in quotes"))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<String, E> {
-        Err(E::custom("must be a string in quotes"))
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<String, A::Error> {
-        Err(de::Error::custom("must be a string in quotes"))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, _: A) -> Result<String, A::Error> {
-        Err(de::Error::custom("must be a string in quotes"))
-    }
+/// Implements `Deserialize` for types by parsing a string, so that a value means the same in the
+/// configuration file as on the command line.
+macro_rules! deserialize_by_parsing {
+    ($($type:ty),+) => {$(
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = crate::values::string(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
 }
+pub(crate) use deserialize_by_parsing;
 
-/// Reads a string and parses it, so that a value means the same in the file as on the command line.
-pub(crate) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = String>,
-{
-    deserializer
-        .deserialize_any(StringVisitor)?
-        .parse()
-        .map_err(de::Error::custom)
+deserialize_by_parsing!(
+    QueueName,
+    VirtualHost,
+    Host,
+    ConnectTimeout,
+    Heartbeat,
+    Span
+);
+
+/// Reads a string. Serde's own errors would repeat a value of another type (``invalid type: integer
+/// `1234` ``), which may be a password.
+pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match toml::Value::deserialize(deserializer) {
+        Ok(toml::Value::String(text)) => Ok(text),
+        _ => Err(de::Error::custom("must be a string in quotes")),
+    }
 }
 
 #[cfg(test)]

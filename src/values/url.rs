@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::{
-    ConnectTimeout, Heartbeat, Host, Mechanism, ONE_HOST, Secret, ServerName, VirtualHost, parsed,
+    ConnectTimeout, Heartbeat, Host, Mechanism, ONE_HOST, Secret, ServerName, VirtualHost,
+    deserialize_by_parsing,
 };
 
 /// A broker's address as one URL: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS.
@@ -33,6 +33,8 @@ pub struct BrokerUrl {
     /// What stands behind the `?`.
     pub parameters: Parameters,
 }
+
+deserialize_by_parsing!(BrokerUrl);
 
 /// The parameters of a URL that hello-mq knows.
 ///
@@ -222,12 +224,6 @@ fn number(value: &str, unit: &str) -> Result<String, String> {
     match value.parse::<u32>() {
         Ok(number) => Ok(format!("{number}{unit}")),
         Err(_) => Err("is not a number".to_owned()),
-    }
-}
-
-impl<'de> Deserialize<'de> for BrokerUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parsed(deserializer)
     }
 }
 
