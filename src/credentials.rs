@@ -1,11 +1,11 @@
-//! The password, from wherever the settings say it is, and who else can read it.
+//! The password: reading it from its source, and warning about files that others can read.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,21 +19,18 @@ use crate::settings::{Broker, Password, Setting};
 use crate::text;
 use crate::values::{PasswordCommand, Secret};
 
-/// The longest that a command may take: a person may have to touch a key or type a PIN for it.
+/// The maximum run time of a password command. The user may have to touch a key or type a PIN.
 const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait for it in silence.
+/// How long to wait for the password before the user is told.
 const ANNOUNCE_PASSWORD_AFTER: Duration = Duration::from_secs(2);
 
-/// The longest password, in bytes.
+/// The maximum size of a password in bytes.
 const MAX_PASSWORD_SIZE: u64 = 64 * 1024;
 
-/// Gets hold of a password that can be had only once: from a person, or from what is no regular
-/// file, such as a shell's `<(command)`.
-///
-/// # Errors
-/// [`Error::Usage`] if there is no terminal; [`Error::Config`]; [`Error::Interrupted`].
-pub fn settle(
+/// Reads a password that can be read only once: from the terminal, or from a file that is not regular,
+/// such as a shell's `<(command)`.
+pub(crate) fn settle(
     broker: &mut Broker,
     interrupt: &Interrupt,
     messenger: &Messenger,
@@ -49,34 +46,54 @@ pub fn settle(
     Ok(())
 }
 
-/// The password. A file and a command are read anew each time, as passwords change.
-///
-/// # Errors
-/// [`Error::Config`], naming the file or the command; [`Error::Interrupted`].
-pub fn password(
+/// Returns the password. A file and a command are read on each call, because passwords change.
+pub(crate) fn password(
     password: &Setting<Password>,
     interrupt: &Interrupt,
     messenger: &Messenger,
 ) -> Result<Secret, Error> {
-    let (key, found) = match &password.value {
+    let (key, read) = match &password.value {
         Password::Known(secret) if secret.expose().is_empty() => {
-            let problem = "is empty, and RabbitMQ requires a password";
-            ("password", Err(problem.to_owned()))
+            let problem = "is empty, and RabbitMQ requires a password".to_owned();
+            ("password", Err(ReadFailure::Unusable(problem)))
         }
         Password::Known(secret) => return Ok(secret.clone()),
         Password::Prompt => return Err(Error::Bug("nobody was asked".to_owned())),
-        Password::File(path) => ("password_file", of_file(path, interrupt, messenger)?),
+        Password::File(path) => ("password_file", read_file(path, interrupt, messenger)),
         Password::Command(command) => (
             "password_command",
-            of_command(command, PASSWORD_COMMAND_TIMEOUT, interrupt, messenger)?,
+            run_command(command, PASSWORD_COMMAND_TIMEOUT, interrupt, messenger),
         ),
     };
-    found.map_err(|problem| password.origin.unusable(key, problem))
+    read.map_err(|failure| match failure {
+        ReadFailure::Unusable(problem) => password.origin.unusable(key, problem),
+        ReadFailure::Other(error) => error,
+    })
 }
 
-/// Says so if others can read what is secret: a configuration file with a password, a file with
-/// one, or a key.
-pub fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
+/// The reason why there is no password.
+#[derive(Debug)]
+enum ReadFailure {
+    /// The file or the command does not provide one.
+    Unusable(String),
+    /// The reading was interrupted, or the system has no more threads.
+    Other(Error),
+}
+
+impl From<String> for ReadFailure {
+    fn from(problem: String) -> Self {
+        Self::Unusable(problem)
+    }
+}
+
+impl From<Error> for ReadFailure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Warns if others can read a file with a secret: a password or a key.
+pub(crate) fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
     if fs::metadata(path).is_ok_and(|file| is_exposed(&file)) {
         let path = text::escape(&path.display().to_string());
         messenger.warn(&format!(
@@ -85,9 +102,9 @@ pub fn warn_if_exposed(path: &Path, what: &str, messenger: &Messenger) {
     }
 }
 
-/// Whether there is a key in a file of certificates. What is no regular file can be read only once,
-/// and is left alone.
-pub fn holds_key(path: &Path) -> bool {
+/// Whether a file of certificates contains a key. A file that is not regular can be read only once, and
+/// is not read.
+pub(crate) fn holds_key(path: &Path) -> bool {
     let text = path.is_file().then(|| fs::read(path));
     text.is_some_and(|text| {
         let text = text.unwrap_or_default();
@@ -96,7 +113,7 @@ pub fn holds_key(path: &Path) -> bool {
     })
 }
 
-/// A file of root's that a group may read is the way of services.
+/// Whether others can read a file. Services often have files of root that a group can read.
 fn is_exposed(file: &Metadata) -> bool {
     const GROUP_READ: u32 = 0o040;
     const OTHERS_READ: u32 = 0o004;
@@ -104,114 +121,131 @@ fn is_exposed(file: &Metadata) -> bool {
     file.is_file() && (mode & OTHERS_READ != 0 || mode & GROUP_READ != 0 && file.uid() != 0)
 }
 
-fn of_file(
+fn read_file(
     path: &Path,
     interrupt: &Interrupt,
     messenger: &Messenger,
-) -> Result<Result<Secret, String>, Error> {
+) -> Result<Secret, ReadFailure> {
     let shown = text::escape(&path.display().to_string());
-    let (sender, done) = bounded(1);
+    let (sender, line) = bounded(1);
     let path = path.to_owned();
-    // What is no regular file may keep its reader waiting.
+    // Reading a file that is not regular may block.
     thread::Builder::new()
         .spawn(move || sender.send(File::open(path).and_then(first_line)))
         .map_err(Error::thread)?;
-    let mut silence = after(ANNOUNCE_PASSWORD_AFTER);
-    let read = loop {
-        select! {
-            recv(done) -> read => {
-                break read.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            recv(interrupt.receiver()) -> _ => {
-                return Err(Error::Interrupted(format!("while reading the password from {shown}")));
-            }
-            recv(silence) -> _ => {
-                messenger.note(&format!("waiting for the password from {shown}"));
-                silence = never();
-            }
+    let announcement = format!("waiting for the password from {shown}");
+    match wait_for_line(&line, &never(), &announcement, interrupt, messenger) {
+        LineWait::Interrupted => {
+            let place = format!("while reading the password from {shown}");
+            Err(Error::Interrupted(place).into())
         }
-    };
-    Ok(read
-        .map_err(|error| format!("cannot read {shown}: {}", reason(&error)))
-        .and_then(|line| checked(line, &shown)))
+        LineWait::Read(Ok(line)) => Ok(check(line, &shown)?),
+        LineWait::Read(Err(error)) => {
+            Err(format!("cannot read {shown}: {}", reason(&error)).into())
+        }
+        LineWait::TimedOut => Err(Error::Bug("a wait without an end ended".to_owned()).into()),
+    }
 }
 
-fn of_command(
-    command: &PasswordCommand,
-    patience: Duration,
+/// The end of a wait for the first line of a file or a pipe.
+enum LineWait {
+    Read(io::Result<Vec<u8>>),
+    Interrupted,
+    TimedOut,
+}
+
+/// Waits for a line, and tells the user if that takes long.
+fn wait_for_line(
+    line: &Receiver<io::Result<Vec<u8>>>,
+    timeout: &Receiver<Instant>,
+    announcement: &str,
     interrupt: &Interrupt,
     messenger: &Messenger,
-) -> Result<Result<Secret, String>, Error> {
-    let program = text::escape(&command.program);
-    let spawned = Command::new(&command.program)
-        .args(&command.arguments)
-        // Standard input may be the messages.
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut child = match spawned {
-        Ok(child) => child,
-        Err(error) => return Ok(Err(format!("cannot run {program}: {}", reason(&error)))),
-    };
-    let done = match watch(&mut child) {
-        Ok(done) => done,
-        Err(error) => {
-            end(child);
-            return Err(Error::thread(error));
-        }
-    };
-    let start = Instant::now();
-    let give_up = after(patience);
+) -> LineWait {
     let mut silence = after(ANNOUNCE_PASSWORD_AFTER);
-    let printed = loop {
+    loop {
         select! {
-            recv(done) -> printed => {
-                break printed.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
+            recv(line) -> line => {
+                let line = line.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into()));
+                return LineWait::Read(line);
             }
-            recv(interrupt.receiver()) -> _ => {
-                end(child);
-                return Err(Error::Interrupted(format!("while waiting for {program} to print the password")));
-            }
-            recv(give_up) -> _ => {
-                end(child);
-                let waited = text::rounded(patience);
-                return Ok(Err(format!("{program} printed no password within {waited}")));
-            }
+            recv(interrupt.receiver()) -> _ => return LineWait::Interrupted,
+            recv(timeout) -> _ => return LineWait::TimedOut,
             recv(silence) -> _ => {
-                messenger.note(&format!("waiting for {program} to print the password"));
+                messenger.note(announcement);
                 silence = never();
             }
         }
-    };
-    // It has closed its standard output; its end is near.
-    let status = loop {
-        match child.try_wait() {
-            Ok(None) if start.elapsed() < patience => thread::sleep(Duration::from_millis(1)),
-            Ok(None) => {
-                end(child);
-                return Ok(Err(format!("{program} does not exit")));
-            }
-            Ok(Some(status)) => break status,
-            Err(error) => return Ok(Err(format!("{program}: {}", reason(&error)))),
-        }
-        if interrupt.happened() {
-            end(child);
-            return Err(Error::Interrupted(format!(
-                "while waiting for {program} to exit"
-            )));
-        }
-    };
-    Ok(if status.success() {
-        printed
-            .map_err(|error| format!("{program}: {}", reason(&error)))
-            .and_then(|line| checked(line, &program))
-    } else {
-        Err(format!("{program} failed ({status})"))
-    })
+    }
 }
 
-/// Reads what a command prints, to its end so that it is not stopped by a closed pipe.
-fn watch(child: &mut Child) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
+fn run_command(
+    command: &PasswordCommand,
+    timeout: Duration,
+    interrupt: &Interrupt,
+    messenger: &Messenger,
+) -> Result<Secret, ReadFailure> {
+    let program = text::escape(&command.program);
+    let mut child = Command::new(&command.program)
+        .args(&command.arguments)
+        // Standard input may contain the messages.
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run {program}: {}", reason(&error)))?;
+    let printed = read_output(&mut child, &program, timeout, interrupt, messenger);
+    if printed.is_err() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let (line, status) = printed?;
+    if !status.success() {
+        return Err(format!("{program} failed ({status})").into());
+    }
+    let line = line.map_err(|error| format!("{program}: {}", reason(&error)))?;
+    Ok(check(line, &program)?)
+}
+
+/// Returns the first line that a command prints, and its exit status.
+fn read_output(
+    child: &mut Child,
+    program: &str,
+    timeout: Duration,
+    interrupt: &Interrupt,
+    messenger: &Messenger,
+) -> Result<(io::Result<Vec<u8>>, ExitStatus), ReadFailure> {
+    let start = Instant::now();
+    let line = spawn_reader(child).map_err(Error::thread)?;
+    let announcement = format!("waiting for {program} to print the password");
+    let line = match wait_for_line(&line, &after(timeout), &announcement, interrupt, messenger) {
+        LineWait::Read(line) => line,
+        LineWait::Interrupted => {
+            let place = format!("while waiting for {program} to print the password");
+            return Err(Error::Interrupted(place).into());
+        }
+        LineWait::TimedOut => {
+            let waited = text::rounded(timeout);
+            return Err(format!("{program} printed no password within {waited}").into());
+        }
+    };
+    // It has closed its standard output, and is about to exit.
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok((line, status)),
+            Ok(None) if interrupt.happened() => {
+                let place = format!("while waiting for {program} to exit");
+                return Err(Error::Interrupted(place).into());
+            }
+            Ok(None) if start.elapsed() < timeout => thread::sleep(Duration::from_millis(1)),
+            Ok(None) => return Err(format!("{program} does not exit").into()),
+            Err(error) => return Err(format!("{program}: {}", reason(&error)).into()),
+        }
+    }
+}
+
+/// Starts a thread that reads what a command prints. It reads to the end, because a closed pipe would
+/// stop the command.
+fn spawn_reader(child: &mut Child) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
     let (sender, done) = bounded(1);
     if let Some(mut stdout) = child.stdout.take() {
         thread::Builder::new().spawn(move || {
@@ -223,15 +257,9 @@ fn watch(child: &mut Child) -> io::Result<Receiver<io::Result<Vec<u8>>>> {
     Ok(done)
 }
 
-fn end(mut child: Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// The first line, without its end.
+/// Returns the first line, without the line break.
 fn first_line(from: impl Read) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    // A buffer that ends with the line, but what is behind it is of no interest.
     BufReader::new(from.take(MAX_PASSWORD_SIZE)).read_until(b'\n', &mut line)?;
     if line.last() == Some(&b'\n') {
         line.pop();
@@ -242,7 +270,7 @@ fn first_line(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn checked(line: Vec<u8>, whose: &str) -> Result<Secret, String> {
+fn check(line: Vec<u8>, whose: &str) -> Result<Secret, String> {
     match String::from_utf8(line) {
         Ok(line) if line.is_empty() => Err(format!("the first line of {whose} is empty")),
         Ok(line) if line.contains('\0') => Err(format!("the password of {whose} contains a NUL")),
@@ -251,7 +279,7 @@ fn checked(line: Vec<u8>, whose: &str) -> Result<Secret, String> {
     }
 }
 
-/// Asks on the terminal, where nothing of the answer is seen.
+/// Asks for the password on the terminal, which does not show the answer.
 fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
     let no_terminal = || {
         Error::Usage(
@@ -268,8 +296,8 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
     if !terminal.is_terminal() {
         return Err(no_terminal());
     }
-    let silent = HiddenInput::new(terminal.try_clone().map_err(|_| no_terminal())?);
-    let silent = silent.map_err(|_| no_terminal())?;
+    let hidden = HiddenInput::new(terminal.try_clone().map_err(|_| no_terminal())?);
+    let hidden = hidden.map_err(|_| no_terminal())?;
     let _ = terminal.write_all(format!("hello-mq: {question}").as_bytes());
     let (sender, answer) = bounded(1);
     let reading = terminal.try_clone().map_err(|_| no_terminal())?;
@@ -283,7 +311,7 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
             Err(io::ErrorKind::Interrupted.into())
         }
     };
-    drop(silent);
+    drop(hidden);
     let _ = terminal.write_all(b"\n");
     if interrupt.happened() {
         return Err(Error::Interrupted(
@@ -291,11 +319,11 @@ fn ask(question: &str, interrupt: &Interrupt) -> Result<Secret, Error> {
         ));
     }
     let line = line.map_err(Error::Input)?;
-    checked(line, "the answer")
+    check(line, "the answer")
         .map_err(|problem| Error::Usage(format!("--password-prompt: {problem}")))
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
+/// A terminal that does not show what is typed until this is dropped.
 struct HiddenInput {
     terminal: File,
     before: Termios,
@@ -304,9 +332,9 @@ struct HiddenInput {
 impl HiddenInput {
     fn new(terminal: File) -> nix::Result<Self> {
         let before = tcgetattr(terminal.as_fd())?;
-        let mut silent = before.clone();
-        silent.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(terminal.as_fd(), SetArg::TCSAFLUSH, &silent)?;
+        let mut hidden = before.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(terminal.as_fd(), SetArg::TCSAFLUSH, &hidden)?;
         Ok(Self { terminal, before })
     }
 }
@@ -332,7 +360,7 @@ mod tests {
             assert_eq!(first_line(text.as_bytes()).unwrap(), password.as_bytes());
         }
         for bad in [&b""[..], b"\n", b"a\0b", b"\xff"] {
-            assert!(checked(first_line(bad).unwrap(), "f").is_err());
+            assert!(check(first_line(bad).unwrap(), "f").is_err());
         }
     }
 
@@ -343,9 +371,12 @@ mod tests {
                 program: words[0].to_owned(),
                 arguments: words[1..].iter().map(|word| (*word).to_owned()).collect(),
             };
-            let patience = Duration::from_millis(300);
+            let timeout = Duration::from_millis(300);
             let (interrupt, messenger) = (Interrupt::default(), Messenger::new(true));
-            of_command(&command, patience, &interrupt, &messenger).unwrap()
+            match run_command(&command, timeout, &interrupt, &messenger) {
+                Err(ReadFailure::Unusable(problem)) => Err(problem),
+                read => Ok(read.unwrap()),
+            }
         };
         assert_eq!(
             of(&["sleep", "60"]),
