@@ -8,17 +8,18 @@ use crossbeam_channel::{bounded, select};
 use super::Context;
 use crate::error::Error;
 
-/// Asks a person, who sits at a terminal, whether to go on. A script is not asked.
+/// Asks the user whether to go on, if there is a terminal. `otherwise` says what happens if the answer
+/// is no.
 ///
 /// # Errors
 /// [`Error::Declined`] unless the answer is yes; [`Error::Interrupted`].
-pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Error> {
+pub(super) fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Error> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(());
     }
     context.messenger.ask(&format!("{question} [y/N]"));
     let (sender, answer) = bounded(1);
-    // The thread ends with the process if nobody answers.
+    // The thread ends with the process if there is no answer.
     let read = move || {
         let mut line = String::new();
         let read = io::stdin().read_line(&mut line);
@@ -32,7 +33,7 @@ pub fn ask(context: &Context, question: &str, otherwise: &str) -> Result<(), Err
             _ => Err(Error::Declined(otherwise.to_owned())),
         },
         recv(context.interrupt.receiver()) -> _ => {
-            // The error stands on a line of its own.
+            // The error has a line of its own.
             let _ = io::stderr().write_all(b"\n");
             Err(Error::Interrupted("before it was answered".to_owned()))
         }

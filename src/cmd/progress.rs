@@ -1,4 +1,4 @@
-//! How far the messages of a command have come, shown on a terminal while it takes long.
+//! The progress of a command, shown on a terminal while it takes long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,76 +7,79 @@ use std::time::{Duration, Instant};
 use crate::messenger::{Messenger, ProgressSnapshot};
 use crate::text;
 
-/// What takes no longer needs no progress.
+/// The time after which progress is shown.
 const PROGRESS_DELAY: Duration = Duration::from_secs(1);
 
-/// What is told beside the number of messages that are done.
+/// The figures that are shown beside the number of messages that are done.
 #[derive(Debug, Default)]
-pub struct Figures {
-    /// How many messages are on their way or done.
+pub(super) struct Figures {
+    /// The number of messages that are under way or done.
     started: AtomicU64,
-    /// How much of those that are done was body.
+    /// The total size of the bodies that are done.
     bytes: AtomicU64,
 }
 
 impl Figures {
-    /// How many messages are on their way or done.
-    pub fn started(&self) -> u64 {
+    /// Returns the number of messages that are under way or done.
+    pub(super) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 }
 
+/// Returns the beginning of the progress line.
+type Describe = fn(&ProgressSnapshot, &Figures) -> String;
+
 /// The progress of one command.
-pub struct Progress {
+pub(super) struct Progress {
     messenger: Messenger,
-    /// How many messages there are in all, where that is known.
+    /// The number of messages in all, where it is known.
     total: Option<u64>,
-    /// The words that begin the line.
-    tell: fn(&ProgressSnapshot, &Figures) -> String,
+    describe: Describe,
     figures: Arc<Figures>,
     stage: Stage,
 }
 
 #[derive(Clone, Copy)]
 enum Stage {
-    /// Nobody would see it, or wants to.
-    Unwanted,
+    /// Progress is not wanted, or would not be seen.
+    Off,
     Waiting,
     Begun(Instant),
     Shown,
 }
 
 impl Progress {
-    /// One that nobody sees, unless it `is_wanted` and standard error is a terminal.
-    pub fn new(
+    /// Creates a progress that is shown if it `is_wanted` and standard error is a terminal.
+    pub(super) fn new(
         messenger: &Messenger,
         is_wanted: bool,
         total: Option<u64>,
-        tell: fn(&ProgressSnapshot, &Figures) -> String,
+        describe: Describe,
     ) -> Self {
         Self {
             total,
-            tell,
+            describe,
             figures: Arc::default(),
             stage: if is_wanted && messenger.can_show_progress() {
                 Stage::Waiting
             } else {
-                Stage::Unwanted
+                Stage::Off
             },
             messenger: messenger.clone(),
         }
     }
 
-    /// The first message is there.
-    pub fn begin(&mut self) {
+    /// Begins to measure, at the first message.
+    pub(super) fn begin(&mut self) {
         if matches!(self.stage, Stage::Waiting) {
             self.stage = Stage::Begun(Instant::now());
             self.messenger.begin_progress();
         }
     }
 
-    /// So many messages are done, whose bodies had so many bytes, of so many that were started.
-    pub fn advance(&mut self, done: u64, bytes: u64, started: u64) {
+    /// Sets the number of messages that are `done`, the total size of their bodies, and the number of
+    /// messages that were `started`.
+    pub(super) fn advance(&mut self, done: u64, bytes: u64, started: u64) {
         let is_due = match self.stage {
             Stage::Shown => false,
             Stage::Begun(moment) if moment.elapsed() >= PROGRESS_DELAY => true,
@@ -86,41 +89,41 @@ impl Progress {
         self.figures.started.store(started, Ordering::Relaxed);
         self.messenger.advance(done);
         if is_due {
-            let (tell, figures) = (self.tell, Arc::clone(&self.figures));
-            self.messenger.show_progress(self.total, move |pace| {
-                format!("{}, {}", tell(pace, &figures), rest(pace, &figures))
+            let (describe, figures) = (self.describe, Arc::clone(&self.figures));
+            self.messenger.show_progress(self.total, move |snapshot| {
+                describe(snapshot, &figures) + &describe_rate(snapshot, &figures)
             });
             self.stage = Stage::Shown;
         }
     }
 
-    /// Takes it away.
-    pub fn end(&mut self) {
+    /// Removes the progress from the terminal.
+    pub(super) fn end(&mut self) {
         if matches!(self.stage, Stage::Shown) {
             self.messenger.end_progress();
         }
-        self.stage = Stage::Unwanted;
+        self.stage = Stage::Off;
     }
 }
 
-/// ` of 500`, if that is known.
-pub fn of(total: Option<u64>) -> String {
+/// Formats a total (` of 500`), if it is known.
+pub(super) fn of(total: Option<u64>) -> String {
     total
         .map(|total| format!(" of {total}"))
         .unwrap_or_default()
 }
 
-fn rest(pace: &ProgressSnapshot, figures: &Figures) -> String {
-    let left = pace.left.map(|left| {
+fn describe_rate(snapshot: &ProgressSnapshot, figures: &Figures) -> String {
+    let left = snapshot.left.map(|left| {
         let left = text::rounded(Duration::from_secs(left.as_secs().max(1)));
         // Minutes matter little where there are days.
         let units: Vec<_> = left.split(' ').take(2).collect();
         format!(", {} left", units.join(" "))
     });
     format!(
-        "{}, {} messages/s{}",
+        ", {}, {} messages/s{}",
         text::size(figures.bytes.load(Ordering::Relaxed)),
-        text::rate(pace.per_second),
+        text::rate(snapshot.per_second),
         left.unwrap_or_default()
     )
 }

@@ -40,13 +40,13 @@ pub(crate) struct InputOptions {
     pub max_part_size: Option<usize>,
 }
 
-/// A message of the input.
+/// A message of the input, and its position there.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct Item<P = MessagePosition> {
     /// The body, and the rest of the envelope if there is one.
     pub envelope: Envelope,
-    /// The position in the input.
-    pub place: MessagePosition,
+    /// The position of the message.
+    pub place: P,
 }
 
 /// The messages to send. A thread reads them, because a blocking read can't be interrupted.

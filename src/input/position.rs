@@ -6,8 +6,8 @@ use std::sync::Arc;
 /// The position of a message in the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessagePosition {
-    /// The argument with this number, counted from 1.
-    Argument(u64),
+    /// The message with this number, counted from 1: an argument, or one that is forwarded.
+    Message(u64),
     /// The whole of standard input or of a file, by name.
     Whole(Arc<str>),
     /// A part of standard input or of a file.
@@ -24,7 +24,7 @@ pub enum MessagePosition {
 impl fmt::Display for MessagePosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Argument(number) => write!(f, "message {number}"),
+            Self::Message(number) => write!(f, "message {number}"),
             Self::Whole(name) => write!(f, "the message from {name}"),
             Self::Part { of, unit, number } => write!(f, "{unit} {number} of {of}"),
         }
@@ -47,7 +47,7 @@ impl MessagePosition {
     /// Whether `self` comes right after `other` in the same source.
     fn follows(&self, other: &Self) -> bool {
         match (other, self) {
-            (Self::Argument(before), Self::Argument(number)) => *number == before + 1,
+            (Self::Message(before), Self::Message(number)) => *number == before + 1,
             (
                 Self::Part {
                     of: before_of,
@@ -64,7 +64,7 @@ impl MessagePosition {
     fn to(&self, last: &Self) -> String {
         match (self, last) {
             (first, last) if first == last => first.to_string(),
-            (Self::Argument(first), Self::Argument(last)) => format!("messages {first} to {last}"),
+            (Self::Message(first), Self::Message(last)) => format!("messages {first} to {last}"),
             (Self::Part { of, unit, number }, Self::Part { number: last, .. }) => {
                 format!("{unit}s {number} to {last} of {of}")
             }
@@ -102,7 +102,7 @@ mod tests {
             number,
         };
         let places: Vec<_> = [1, 3, 4, 5, 7, 8]
-            .map(MessagePosition::Argument)
+            .map(MessagePosition::Message)
             .into_iter()
             .chain([MessagePosition::Whole(Arc::from("standard input"))])
             .chain([9, 10, 12].map(line))

@@ -71,7 +71,7 @@ pub(super) fn list(arguments: Vec<OsString>, files: Vec<PathBuf>) -> Vec<InputSo
             InputSource::StandardInput
         } else {
             InputSource::Known {
-                place: MessagePosition::Argument(number),
+                place: MessagePosition::Message(number),
                 body: argument.into_vec(),
             }
         }

@@ -29,8 +29,6 @@ pub enum BatchEvent {
     Taken,
     /// The oldest batch that was handed over is written and flushed.
     Written,
-    /// The oldest batch that was handed over could not be written. Nothing more is.
-    Failed(Error),
     /// What was written is acknowledged.
     Acknowledged,
     /// The user wants to stop.
@@ -154,7 +152,8 @@ impl BatchConsumer<'_, '_> {
     /// interrupt (until [`BatchConsumer::stop`]), or the moment `at_most`.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
+    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is; the error of a
+    /// batch that could not be written.
     pub fn wait(
         &mut self,
         written: &Receiver<Result<(), Error>>,
@@ -177,7 +176,7 @@ impl BatchConsumer<'_, '_> {
                     self.written();
                     BatchEvent::Written
                 }
-                ConsumeEvent::Other(Err(error)) => BatchEvent::Failed(error),
+                ConsumeEvent::Other(Err(error)) => return Err(error),
                 ConsumeEvent::Interrupted => BatchEvent::Interrupted,
                 ConsumeEvent::Late if at_most.is_some_and(|moment| moment <= Instant::now()) => {
                     BatchEvent::Late

@@ -1,4 +1,4 @@
-//! How often the command of a message has failed. A classic queue does not count that.
+//! Counts how often the command of each message has failed, which a classic queue does not do.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use crate::message::{COUNT_HEADERS, Message, ShortString};
 
-/// The first delay before a message is delivered again. It doubles each time.
+/// The delay before a message is redelivered for the first time. It doubles each time.
 const REDELIVERY_MIN_DELAY: Duration = Duration::from_secs(1);
 
-/// The longest delay.
+/// The longest delay before a message is redelivered.
 const REDELIVERY_MAX_DELAY: Duration = Duration::from_secs(60);
 
-/// How many messages are remembered.
+/// The most messages whose failures are remembered.
 const MAX_REMEMBERED_FAILURES: usize = 10_000;
 
-/// Tells a message when it comes again: a hash of everything that it had when it was published.
+/// Identifies a message when it is redelivered: a hash of everything that it had when it was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key(u64);
+pub(super) struct Key(u64);
 
 impl Key {
-    /// The key of a message.
-    pub fn of(message: &Message) -> Self {
+    /// Returns the key of a message.
+    pub(super) fn of(message: &Message) -> Self {
         let mut properties = message.properties.clone();
         properties.headers = properties.headers.and_then(|mut headers| {
             headers.retain(|name: &ShortString| !COUNT_HEADERS.contains(&name.as_bytes()));
@@ -42,36 +42,28 @@ impl Key {
     }
 }
 
-/// The failures of messages that went back to the queue. Of messages that are equal in everything each has
-/// a count of its own: it does not matter which of them takes which.
-#[derive(Debug)]
-pub struct Attempts {
+/// The failures of messages that went back to the queue. Equal messages have a count each, and it does not
+/// matter which of them takes which.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
     failures: HashMap<Key, Vec<u32>>,
-    /// The order in which they came in, so that the oldest can be forgotten.
+    /// The keys in the order in which they were added, so that the oldest can be forgotten.
     order: VecDeque<Key>,
 }
 
 impl Attempts {
-    /// Nothing has failed yet.
-    pub fn new() -> Self {
-        Self {
-            failures: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-
-    /// How often a message has failed that comes now: as far as is known here, or as often as its queue
-    /// has `counted`.
-    pub fn take(&mut self, key: Key, redelivered: bool, counted: u64) -> u32 {
+    /// Returns how often a message that arrives has failed before, and forgets it. That is the number known
+    /// here or the one that the queue has `counted`, whichever is higher.
+    pub(super) fn take(&mut self, key: Key, redelivered: bool, counted: u64) -> u32 {
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
-        // A message that comes for the first time is another one than those that went back.
+        // Arriving for the first time, it is none of those that went back.
         if !redelivered {
             return counted;
         }
         let Some(counts) = self.failures.get_mut(&key) else {
             return counted;
         };
-        // A queue that counts has counted each failure: this is none of those that have failed more often.
+        // A queue that counts has counted each failure, so this is none of those that failed more often.
         let may_be = |known: u32| counted == 0 || known <= counted;
         let known = (0..counts.len()).rev().find(|at| may_be(counts[*at]));
         let known = known.map(|at| counts.remove(at)).unwrap_or_default();
@@ -81,8 +73,8 @@ impl Attempts {
         known.max(counted)
     }
 
-    /// Remembers how often a message has failed that will come again.
-    pub fn remember(&mut self, key: Key, failures: u32) {
+    /// Remembers how often a message has failed that will be redelivered.
+    pub(super) fn remember(&mut self, key: Key, failures: u32) {
         if failures == 0 {
             return;
         }
@@ -96,8 +88,8 @@ impl Attempts {
     }
 }
 
-/// How long a message waits for its next delivery that has failed so often.
-pub fn delay(failures: u32) -> Duration {
+/// Returns how long to wait before a message that failed so often is redelivered.
+pub(super) fn delay(failures: u32) -> Duration {
     let exponent = failures.saturating_sub(1).min(16);
     (REDELIVERY_MIN_DELAY * (1 << exponent)).min(REDELIVERY_MAX_DELAY)
 }
@@ -124,7 +116,7 @@ mod tests {
 
     #[test]
     fn each_of_some_equal_messages_has_a_count_of_its_own() {
-        let mut attempts = Attempts::new();
+        let mut attempts = Attempts::default();
         let key = Key::of(&Message::default());
         // Two fail once each, and come again; a third comes for the first time.
         attempts.remember(key, 1);
@@ -152,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_queues_own_count_is_used() {
-        let mut attempts = Attempts::new();
+        let mut attempts = Attempts::default();
         let key = Key::of(&Message::default());
         attempts.remember(key, 2);
         assert_eq!(attempts.take(key, true, 3), 3);
@@ -167,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut attempts = Attempts::new();
+        let mut attempts = Attempts::default();
         let keys = || (0..2 * MAX_REMEMBERED_FAILURES as u64).map(Key);
         keys().for_each(|key| attempts.remember(key, 1));
         assert_eq!(

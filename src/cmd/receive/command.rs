@@ -1,6 +1,6 @@
-//! `hello-mq receive -- COMMAND`: a command for each message, whose exit status decides.
+//! `hello-mq receive -- COMMAND`: runs a command for each message, which its exit status settles.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{at, never, select};
 use nix::sys::signal::Signal;
 
+use super::ReceiveEnd;
 use super::attempts::{self, Attempts, Key};
 use super::job::{self, JobEvent, Jobs, TERMINATION_TIMEOUT};
+use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
 use super::reply::{Address, ReplyPublisher};
 use super::statistics::ReceiveStatistics;
-use super::{EMPTY_CHECK_DELAY, ReceiveEnd, ReceiveLimits, has_come};
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
 use crate::broker::consume::consumer::{ConsumeEvent, Consumer, Delivery, Settlement};
@@ -26,79 +27,91 @@ use crate::text;
 use crate::values::Span;
 use crate::waker::{Receiver, Sender, unbounded};
 
-/// How often a message is delivered again, where nothing else is said, before it is rejected.
+/// The default of `--max-redeliveries`.
 const MAX_REDELIVERIES: u32 = 10;
 
-/// How many successes are remembered of messages that are to be delivered again.
+/// The most messages whose success is remembered until they are redelivered.
 const MAX_REMEMBERED_SUCCESSES: usize = 1_000;
 
-/// How many messages may wait for their next delivery beside those that are being handled.
-pub const MAX_WAITING_MESSAGES: u16 = 10;
+/// The most messages that may wait for their redelivery beside those that are being handled.
+pub(super) const MAX_WAITING_MESSAGES: u16 = 10;
 
-/// The fate of a message that failed once more than its queue permits.
+/// What happens to a message that failed more often than its queue permits.
 const DELIVERY_LIMIT_REASON: &str =
     "it exceeds its queue's delivery limit, so the queue drops or dead-letters it";
 
-/// What the exit statuses of a command mean.
-const DONE: i32 = 0;
+/// The exit statuses of a command.
+const EXIT_ACKNOWLEDGE: i32 = 0;
 const EXIT_REJECT: i32 = 3;
 const EXIT_REQUEUE: i32 = 4;
 
 /// The commands of one `receive`.
-pub struct Commands<'c> {
+pub(super) struct Commands<'c> {
     context: &'c Context,
     program: String,
     jobs: Jobs,
-    /// How many messages may be with the jobs, running or not.
-    most: usize,
+    /// The most messages that may be with the jobs, running or not.
+    max_handled: usize,
     timeout: Option<Duration>,
     on_failure: OnFailure,
     max_redeliveries: u32,
     attempts: Attempts,
-    /// The messages whose commands did well after their connection was lost. They are delivered again.
+    /// The messages whose commands succeeded after their connection was lost. They are redelivered.
     succeeded: VecDeque<Key>,
     /// The messages that are with the jobs.
-    running: HashMap<Ticket, HandledMessage>,
-    /// The messages that go back to the queue at a certain moment.
-    delayed: BTreeSet<(Instant, Ticket)>,
-    /// Those of them that their queue does not take back, as it is a stream: their commands run again.
-    kept: HashMap<Ticket, Delivery>,
-    done: Receiver<JobEvent>,
-    sender: Sender<JobEvent>,
-    /// What sends replies, if there are to be any.
+    handled: HashMap<Ticket, HandledMessage>,
+    /// The messages that go back to the queue at a certain moment. For a message of a stream, which takes
+    /// none back, the command runs again.
+    delayed: BTreeMap<(Instant, Ticket), Option<Delivery>>,
+    events: Receiver<JobEvent>,
+    event_sender: Sender<JobEvent>,
+    /// Publishes the replies (`--reply`).
     replies: Option<ReplyPublisher>,
-    /// The messages whose replies are on their way, and the sizes of their bodies.
+    /// The messages whose replies are not yet confirmed, and the sizes of their bodies.
     replying: HashMap<Ticket, u64>,
-    /// Ends the sending of replies. It outlives the user's interrupt as long as commands are running.
-    leave: Interrupt,
+    /// Ends the publishing of replies: after the user's interrupt, when no command is running any more.
+    reply_interrupt: Interrupt,
     limits: ReceiveLimits,
-    last_message: Instant,
 }
 
+/// A message that is with the jobs.
 struct HandledMessage {
-    /// What the message is called when something is said of it.
+    /// The name of the message in what the user is told.
     name: String,
-    /// Whether its message-id tells it from all others.
+    /// Whether its message-id or its number in a stream tells it from all others.
     has_id: bool,
     key: Key,
     bytes: u64,
-    /// How often it has failed before.
+    /// The number of times that it has failed before.
     failures: u32,
-    /// Whether its queue keeps it no longer if it fails once more.
+    /// Whether its queue does not keep it if it fails once more.
     is_at_limit: bool,
-    /// The message, if its queue does not take it back.
-    kept: Option<Delivery>,
-    /// The same message, delivered again as the connection that it came over is lost.
-    again: Option<Delivery>,
+    /// The message, if it is one of a stream.
+    stream_delivery: Option<Delivery>,
+    /// The same message, redelivered after its connection was lost.
+    redelivery: Option<Delivery>,
     address: Option<Address>,
-    /// When it is asked to end, and then made to; `None` as long as no job has begun it, too.
+    /// When the command gets the next signal. `None` until it is known when it was started.
     deadline: Option<Instant>,
-    is_asked: bool,
+    /// Whether the command got SIGTERM, so that SIGKILL is next.
+    is_terminated: bool,
+}
+
+/// The state of handling messages on one connection.
+enum WorkState {
+    /// Messages are received, and commands started for them.
+    Receiving,
+    /// No more commands are started. When the last has ended, this is the result.
+    Finishing(Result<ReceiveEnd, Error>),
 }
 
 impl<'c> Commands<'c> {
-    pub fn new(arguments: &cli::Receive, context: &'c Context, limits: ReceiveLimits) -> Self {
-        let (sender, done) = unbounded();
+    pub(super) fn new(
+        arguments: &cli::Receive,
+        context: &'c Context,
+        limits: ReceiveLimits,
+    ) -> Self {
+        let (event_sender, events) = unbounded();
         let jobs = usize::from(arguments.jobs.unwrap_or(1));
         let on_failure = arguments.on_failure.unwrap_or(OnFailure::Requeue);
         let command = arguments.command.clone();
@@ -106,212 +119,240 @@ impl<'c> Commands<'c> {
         Self {
             context,
             program: program.unwrap_or_default().into_owned(),
-            jobs: Jobs::new(jobs, command, sender.clone()),
-            most: match on_failure {
-                // After a failure nothing more is to begin.
+            jobs: Jobs::new(jobs, command, event_sender.clone()),
+            max_handled: match on_failure {
+                // After a failure no command may begin.
                 OnFailure::Stop => jobs,
-                // A job that ends has the next message at hand.
+                // When a job ends, the next message is at hand.
                 OnFailure::Requeue | OnFailure::Reject => 2 * jobs,
             },
             timeout: arguments.command_timeout.and_then(Span::if_any),
             on_failure,
             max_redeliveries: arguments.max_redeliveries.unwrap_or(MAX_REDELIVERIES),
-            attempts: Attempts::new(),
+            attempts: Attempts::default(),
             succeeded: VecDeque::new(),
-            running: HashMap::new(),
-            delayed: BTreeSet::new(),
-            kept: HashMap::new(),
-            done,
-            sender,
+            handled: HashMap::new(),
+            delayed: BTreeMap::new(),
+            events,
+            event_sender,
             replies: None,
             replying: HashMap::new(),
-            leave: Interrupt::default(),
+            reply_interrupt: Interrupt::default(),
             limits,
-            last_message: Instant::now(),
         }
     }
 
-    /// Starts what sends replies.
+    /// Starts to publish replies.
     ///
     /// # Errors
-    /// Those of the system, if it has no more threads.
-    pub fn reply(&mut self) -> io::Result<()> {
+    /// Fails if the system has no more threads.
+    pub(super) fn reply(&mut self) -> io::Result<()> {
         let (settings, messenger) = (&self.context.settings, &self.context.messenger);
         let connector = Connector::new(
             &settings.broker,
             "receive --reply",
-            &self.leave,
+            &self.reply_interrupt,
             None,
             messenger,
         );
-        let replies =
-            ReplyPublisher::spawn(settings, connector, messenger.clone(), self.sender.clone())?;
+        let events = self.event_sender.clone();
+        let replies = ReplyPublisher::spawn(settings, connector, messenger.clone(), events)?;
         self.replies = Some(replies);
         Ok(())
     }
 
-    /// Waits for the commands that are still running although the connection is lost, and ends the
-    /// sending of replies.
-    pub fn close(mut self) {
-        while !self.running.is_empty() {
-            self.end_what_is_late();
-            let next = self.next_moment().map_or_else(never, at);
+    /// Waits for commands that are still running although the connection is lost, and ends the publishing
+    /// of replies.
+    pub(super) fn close(mut self) {
+        while !self.handled.is_empty() {
+            self.enforce_timeout();
+            let deadline = self.next_deadline().map_or_else(never, at);
             select! {
-                recv(self.done.inner()) -> done => match done {
-                    Ok(JobEvent::ReceiveResult(ticket, ..) | JobEvent::NotStarted(ticket, _)) => {
-                        self.running.remove(&ticket);
+                recv(self.events.inner()) -> event => match event {
+                    Ok(JobEvent::Ended { ticket, .. } | JobEvent::NotStarted(ticket, _)) => {
+                        self.handled.remove(&ticket);
                     }
                     Ok(_) => {}
                     Err(_) => break,
                 },
-                recv(next) -> _ => {}
+                recv(deadline) -> _ => {}
             }
         }
         if self.context.interrupt.happened() {
-            self.leave.trigger();
+            self.reply_interrupt.trigger();
         }
         if let Some(replies) = self.replies {
             replies.close();
         }
     }
 
-    /// Whether something is being done about a message.
-    fn is_busy(&self) -> bool {
-        !self.running.is_empty() || !self.replying.is_empty()
-    }
-
     /// Handles messages on one connection. Commands may still be running when it is lost.
-    pub fn work(
+    pub(super) fn work(
         &mut self,
         line: &mut ReconnectingSession,
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<ReceiveEnd, Error> {
-        self.delayed.retain(|(_, ticket)| consumer.holds(*ticket));
+        self.delayed
+            .retain(|(_, ticket), _| consumer.holds(*ticket));
         self.replying.retain(|ticket, _| consumer.holds(*ticket));
-        self.kept.retain(|ticket, _| consumer.holds(*ticket));
-        // Messages that had come again come once more.
-        self.running.values_mut().for_each(|it| it.again = None);
-        let end = self.work_on(line, consumer, statistics);
+        // What was redelivered on the last connection is redelivered once more.
+        for message in self.handled.values_mut() {
+            message.redelivery = None;
+        }
+        let end = self.receive(line, consumer, statistics);
         self.withdraw();
         end
     }
 
-    fn work_on(
+    fn receive(
         &mut self,
         line: &mut ReconnectingSession,
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<ReceiveEnd, Error> {
-        self.last_message = Instant::now();
-        let mut end = None;
-        let mut look_at = self.limits.drain.then(Instant::now);
+        self.limits.start();
+        let mut state = WorkState::Receiving;
         loop {
-            self.give_back_what_is_due(consumer);
-            self.end_what_is_late();
+            self.end_delays(consumer);
+            self.enforce_timeout();
             statistics.update(consumer.done());
-            if end.is_some() {
-                self.withdraw();
-                // What is still to be replied has its time from here on.
-                if self.running.is_empty() && self.context.interrupt.happened() {
-                    self.leave.trigger();
+            state = match state {
+                WorkState::Receiving if self.is_complete(consumer) => {
+                    return Ok(if consumer.is_at_end() {
+                        ReceiveEnd::Empty
+                    } else {
+                        ReceiveEnd::Count
+                    });
                 }
-            }
-            if !self.is_busy() {
-                match end {
-                    Some(end) => return end,
-                    None if consumer.is_complete() && self.delayed.is_empty() => {
-                        return Ok(if consumer.is_at_end() {
-                            ReceiveEnd::Empty
-                        } else {
-                            ReceiveEnd::Count
-                        });
+                WorkState::Receiving => WorkState::Receiving,
+                WorkState::Finishing(result) => {
+                    self.withdraw();
+                    // Replies have a limited time from now on.
+                    if self.handled.is_empty() && self.context.interrupt.happened() {
+                        self.reply_interrupt.trigger();
                     }
-                    None => {}
+                    if !self.is_busy() {
+                        return result;
+                    }
+                    WorkState::Finishing(result)
                 }
-            }
-            let is_waiting = consumer.is_idle() && !self.is_busy() && end.is_none();
-            let idle_at = self
-                .limits
-                .idle_timeout
-                .filter(|_| is_waiting)
-                .and_then(|timeout| self.last_message.checked_add(timeout));
-            let look = look_at.filter(|_| is_waiting);
-            let until = self.limits.until.filter(|_| end.is_none());
-            let at_most = [until, idle_at, look, self.next_moment()];
-            let at_most = at_most.into_iter().flatten().min();
-            if end.is_none() {
+            };
+            let is_receiving = matches!(state, WorkState::Receiving);
+            let mut limit = None;
+            if is_receiving {
                 consumer.resume()?;
+                limit = self.limits.next(consumer.is_idle() && !self.is_busy());
             }
-            let may_take = end.is_none() && self.running.len() < self.most;
+            let may_take = is_receiving && self.handled.len() < self.max_handled;
+            let moments = [limit.map(|(moment, _)| moment), self.next_deadline()];
+            let at_most = moments.into_iter().flatten().min();
             // A broker that can't write for long closes the connection, and the message of a command that
             // takes longer would never be done. So everything is read.
-            match consumer.wait(may_take, None, &self.done, end.is_none(), at_most)? {
-                ConsumeEvent::Arrived => {
-                    let Some(delivery) = consumer.take()? else {
-                        continue;
-                    };
-                    self.last_message = Instant::now();
-                    line.alive_since = self.last_message;
-                    statistics.came(self.last_message);
-                    look_at = look_at.map(|_| self.last_message + EMPTY_CHECK_DELAY);
-                    self.take(consumer, delivery);
-                    if consumer.is_complete() {
-                        // The last one's acknowledgement must not bring another.
-                        consumer.stop()?;
+            match consumer.wait(may_take, None, &self.events, is_receiving, at_most)? {
+                ConsumeEvent::Arrived => self.take(line, consumer, statistics)?,
+                ConsumeEvent::Other(event) => {
+                    if let Err(error) = self.apply(consumer, event) {
+                        state = WorkState::Finishing(Err(error));
                     }
                 }
-                ConsumeEvent::Other(JobEvent::ReceiveResult(ticket, status, printed)) => {
-                    self.last_message = Instant::now();
-                    if let Err(error) = self.finish(consumer, ticket, status, printed) {
-                        end = Some(Err(error));
+                ConsumeEvent::Interrupted => {
+                    state = WorkState::Finishing(Ok(ReceiveEnd::Stopped));
+                }
+                ConsumeEvent::Late => match limit {
+                    Some((moment, Limit::End(end))) if moment <= Instant::now() => {
+                        state = WorkState::Finishing(Ok(end));
                     }
-                }
-                ConsumeEvent::Other(JobEvent::NotStarted(ticket, source)) => {
-                    self.running.remove(&ticket);
-                    let command = self.program.clone();
-                    end = Some(Err(Error::Spawn { command, source }));
-                }
-                ConsumeEvent::Other(JobEvent::Replied(ticket, returned)) => {
-                    self.last_message = Instant::now();
-                    let bytes = self.replying.remove(&ticket).unwrap_or_default();
-                    if let Some(said) = returned {
-                        self.context.messenger.note(&format!(
-                            "a reply could not be delivered ({said}): the requester is gone"
-                        ));
+                    Some((moment, Limit::EmptyCheck)) if moment <= Instant::now() => {
+                        if consumer.stop_if_empty()? {
+                            state = WorkState::Finishing(Ok(ReceiveEnd::Empty));
+                        }
+                        self.limits.not_empty();
                     }
-                    consumer.settle(ticket, Settlement::Acknowledge, bytes);
-                }
-                ConsumeEvent::Other(JobEvent::NoReplies(error)) => {
-                    self.replying.clear();
-                    end = Some(Err(error));
-                }
-                ConsumeEvent::Interrupted => end = Some(Ok(ReceiveEnd::Stopped)),
-                ConsumeEvent::Late if has_come(until) => end = Some(Ok(ReceiveEnd::TimeIsUp)),
-                ConsumeEvent::Late if has_come(idle_at) => end = Some(Ok(ReceiveEnd::Idle)),
-                ConsumeEvent::Late if has_come(look) => {
-                    if consumer.stop_if_empty()? {
-                        end = Some(Ok(ReceiveEnd::Empty));
-                    }
-                    look_at = Some(Instant::now() + EMPTY_CHECK_DELAY);
-                }
-                ConsumeEvent::Late => {}
+                    _ => {}
+                },
             }
         }
     }
 
-    /// Has the command run for a message, unless it runs for it already, or has done so: then the connection
-    /// was lost before that could be told to the broker.
-    fn take(&mut self, consumer: &mut Consumer, delivery: Delivery) {
+    /// Whether a message is with the jobs, or its reply is not confirmed.
+    fn is_busy(&self) -> bool {
+        !self.handled.is_empty() || !self.replying.is_empty()
+    }
+
+    /// Whether all messages that were asked for are done.
+    fn is_complete(&self, consumer: &Consumer) -> bool {
+        consumer.is_complete() && !self.is_busy() && self.delayed.is_empty()
+    }
+
+    /// Takes the message that arrived.
+    fn take(
+        &mut self,
+        line: &mut ReconnectingSession,
+        consumer: &mut Consumer,
+        statistics: &mut ReceiveStatistics,
+    ) -> Result<(), Error> {
+        let Some(delivery) = consumer.take()? else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        line.alive_since = now;
+        self.limits.received(now);
+        statistics.received(now);
+        self.handle(consumer, delivery);
+        if consumer.is_complete() {
+            // The acknowledgement of the last message must not bring another.
+            consumer.stop()?;
+        }
+        Ok(())
+    }
+
+    /// Applies an event of the jobs. An error ends the `receive`.
+    fn apply(&mut self, consumer: &mut Consumer, event: JobEvent) -> Result<(), Error> {
+        match event {
+            JobEvent::Ended {
+                ticket,
+                status,
+                output,
+            } => {
+                self.limits.done();
+                self.finish(consumer, ticket, status, output)
+            }
+            JobEvent::NotStarted(ticket, source) => {
+                self.handled.remove(&ticket);
+                let command = self.program.clone();
+                Err(Error::Spawn { command, source })
+            }
+            JobEvent::Replied(ticket, returned) => {
+                self.limits.done();
+                if let Some(said) = returned {
+                    self.note(&format!(
+                        "a reply could not be delivered ({said}): the requester is gone"
+                    ));
+                }
+                let bytes = self.replying.remove(&ticket).unwrap_or_default();
+                consumer.settle(ticket, Settlement::Acknowledge, bytes);
+                Ok(())
+            }
+            JobEvent::ReplyFailed(error) => {
+                self.replying.clear();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs the command for a message, unless it is running for it, or has succeeded, since before the
+    /// connection was lost.
+    fn handle(&mut self, consumer: &mut Consumer, delivery: Delivery) {
         let key = Key::of(&delivery.message);
-        // A stream does not mark a message that comes again, but it has its number.
+        // A stream does not mark a message as redelivered, but each has a number.
         if delivery.message.redelivered || delivery.offset.is_some() {
-            let mut running = self.running.iter_mut();
-            let same = running.find(|(ticket, it)| {
-                it.key == key && it.again.is_none() && !consumer.holds(**ticket)
+            let mut handled = self.handled.iter_mut();
+            let same = handled.find(|(ticket, it)| {
+                it.key == key && it.redelivery.is_none() && !consumer.holds(**ticket)
             });
-            if let Some((_, running)) = same {
-                running.again = Some(delivery);
+            if let Some((_, handled)) = same {
+                handled.redelivery = Some(delivery);
                 return;
             }
             if let Some(at) = self.succeeded.iter().position(|known| *known == key) {
@@ -325,7 +366,7 @@ impl<'c> Commands<'c> {
     }
 
     fn start(&mut self, key: Key, delivery: Delivery) {
-        let kept = delivery.offset.is_some().then(|| delivery.clone());
+        let stream_delivery = delivery.offset.is_some().then(|| delivery.clone());
         let Delivery {
             ticket,
             message,
@@ -333,229 +374,235 @@ impl<'c> Commands<'c> {
             offset,
         } = delivery;
         let id = &message.properties.message_id;
-        let has_id = id.is_some() || offset.is_some();
         let name = match id {
             Some(id) => format!("message {id}"),
             None => "a message".to_owned(),
         };
         let failures = self.attempts.take(key, message.redelivered, count.times);
         let address = Address::of(&message);
-        let captured = self.replies.is_some();
-        if captured && address.is_none() {
-            self.context.messenger.note(&format!(
+        let is_captured = self.replies.is_some();
+        if is_captured && address.is_none() {
+            self.note(&format!(
                 "{name} has no reply-to: the command's output is dropped"
             ));
         }
-        let running = HandledMessage {
+        let handled = HandledMessage {
             name,
-            has_id,
+            has_id: id.is_some() || offset.is_some(),
             key,
             bytes: message.body.len() as u64,
             failures,
             is_at_limit: count.is_at_limit,
-            kept,
-            again: None,
+            stream_delivery,
+            redelivery: None,
             address,
             deadline: None,
-            is_asked: false,
+            is_terminated: false,
         };
-        self.running.insert(ticket, running);
-        let unfinished = self.running.len();
+        self.handled.insert(ticket, handled);
+        let unfinished = self.handled.len();
         let attempt = 1 + u64::from(failures);
         self.jobs
-            .run(ticket, *message, attempt, captured, unfinished);
+            .run(ticket, *message, attempt, is_captured, unfinished);
     }
 
-    /// Leaves to the queue what no job has begun.
+    /// Takes back the messages that no job has begun. They go back to the queue.
     fn withdraw(&mut self) {
         for ticket in self.jobs.withdraw() {
-            if let Some(running) = self.running.remove(&ticket) {
-                self.attempts.remember(running.key, running.failures);
+            if let Some(handled) = self.handled.remove(&ticket) {
+                self.attempts.remember(handled.key, handled.failures);
             }
         }
     }
 
-    /// Settles the message of a command that has ended.
-    ///
-    /// # Errors
-    /// [`Error::CommandFailed`] if its failure is the end.
+    /// Settles the message of a command that has ended. A failure may be the end (`--on-failure stop`).
     fn finish(
         &mut self,
         consumer: &mut Consumer,
         ticket: Ticket,
         status: io::Result<ExitStatus>,
-        printed: Vec<u8>,
+        output: Vec<u8>,
     ) -> Result<(), Error> {
-        let Some(mut running) = self.running.remove(&ticket) else {
+        let Some(mut handled) = self.handled.remove(&ticket) else {
             return Ok(());
         };
-        let again = running.again.take();
-        let ticket = again.as_ref().map_or(ticket, |again| again.ticket);
-        if !consumer.holds(ticket) {
-            self.finish_lost(&running, status, None);
+        let redelivery = handled.redelivery.take();
+        let ticket = redelivery.as_ref().map_or(ticket, |it| it.ticket);
+        // Without an id it may be another message that looks the same.
+        let redelivery = redelivery.filter(|_| !handled.has_id);
+        if redelivery.is_some() || !consumer.holds(ticket) {
+            self.finish_lost(&handled, &status, redelivery);
             return Ok(());
         }
-        // Without an id it may be another one that looks the same.
-        if let Some(again) = again.filter(|_| !running.has_id) {
-            self.finish_lost(&running, status, Some(again));
-            return Ok(());
-        }
-        let HandledMessage { name, key, .. } = &running;
-        let key = *key;
         let code = status.as_ref().ok().and_then(ExitStatus::code);
-        let failure = format!(
-            "{name}: the command {}",
-            match status {
-                _ if running.is_asked => format!(
-                    "took longer than {} (--command-timeout)",
-                    text::rounded(self.timeout.unwrap_or_default())
-                ),
-                Err(error) => format!("can't be waited for: {error}"),
-                Ok(status) => match (status.code(), status.signal()) {
-                    (Some(code), _) => format!("ended with status {code}"),
-                    (None, Some(signal)) => format!("was killed by signal {signal}"),
-                    (None, None) => "ended".to_owned(),
-                },
-            }
-        );
-        let code = code.filter(|_| !running.is_asked);
-        let outcome = match (code, self.on_failure) {
-            (Some(DONE), _) => Settlement::Acknowledge,
-            (Some(EXIT_REJECT), _) => Settlement::Reject,
-            (Some(EXIT_REQUEUE), _) | (_, OnFailure::Requeue) => match running.failures {
-                failures if failures < self.max_redeliveries => {
-                    self.attempts.remember(key, failures + 1);
-                    let delay = attempts::delay(failures + 1);
-                    let delay_text = text::rounded(delay);
-                    let becomes = if running.kept.is_some() {
-                        format!("it runs again in {delay_text}")
-                    } else if running.is_at_limit {
-                        DELIVERY_LIMIT_REASON.to_owned()
-                    } else {
-                        format!("it returns to the queue in {delay_text}")
-                    };
-                    self.context
-                        .messenger
-                        .note(&format!("{failure}; {becomes}"));
-                    self.delayed.insert((Instant::now() + delay, ticket));
-                    if let Some(mut kept) = running.kept {
-                        kept.ticket = ticket;
-                        kept.message.redelivered = true;
-                        self.kept.insert(ticket, kept);
-                    }
+        let code = code.filter(|_| !handled.is_terminated);
+        if code == Some(EXIT_ACKNOWLEDGE) {
+            self.acknowledge(consumer, ticket, handled, output);
+            return Ok(());
+        }
+        let failure = self.describe_failure(&handled, status);
+        match (code, self.on_failure) {
+            (Some(EXIT_REJECT), _) => {}
+            (Some(EXIT_REQUEUE), _) | (_, OnFailure::Requeue) => {
+                if handled.failures < self.max_redeliveries {
+                    self.delay(ticket, handled, &failure);
                     return Ok(());
                 }
-                _ => {
-                    let most = self.max_redeliveries;
-                    self.context.messenger.note(&format!(
-                        "{failure}; it was redelivered {most} times and is rejected (--max-redeliveries)"
-                    ));
-                    Settlement::Reject
-                }
-            },
-            (_, OnFailure::Reject) => {
-                self.context
-                    .messenger
-                    .note(&format!("{failure}; it is rejected"));
-                Settlement::Reject
+                let max = self.max_redeliveries;
+                self.note(&format!(
+                    "{failure}; it was redelivered {max} times and is rejected (--max-redeliveries)"
+                ));
             }
+            (_, OnFailure::Reject) => self.note(&format!("{failure}; it is rejected")),
             (_, OnFailure::Stop) => {
-                // Or it would come again at once.
+                // Otherwise it would be redelivered at once.
                 consumer.leave();
                 consumer.settle(ticket, Settlement::Requeue, 0);
-                return Err(Error::CommandFailed(if running.is_at_limit {
-                    format!("{failure}; {DELIVERY_LIMIT_REASON}")
+                let end = if handled.is_at_limit {
+                    DELIVERY_LIMIT_REASON
                 } else {
-                    format!("{failure}; it is back in its queue")
-                }));
+                    "it is back in its queue"
+                };
+                return Err(Error::CommandFailed(format!("{failure}; {end}")));
             }
-        };
-        if let (Settlement::Acknowledge, Some(replies), Some(address)) =
-            (outcome, &self.replies, running.address)
-        {
-            replies.send(ticket, address, printed);
-            self.replying.insert(ticket, running.bytes);
-            return Ok(());
         }
-        consumer.settle(ticket, outcome, running.bytes);
+        consumer.settle(ticket, Settlement::Reject, handled.bytes);
         Ok(())
     }
 
-    /// Notes how a command ended whose connection was lost. Its message has come `again`, or will.
+    /// Acknowledges a message, after its reply is confirmed if there is one.
+    fn acknowledge(
+        &mut self,
+        consumer: &mut Consumer,
+        ticket: Ticket,
+        handled: HandledMessage,
+        output: Vec<u8>,
+    ) {
+        match (&self.replies, handled.address) {
+            (Some(replies), Some(address)) => {
+                replies.send(ticket, address, output);
+                self.replying.insert(ticket, handled.bytes);
+            }
+            _ => consumer.settle(ticket, Settlement::Acknowledge, handled.bytes),
+        }
+    }
+
+    fn describe_failure(&self, handled: &HandledMessage, status: io::Result<ExitStatus>) -> String {
+        let problem = match status {
+            _ if handled.is_terminated => format!(
+                "took longer than {} (--command-timeout)",
+                text::rounded(self.timeout.unwrap_or_default())
+            ),
+            Err(error) => format!("can't be waited for: {error}"),
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("ended with status {code}"),
+                (None, Some(signal)) => format!("was killed by signal {signal}"),
+                (None, None) => "ended".to_owned(),
+            },
+        };
+        format!("{}: the command {problem}", handled.name)
+    }
+
+    /// Gives a message back to its queue, or runs its command again, after a while.
+    fn delay(&mut self, ticket: Ticket, handled: HandledMessage, failure: &str) {
+        let failures = handled.failures + 1;
+        self.attempts.remember(handled.key, failures);
+        let delay = attempts::delay(failures);
+        let delay_text = text::rounded(delay);
+        let becomes = if handled.stream_delivery.is_some() {
+            format!("it runs again in {delay_text}")
+        } else if handled.is_at_limit {
+            DELIVERY_LIMIT_REASON.to_owned()
+        } else {
+            format!("it returns to the queue in {delay_text}")
+        };
+        self.note(&format!("{failure}; {becomes}"));
+        let mut delivery = handled.stream_delivery;
+        if let Some(delivery) = &mut delivery {
+            delivery.ticket = ticket;
+            delivery.message.redelivered = true;
+        }
+        self.delayed
+            .insert((Instant::now() + delay, ticket), delivery);
+    }
+
+    /// Records the end of a command whose connection was lost. Its message is redelivered, or has been.
     fn finish_lost(
         &mut self,
-        running: &HandledMessage,
-        status: io::Result<ExitStatus>,
-        again: Option<Delivery>,
+        handled: &HandledMessage,
+        status: &io::Result<ExitStatus>,
+        redelivery: Option<Delivery>,
     ) {
-        let HandledMessage {
-            name,
-            key,
-            failures,
-            ..
-        } = running;
-        let is_done = status.is_ok_and(|status| status.code() == Some(DONE));
-        if is_done && running.has_id && self.replies.is_none() {
-            self.succeeded.push_back(*key);
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        let has_succeeded = code == Some(EXIT_ACKNOWLEDGE);
+        if has_succeeded && handled.has_id && self.replies.is_none() {
+            self.succeeded.push_back(handled.key);
             if self.succeeded.len() > MAX_REMEMBERED_SUCCESSES {
                 self.succeeded.pop_front();
             }
             return;
         }
-        self.context.messenger.note(&format!(
-            "{name}: the connection was lost before the command finished; it will be delivered again"
+        self.note(&format!(
+            "{}: the connection was lost before the command finished; it will be delivered again",
+            handled.name
         ));
-        let failures = failures + u32::from(!is_done);
-        self.attempts.remember(*key, failures);
-        if let Some(again) = again {
-            self.start(*key, again);
+        let failures = handled.failures + u32::from(!has_succeeded);
+        self.attempts.remember(handled.key, failures);
+        if let Some(redelivery) = redelivery {
+            self.start(handled.key, redelivery);
         }
     }
 
-    fn give_back_what_is_due(&mut self, consumer: &mut Consumer) {
-        while let Some((moment, ticket)) = self.delayed.first().copied() {
+    /// Gives back, or starts again, the messages whose delay is over.
+    fn end_delays(&mut self, consumer: &mut Consumer) {
+        while let Some(first) = self.delayed.first_entry() {
+            let (moment, ticket) = *first.key();
             if moment > Instant::now() {
                 break;
             }
-            self.delayed.pop_first();
-            match self.kept.remove(&ticket) {
+            match first.remove() {
                 Some(delivery) => self.start(Key::of(&delivery.message), delivery),
                 None => consumer.settle(ticket, Settlement::Requeue, 0),
             }
         }
     }
 
-    fn end_what_is_late(&mut self) {
+    /// Signals the commands that take longer than they may.
+    fn enforce_timeout(&mut self) {
         let Some(timeout) = self.timeout else {
             return;
         };
         let now = Instant::now();
-        for (ticket, running) in &mut self.running {
-            if running.deadline.is_none() {
-                let since = job::since(*ticket);
-                running.deadline = since.and_then(|since| since.checked_add(timeout));
+        for (ticket, handled) in &mut self.handled {
+            if handled.deadline.is_none() {
+                let started = job::started(*ticket);
+                handled.deadline = started.and_then(|started| started.checked_add(timeout));
             }
-            if running.deadline.is_some_and(|deadline| deadline <= now) {
-                let signal = if running.is_asked {
+            if handled.deadline.is_some_and(|deadline| deadline <= now) {
+                let signal = if handled.is_terminated {
                     Signal::SIGKILL
                 } else {
                     Signal::SIGTERM
                 };
-                running.is_asked |= job::signal(*ticket, signal);
-                running.deadline = Some(now + TERMINATION_TIMEOUT);
+                handled.is_terminated |= job::signal(*ticket, signal);
+                handled.deadline = Some(now + TERMINATION_TIMEOUT);
             }
         }
     }
 
-    /// When there is something to do although nothing comes.
-    fn next_moment(&self) -> Option<Instant> {
-        // What a job begins from now on is late no earlier than this.
+    /// Returns the next moment at which a command is to be signalled or a delay is over.
+    fn next_deadline(&self) -> Option<Instant> {
+        // A command that is started from now on is late no earlier than this.
         let earliest = self
             .timeout
             .and_then(|timeout| Instant::now().checked_add(timeout));
-        let deadlines = self.running.values();
-        let deadlines = deadlines.filter_map(|running| running.deadline.or(earliest));
-        let delayed = self.delayed.iter().map(|(moment, _)| *moment);
-        deadlines.chain(delayed).min()
+        let deadlines = self.handled.values();
+        let deadlines = deadlines.filter_map(|handled| handled.deadline.or(earliest));
+        let delays = self.delayed.keys().map(|(moment, _)| *moment);
+        deadlines.chain(delays).min()
+    }
+
+    fn note(&self, text: &str) {
+        self.context.messenger.note(text);
     }
 }

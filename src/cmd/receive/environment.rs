@@ -1,4 +1,4 @@
-//! The environment of a command: what it learns of its message, and what it inherits.
+//! The environment of a command: the variables of its message, and those it inherits.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,69 +8,69 @@ use url::Url;
 
 use crate::message::{FieldValue, Message, ShortString, envelope};
 
-/// The beginning of the names of hello-mq's variables.
+/// The beginning of the names of all variables.
 const VARIABLE_PREFIX: &str = "HELLO_MQ_";
 
-/// The variable that names those that are left out.
+/// The variable that names the variables that are left out.
 const OMITTED: &str = "HELLO_MQ_OMITTED";
 
-/// How many bytes of names it has at most.
+/// The most bytes of names that it holds.
 const MAX_OMITTED_SIZE: usize = 4096;
 
-/// A variable that is longer is left out: the system would not start the command (`MAX_ARG_STRLEN`
-/// of Linux is 128 KiB).
+/// The longest variable. With a longer one the system would not start the command (`MAX_ARG_STRLEN` of
+/// Linux is 128 KiB), so that one is left out.
 const MAX_VARIABLE_SIZE: usize = 100_000;
 
-/// The variables of a message that a command has.
-pub struct Variables {
-    /// The name of each, and how much room it takes.
-    there: Vec<(OsString, usize)>,
+/// The variables of a message in the environment of a command.
+pub(super) struct Variables {
+    /// The name of each variable, and the length of its value.
+    present: Vec<(OsString, usize)>,
     omitted: Vec<OsString>,
 }
 
 impl Variables {
-    /// Gives a command the variables of a message, but for those that none can have.
-    pub fn set(command: &mut Command, message: &Message, attempt: u64) -> Self {
+    /// Adds the variables of a message to a command, except for those that no command can have.
+    pub(super) fn add_to(command: &mut Command, message: &Message, attempt: u64) -> Self {
         let mut variables = Self {
-            there: Vec::new(),
+            present: Vec::new(),
             omitted: Vec::new(),
         };
-        for (name, value) in of(message, attempt) {
+        for (name, value) in variables_of(message, attempt) {
             let name = OsString::from(format!("{VARIABLE_PREFIX}{name}"));
-            // The end of a variable is a NUL byte.
+            // A NUL byte would end the variable.
             if value.len() > MAX_VARIABLE_SIZE || value.contains(&0) {
                 variables.omitted.push(name);
             } else {
                 command.env(&name, OsStr::from_bytes(&value));
-                variables.there.push((name, value.len()));
+                variables.present.push((name, value.len()));
             }
         }
-        variables.note(command);
+        variables.list_omitted(command);
         variables
     }
 
-    /// Takes the longest away from the command until about half of the room is left. Returns whether
-    /// there were any.
-    pub fn halve(&mut self, command: &mut Command) -> bool {
-        let room = |(name, length): &(OsString, usize)| name.len() + length;
-        self.there.sort_by_key(room);
-        let most = self.there.iter().map(room).sum::<usize>() / 2;
-        let mut kept = 0;
-        let kept = self.there.iter().take_while(|variable| {
-            kept += room(variable);
-            kept <= most
+    /// Removes the longest variables until at most half of the bytes are left. Returns whether any were
+    /// removed.
+    pub(super) fn halve(&mut self, command: &mut Command) -> bool {
+        let size = |(name, length): &(OsString, usize)| name.len() + length;
+        self.present.sort_by_key(size);
+        let half = self.present.iter().map(size).sum::<usize>() / 2;
+        let mut total = 0;
+        let kept = self.present.iter().take_while(|variable| {
+            total += size(variable);
+            total <= half
         });
-        let longest = self.there.split_off(kept.count());
+        let longest = self.present.split_off(kept.count());
         let is_shorter = !longest.is_empty();
         for (name, _) in longest.into_iter().rev() {
             command.env_remove(&name);
             self.omitted.push(name);
         }
-        self.note(command);
+        self.list_omitted(command);
         is_shorter
     }
 
-    fn note(&self, command: &mut Command) {
+    fn list_omitted(&self, command: &mut Command) {
         let mut names = OsString::new();
         for name in &self.omitted {
             if names.len() + name.len() > MAX_OMITTED_SIZE {
@@ -88,8 +88,8 @@ impl Variables {
     }
 }
 
-/// The variables that are hello-mq's own settings. All others of its prefix tell of a message, and a
-/// command that runs in another one's command must not see that one's.
+/// The variables that are settings. All others with the prefix belong to a message: a `receive` that
+/// itself runs as a command does not pass on those of its own message.
 const SETTINGS: [&str; 4] = [
     "HELLO_MQ_URL",
     "HELLO_MQ_QUEUE",
@@ -97,12 +97,12 @@ const SETTINGS: [&str; 4] = [
     "HELLO_MQ_CONFIG",
 ];
 
-/// The settings that may have a password in them.
+/// The settings that may contain a password.
 const URLS: [&str; 2] = ["HELLO_MQ_URL", "AMQP_URL"];
 
-/// What a command does not inherit as it is: the variables of another message and secrets go, and a
-/// URL is without its password.
-pub fn changes(
+/// Returns the changes to the inherited variables: those of another message and secrets are removed, and
+/// a URL loses its password.
+pub(super) fn changes(
     inherited: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, Option<OsString>)> {
     let mut changes = Vec::new();
@@ -114,7 +114,7 @@ pub fn changes(
             let url = value.to_str().and_then(|url| Url::parse(url).ok());
             let url = url.filter(Url::has_host);
             if url.as_ref().is_none_or(|url| url.password().is_some()) {
-                // What is no URL may hold anything.
+                // Something that is not a URL may contain anything.
                 changes.push((name, url.and_then(without_password)));
             }
         } else if text.starts_with(VARIABLE_PREFIX) && !SETTINGS.contains(&text) {
@@ -129,23 +129,18 @@ fn without_password(mut url: Url) -> Option<OsString> {
     Some(String::from(url).into())
 }
 
-/// The variables of a message without their prefix: where it was sent to, its properties by the names
-/// of the envelope, all headers as JSON, and each header by itself.
-fn of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
+/// Returns the variables of a message, without the prefix: its exchange and routing key, its properties by
+/// the names of the envelope, all headers as JSON, and each header by itself.
+fn variables_of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
     let p = &message.properties;
+    let own = |text: &dyn ToString| Some(text.to_string().into_bytes());
     let text = |text: &Option<ShortString>| text.as_ref().map(|text| text.as_bytes().to_vec());
-    let number = |number: Option<u64>| number.map(|number| number.to_string().into_bytes());
+    let number = |number: Option<u64>| number.and_then(|number| own(&number));
     let mut variables = vec![
-        ("EXCHANGE", Some(message.exchange.clone().into_bytes())),
-        (
-            "ROUTING_KEY",
-            Some(message.routing_key.clone().into_bytes()),
-        ),
-        (
-            "REDELIVERED",
-            Some(message.redelivered.to_string().into_bytes()),
-        ),
-        ("ATTEMPT", number(Some(attempt))),
+        ("EXCHANGE", own(&message.exchange)),
+        ("ROUTING_KEY", own(&message.routing_key)),
+        ("REDELIVERED", own(&message.redelivered)),
+        ("ATTEMPT", own(&attempt)),
         ("CONTENT_TYPE", text(&p.content_type)),
         ("CONTENT_ENCODING", text(&p.content_encoding)),
         ("DELIVERY_MODE", number(p.delivery_mode.map(u64::from))),
@@ -182,7 +177,7 @@ fn of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
     variables
 }
 
-/// A header's name as a part of a variable's: capital letters, digits and `_`.
+/// Converts the name of a header to capital letters, digits and `_`.
 fn variable_name(name: &ShortString) -> String {
     let letter = |byte: &u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte.to_ascii_uppercase()),
@@ -219,7 +214,7 @@ mod tests {
             ..Message::default()
         };
         let mut command = Command::new("true");
-        let mut variables = Variables::set(&mut command, &message, 2);
+        let mut variables = Variables::add_to(&mut command, &message, 2);
         let get = |command: &Command, name: &str| {
             let name = format!("{VARIABLE_PREFIX}{name}");
             let found = command.get_envs().find(|(key, _)| *key == &*name);
@@ -273,7 +268,7 @@ mod tests {
             ..Message::default()
         };
         let mut command = Command::new("true");
-        Variables::set(&mut command, &message, 1);
+        Variables::add_to(&mut command, &message, 1);
         let omitted = command.get_envs().find(|(name, _)| *name == OMITTED);
         let omitted = omitted.unwrap().1.unwrap().as_bytes();
         assert!(omitted.len() < MAX_OMITTED_SIZE + 10 && omitted.ends_with(b" ..."));

@@ -1,10 +1,10 @@
-//! `hello-mq receive --forward-to`: publish what was received, and have it acknowledged when the
-//! broker has confirmed it.
+//! `hello-mq receive --forward-to`: publishes what was received, to be acknowledged when the broker has
+//! confirmed it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::unbounded;
 
 use super::background_publisher::BackgroundPublisher;
 use crate::broker::Connector;
@@ -19,9 +19,9 @@ use crate::settings::Settings;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
-/// What is to be left out of what is forwarded: where copies are to go, unless the user keeps it, and
-/// what else the user names.
-pub fn left_out(arguments: &cli::Receive) -> Vec<Part> {
+/// Returns the parts of a message that are left out: headers that ask the broker for copies and what the
+/// user names, but nothing that the user keeps.
+pub(super) fn left_out(arguments: &cli::Receive) -> Vec<Part> {
     let copies = COPY_HEADERS
         .iter()
         .filter_map(|name| ShortString::new(*name).ok());
@@ -32,22 +32,22 @@ pub fn left_out(arguments: &cli::Receive) -> Vec<Part> {
         .collect()
 }
 
-/// Whether it is left out although nobody may have asked for that.
-fn is_copy(part: &Part) -> bool {
+fn asks_for_copies(part: &Part) -> bool {
     matches!(part, Part::Header(name) if COPY_HEADERS.contains(&name.as_bytes()))
 }
 
-/// Messages on their way to another queue.
-pub struct Forward {
+/// Publishes messages to another queue.
+pub(super) struct Forward {
     target: Target,
     left_out: Vec<Part>,
-    /// Those that are not yet told to be left out.
-    untold: Vec<Part>,
+    /// The parts of which the user is told when they are left out for the first time.
+    unannounced: Vec<Part>,
     messenger: Messenger,
-    publisher: BackgroundPublisher,
-    batches: Sender<u64>,
-    confirmed: Receiver<Result<(), Error>>,
-    /// How many messages have been handed over.
+    publisher: BackgroundPublisher<MessagePosition>,
+    /// Receives the number of the last message of each batch.
+    batch_ends: crossbeam_channel::Sender<u64>,
+    reports: Receiver<Result<(), Error>>,
+    /// The number of messages that were handed over.
     messages: u64,
 }
 
@@ -55,76 +55,76 @@ impl Forward {
     /// Starts to publish.
     ///
     /// # Errors
-    /// Those of the system, if it has no more threads.
-    pub fn spawn(
+    /// Fails if the system has no more threads.
+    pub(super) fn spawn(
         target: Target,
         left_out: Vec<Part>,
         settings: &Settings,
         connector: Connector,
         messenger: Messenger,
     ) -> io::Result<Self> {
-        let (batches, boundaries) = unbounded();
-        let (reports, confirmed) = waker::unbounded();
-        let ledger = Confirmed {
+        let (batch_ends, new_batch_ends) = unbounded();
+        let (sender, reports) = waker::unbounded();
+        let observer = ForwardObserver {
             broker: connector.broker(),
-            reports: reports.clone(),
-            boundaries,
-            waiting: VecDeque::new(),
-            open: BTreeSet::new(),
+            reports: sender.clone(),
+            new_batch_ends,
+            batch_ends: VecDeque::new(),
+            unsettled: BTreeSet::new(),
             refused: BTreeSet::new(),
-            taken: 0,
-            known: 0,
+            published: 0,
+            settled: 0,
         };
-        let failed = move |error| {
-            let _ = reports.send(Err(error));
+        let on_failure = move |error| {
+            let _ = sender.send(Err(error));
         };
+        let copies = left_out.iter().filter(|part| asks_for_copies(part));
         Ok(Self {
             target,
-            untold: left_out
-                .iter()
-                .filter(|part| is_copy(part))
-                .cloned()
-                .collect(),
+            unannounced: copies.cloned().collect(),
             left_out,
             messenger: messenger.clone(),
-            publisher: BackgroundPublisher::spawn(settings, connector, messenger, ledger, failed)?,
-            batches,
-            confirmed,
+            publisher: BackgroundPublisher::spawn(
+                settings, connector, messenger, observer, on_failure,
+            )?,
+            batch_ends,
+            reports,
             messages: 0,
         })
     }
 
-    /// Publishes a batch; when all of it is confirmed it is told once in [`Forward::confirmed`]. A message
-    /// that is not complete stays where it is, and so does what comes after it.
-    pub fn hand_over(&mut self, batch: Batch) {
+    /// Publishes a batch, which is reported in [`Forward::reports`] when all of it is confirmed. A message
+    /// that is not complete is not published, nor is what comes after it.
+    pub(super) fn hand_over(&mut self, batch: Batch) {
         let first = self.messages + 1;
         self.messages += batch.len() as u64;
-        let _ = self.batches.send(self.messages);
+        let _ = self.batch_ends.send(self.messages);
         let mut complete = Vec::with_capacity(batch.len());
-        let mut end = None;
+        let mut failure = None;
         for (number, message) in (first..).zip(batch) {
+            let position = MessagePosition::Message(number);
             if let Some(problem) = &message.incomplete {
-                end = Some(Error::BadInput {
-                    place: MessagePosition::Argument(number).to_string(),
+                failure = Some(Error::BadInput {
+                    place: position.to_string(),
                     problem: format!(
                         "can't be decoded in full, so it is not forwarded and stays in its queue: {problem}"
                     ),
                 });
                 break;
             }
-            complete.push((number, self.addressed(*message)));
+            complete.push((position, self.readdress(*message)));
         }
         self.publisher.publish(complete);
-        if let Some(error) = end {
+        if let Some(error) = failure {
             self.publisher.fail(error);
         }
     }
 
-    /// A message as it goes to its target.
-    fn addressed(&mut self, mut message: Message) -> Message {
+    /// Returns a message as it is published to the target.
+    fn readdress(&mut self, mut message: Message) -> Message {
         for part in &self.left_out {
-            if message.properties.remove(part) && self.untold.contains(part) {
-                self.untold.retain(|untold| untold != part);
+            if message.properties.remove(part) && self.unannounced.contains(part) {
+                self.unannounced.retain(|other| other != part);
                 self.messenger.note(&format!(
                     "left out {part}, for which the broker would send copies elsewhere (--keep {part} \
                      passes it on)"
@@ -138,72 +138,72 @@ impl Forward {
         }
     }
 
-    /// A report for each batch, in order; the first failure is the last.
-    #[must_use]
-    pub fn confirmed(&self) -> &Receiver<Result<(), Error>> {
-        &self.confirmed
+    /// Returns the channel with a report for each batch, in order. Nothing follows a failure.
+    pub(super) fn reports(&self) -> &Receiver<Result<(), Error>> {
+        &self.reports
     }
 
     /// Closes the connection.
-    pub fn close(self) {
+    pub(super) fn close(self) {
         self.publisher.close();
     }
 }
 
-/// Tells which batches are confirmed.
-struct Confirmed {
+/// Reports each batch when it is confirmed.
+struct ForwardObserver {
     broker: String,
     reports: waker::Sender<Result<(), Error>>,
-    /// The number of the last message of each batch.
-    boundaries: crossbeam_channel::Receiver<u64>,
-    /// Those of the batches that are not yet told.
-    waiting: VecDeque<u64>,
-    /// The messages that are being sent, by number.
-    open: BTreeSet<u64>,
+    new_batch_ends: crossbeam_channel::Receiver<u64>,
+    /// The number of the last message of each batch that is not yet reported.
+    batch_ends: VecDeque<u64>,
+    /// The messages that are published and not settled, by number.
+    unsettled: BTreeSet<u64>,
     refused: BTreeSet<u64>,
-    /// The last message that was taken.
-    taken: u64,
-    known: u64,
+    /// The highest number of a message that was published.
+    published: u64,
+    settled: u64,
 }
 
-impl Confirmed {
-    fn tell(&mut self) {
-        self.waiting.extend(self.boundaries.try_iter());
-        let done = match self.open.first() {
+impl ForwardObserver {
+    fn report_batches(&mut self) {
+        self.batch_ends.extend(self.new_batch_ends.try_iter());
+        let confirmed = match self.unsettled.first() {
             Some(first) => first - 1,
-            None => self.taken,
+            None => self.published,
         };
-        while self.waiting.front().is_some_and(|last| *last <= done) {
-            self.waiting.pop_front();
+        while self.batch_ends.front().is_some_and(|end| *end <= confirmed) {
+            self.batch_ends.pop_front();
             let _ = self.reports.send(Ok(()));
         }
     }
 }
 
-impl PublishObserver for Confirmed {
-    fn take(&mut self, message: &OutgoingMessage) {
-        self.open.insert(message.number);
-        self.taken = self.taken.max(message.number);
+impl PublishObserver for ForwardObserver {
+    type Position = MessagePosition;
+
+    fn on_publish(&mut self, message: &OutgoingMessage) {
+        self.unsettled.insert(message.number);
+        self.published = self.published.max(message.number);
     }
 
-    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome) {
-        match fate {
+    fn on_outcome(&mut self, message: &OutgoingMessage, outcome: &PublishOutcome) {
+        match outcome {
             PublishOutcome::Refused => {
                 self.refused.insert(message.number);
             }
             PublishOutcome::Confirmed => {
-                self.known += 1;
+                self.settled += 1;
                 self.refused.remove(&message.number);
-                self.open.remove(&message.number);
-                self.tell();
+                self.unsettled.remove(&message.number);
+                self.report_batches();
             }
-            // It stays open, so that neither it nor what comes after it is acknowledged.
+            // It stays unsettled, so that neither it nor what comes after it is acknowledged.
             PublishOutcome::Returned(said) => {
                 let mut returned = NameList::default();
-                returned.push(|| format!("{} ({said})", message.place));
+                returned.push(|| format!("{} ({said})", message.position));
                 let error = Error::ConfirmFailure(Box::new(ConfirmFailure {
                     broker: self.broker.clone(),
-                    confirmed: self.known,
+                    confirmed: self.settled,
                     returned,
                     ..ConfirmFailure::default()
                 }));
@@ -212,17 +212,13 @@ impl PublishObserver for Confirmed {
         }
     }
 
-    fn known(&self) -> u64 {
-        self.known
+    fn settled(&self) -> u64 {
+        self.settled
     }
 
     fn refused(&self) -> Vec<String> {
-        let places: Vec<_> = self
-            .refused
-            .iter()
-            .copied()
-            .map(MessagePosition::Argument)
-            .collect();
-        ranges(&places)
+        let numbers = self.refused.iter().copied();
+        let positions: Vec<_> = numbers.map(MessagePosition::Message).collect();
+        ranges(&positions)
     }
 }

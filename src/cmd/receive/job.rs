@@ -1,5 +1,5 @@
-//! The jobs: each runs one command at a time, a process group of its own with a message's body on its
-//! standard input.
+//! The jobs: threads that each run one command at a time, in a process group of its own, with the body
+//! of a message on its standard input.
 
 use std::collections::BTreeMap;
 use std::convert::identity;
@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,84 +27,94 @@ use crate::message::Message;
 use crate::ready::{is_ready, wait_for_any};
 use crate::waker;
 
-/// How long processes that are asked to end have for it.
-pub const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a process group has to end after SIGTERM.
+pub(super) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long it has when the user does not want to wait.
+const HURRIED_TERMINATION_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The longest reply, in bytes: RabbitMQ can't be told to take a longer message.
 const MAX_REPLY_SIZE: u64 = 512 << 20;
 
-/// How long they have when the user does not want to wait.
-const HURRIED_TERMINATION_TIMEOUT: Duration = Duration::from_millis(200);
-
 /// A command that is running.
 #[derive(Clone, Copy, Debug)]
 struct RunningCommand {
-    group: i32,
-    since: Instant,
+    group: Pid,
+    started: Instant,
 }
 
-/// All commands that are running, so that the end of this process can be theirs.
+impl RunningCommand {
+    fn signal(self, signal: Signal) {
+        // It may just have ended.
+        let _ = killpg(self.group, signal);
+    }
+}
+
+/// All commands that are running, so that they can be ended with this process.
 static RUNNING: Mutex<BTreeMap<Ticket, RunningCommand>> = Mutex::new(BTreeMap::new());
+
+/// Notified when a command has ended.
+static COMMAND_ENDED: Condvar = Condvar::new();
 
 fn running() -> MutexGuard<'static, BTreeMap<Ticket, RunningCommand>> {
     // A thread that died with the lock held has left nothing half done.
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether no more commands are to be started. It is read for as long as it takes to start one, so
-/// that the end of this process can't miss it.
+fn remove(ticket: Ticket) {
+    running().remove(&ticket);
+    COMMAND_ENDED.notify_all();
+}
+
+/// Whether no more commands may be started. A thread that starts one holds the lock for reading
+/// meanwhile, so that [`abort`] misses none.
 static IS_ENDING: RwLock<bool> = RwLock::new(false);
 
-/// Taken to start a command where a pipe can't be made and closed for other commands at once: one that
-/// starts in between would hold it open, and its reader wait.
+/// Held while a command is started, where a pipe can't be created as one that other commands do not
+/// inherit: a command that starts in between would hold it open, and its reader would wait.
 #[cfg(target_vendor = "apple")]
 static FORK_LOCK: Mutex<()> = Mutex::new(());
 
 /// Ends every command that is running.
 pub fn abort() {
-    let start = Instant::now();
     *IS_ENDING.write().unwrap_or_else(PoisonError::into_inner) = true;
-    let signal_all = |signal| running().values().for_each(|it| send(it.group, signal));
-    signal_all(Signal::SIGTERM);
-    while !running().is_empty() && start.elapsed() < HURRIED_TERMINATION_TIMEOUT {
-        thread::sleep(Duration::from_millis(5));
-    }
-    signal_all(Signal::SIGKILL);
+    let commands = running();
+    commands.values().for_each(|it| it.signal(Signal::SIGTERM));
+    let timeout = HURRIED_TERMINATION_TIMEOUT;
+    let (commands, _) = COMMAND_ENDED
+        .wait_timeout_while(commands, timeout, |commands| !commands.is_empty())
+        .unwrap_or_else(PoisonError::into_inner);
+    commands.values().for_each(|it| it.signal(Signal::SIGKILL));
 }
 
-/// Since when a message's command has been running, if it is.
-pub fn since(ticket: Ticket) -> Option<Instant> {
-    running().get(&ticket).map(|it| it.since)
+/// Returns when the command of a message was started, if it is running.
+pub(super) fn started(ticket: Ticket) -> Option<Instant> {
+    running().get(&ticket).map(|it| it.started)
 }
 
-/// Sends a signal to a message's command and all its processes, if it is still running.
-pub fn signal(ticket: Ticket, signal: Signal) -> bool {
+/// Sends a signal to the process group of a message's command. Returns whether it is running.
+pub(super) fn signal(ticket: Ticket, signal: Signal) -> bool {
     let running = running();
-    let it = running.get(&ticket);
-    if let Some(it) = it {
-        send(it.group, signal);
-    }
-    it.is_some()
+    let command = running.get(&ticket);
+    command.map(|it| it.signal(signal)).is_some()
 }
 
-fn send(group: i32, signal: Signal) {
-    if group > 0 {
-        // It may just have ended.
-        let _ = killpg(Pid::from_raw(group), signal);
-    }
-}
-
-/// What has become of a message in the meantime.
+/// An event in the handling of a message.
 #[derive(Debug)]
-pub enum JobEvent {
-    /// Its command has ended, and printed this where that is wanted.
-    ReceiveResult(Ticket, io::Result<ExitStatus>, Vec<u8>),
+pub(super) enum JobEvent {
+    /// Its command has ended.
+    Ended {
+        ticket: Ticket,
+        status: io::Result<ExitStatus>,
+        /// The standard output, where it is the reply.
+        output: Vec<u8>,
+    },
     /// Its command could not be started.
     NotStarted(Ticket, io::Error),
-    /// Its reply is confirmed, or (in the broker's words) nobody took it.
+    /// Its reply is confirmed, or was returned with these words of the broker.
     Replied(Ticket, Option<String>),
-    /// No more replies can be sent.
-    NoReplies(Error),
+    /// No more replies can be published.
+    ReplyFailed(Error),
 }
 
 /// A command that is to be run for a message.
@@ -115,51 +125,50 @@ struct Task {
     body: Vec<u8>,
 }
 
-/// The jobs of one `receive`. Each is a thread, started when there is something to do for it, and
-/// takes what is waiting in the order in which it came.
-pub struct Jobs {
-    most: usize,
+/// The jobs of one `receive`. Each is a thread, started when there is a task for it. Tasks are run in the
+/// order in which they come.
+pub(super) struct Jobs {
+    max: usize,
     threads: usize,
     command: Vec<OsString>,
-    /// What a command does not inherit, or with another value.
-    changes: Vec<(OsString, Option<OsString>)>,
-    sender: Sender<Task>,
-    waiting: Receiver<Task>,
-    done: waker::Sender<JobEvent>,
+    /// The variables that a command does not inherit, or with another value.
+    environment_changes: Vec<(OsString, Option<OsString>)>,
+    tasks: Sender<Task>,
+    queue: Receiver<Task>,
+    events: waker::Sender<JobEvent>,
 }
 
 impl Jobs {
-    /// At most so many jobs at a time, none of which is started yet. What becomes of each message is
-    /// sent to `done`.
-    pub fn new(most: usize, command: Vec<OsString>, done: waker::Sender<JobEvent>) -> Self {
-        let (sender, waiting) = unbounded();
+    /// Prepares at most `max` jobs. What happens to each message is sent to `events`.
+    pub(super) fn new(max: usize, command: Vec<OsString>, events: waker::Sender<JobEvent>) -> Self {
+        let (tasks, queue) = unbounded();
         Self {
-            most,
+            max,
             threads: 0,
             command,
-            changes: environment::changes(env::vars_os()),
-            sender,
-            waiting,
-            done,
+            environment_changes: environment::changes(env::vars_os()),
+            tasks,
+            queue,
+            events,
         }
     }
 
-    /// Has the command run for a message as soon as a job is free: now, if no more than `most` are
-    /// `unfinished`, this one among them. With `captured`, what it prints is part of what is told.
-    pub fn run(
+    /// Runs the command for a message as soon as a job is free. `unfinished` is the number of messages
+    /// with the jobs, this one among them. With `is_captured`, the event of its end has its output.
+    pub(super) fn run(
         &mut self,
         ticket: Ticket,
         message: Message,
         attempt: u64,
-        captured: bool,
+        is_captured: bool,
         unfinished: usize,
     ) {
-        if self.threads < unfinished.min(self.most) {
-            let (waiting, done) = (self.waiting.clone(), self.done.clone());
-            match thread::Builder::new().spawn(move || work(&waiting, &done)) {
+        if self.threads < unfinished.min(self.max) {
+            let (queue, events) = (self.queue.clone(), self.events.clone());
+            match thread::Builder::new().spawn(move || work(&queue, &events)) {
                 Ok(_) => self.threads += 1,
                 Err(error) => {
-                    let _ = self.done.send(JobEvent::NotStarted(ticket, error));
+                    let _ = self.events.send(JobEvent::NotStarted(ticket, error));
                     return;
                 }
             }
@@ -167,18 +176,18 @@ impl Jobs {
         let mut words = self.command.iter();
         let mut command = Command::new(words.next().map_or(OsStr::new(""), OsStr::new));
         command.args(words).stdin(Stdio::piped()).process_group(0);
-        if captured {
+        if is_captured {
             command.stdout(Stdio::piped());
         }
-        for (name, value) in &self.changes {
+        for (name, value) in &self.environment_changes {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        let variables = Variables::set(&mut command, &message, attempt);
+        let variables = Variables::add_to(&mut command, &message, attempt);
         let body = message.body;
-        let _ = self.sender.send(Task {
+        let _ = self.tasks.send(Task {
             ticket,
             command,
             variables,
@@ -186,23 +195,23 @@ impl Jobs {
         });
     }
 
-    /// Takes back what no job has begun.
-    pub fn withdraw(&self) -> impl Iterator<Item = Ticket> {
-        self.waiting.try_iter().map(|task| task.ticket)
+    /// Takes back the messages that no job has begun.
+    pub(super) fn withdraw(&self) -> impl Iterator<Item = Ticket> {
+        self.queue.try_iter().map(|task| task.ticket)
     }
 }
 
-/// Does what is waiting, one after the other.
+/// Runs tasks, one after the other.
 ///
-/// Where the next task is at hand, its command begins before word of the last one's end wakes those
-/// who have to act on it: they do so while it runs.
-fn work(waiting: &Receiver<Task>, done: &waker::Sender<JobEvent>) {
-    while let Ok(task) = waiting.recv() {
+/// If another task is waiting, its command is started before the end of the last one is reported: the
+/// report wakes the thread that acts on it, which does so while the command runs.
+fn work(queue: &Receiver<Task>, events: &waker::Sender<JobEvent>) {
+    while let Ok(task) = queue.recv() {
         let mut started = task.start();
         loop {
-            let ended = started.map_or_else(identity, Started::finish);
-            let next = waiting.try_recv().map(Task::start);
-            let _ = done.send(ended);
+            let event = started.map_or_else(identity, StartedCommand::finish);
+            let next = queue.try_recv().map(Task::start);
+            let _ = events.send(event);
             match next {
                 Ok(next) => started = next,
                 Err(_) => break,
@@ -212,50 +221,54 @@ fn work(waiting: &Receiver<Task>, done: &waker::Sender<JobEvent>) {
 }
 
 impl Task {
-    /// Starts the command, and lets it have the body.
-    fn start(mut self) -> Result<Started, JobEvent> {
+    /// Starts the command, and writes the body to it.
+    fn start(mut self) -> Result<StartedCommand, JobEvent> {
         let ticket = self.ticket;
-        let is_over = IS_ENDING.read().unwrap_or_else(PoisonError::into_inner);
-        if *is_over {
-            let error = io::ErrorKind::Interrupted.into();
-            return Err(JobEvent::NotStarted(ticket, error));
-        }
-        #[cfg(target_vendor = "apple")]
-        let _alone = FORK_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut child = self
-            .spawn()
-            .map_err(|error| JobEvent::NotStarted(ticket, error))?;
-        let it = RunningCommand {
-            group: i32::try_from(child.id()).unwrap_or_default(),
-            since: Instant::now(),
-        };
-        running().insert(ticket, it);
-        drop(is_over);
-        let printed = child.stdout.take().map(CommandOutput::read).transpose();
-        let fed = printed.and_then(|printed| {
+        let not_started = |error| JobEvent::NotStarted(ticket, error);
+        let (mut child, command) = self.spawn().map_err(not_started)?;
+        let output = child.stdout.take().map(CommandOutput::read).transpose();
+        let output = output.and_then(|output| {
             if let Some(stdin) = child.stdin.take() {
                 feed(stdin, self.body)?;
             }
-            Ok(printed)
+            Ok(output)
         });
-        match fed {
-            Ok(printed) => Ok(Started {
+        match output {
+            Ok(output) => Ok(StartedCommand {
                 ticket,
                 child,
-                printed,
+                output,
             }),
             // It may not act on a part of the body.
             Err(error) => {
-                send(it.group, Signal::SIGKILL);
+                command.signal(Signal::SIGKILL);
                 let _ = child.wait();
-                running().remove(&ticket);
-                Err(JobEvent::NotStarted(ticket, error))
+                remove(ticket);
+                Err(not_started(error))
             }
         }
     }
 
-    /// Starts the command with as much of what the message says as the system takes.
-    fn spawn(&mut self) -> io::Result<Child> {
+    /// Starts the command, unless this process is ending.
+    fn spawn(&mut self) -> io::Result<(Child, RunningCommand)> {
+        let is_ending = IS_ENDING.read().unwrap_or_else(PoisonError::into_inner);
+        if *is_ending {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        #[cfg(target_vendor = "apple")]
+        let _alone = FORK_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = self.spawn_with_variables()?;
+        let group = i32::try_from(child.id()).map_err(io::Error::other)?;
+        let command = RunningCommand {
+            group: Pid::from_raw(group),
+            started: Instant::now(),
+        };
+        running().insert(self.ticket, command);
+        Ok((child, command))
+    }
+
+    /// Starts the command with as many of the message's variables as the system takes.
+    fn spawn_with_variables(&mut self) -> io::Result<Child> {
         loop {
             match self.command.spawn() {
                 Err(error)
@@ -268,28 +281,33 @@ impl Task {
 }
 
 /// A command that was started.
-struct Started {
+struct StartedCommand {
     ticket: Ticket,
     child: Child,
-    printed: Option<CommandOutput>,
+    output: Option<CommandOutput>,
 }
 
-impl Started {
-    /// Waits for the command's end.
+impl StartedCommand {
+    /// Waits for the end of the command.
     fn finish(mut self) -> JobEvent {
+        let ticket = self.ticket;
         let status = self.child.wait();
-        running().remove(&self.ticket);
-        match self.printed.map(CommandOutput::finish).transpose() {
-            Ok(printed) => {
-                JobEvent::ReceiveResult(self.ticket, status, printed.unwrap_or_default())
-            }
-            Err(error) => JobEvent::ReceiveResult(self.ticket, Err(error), Vec::new()),
+        remove(ticket);
+        let output = self.output.map(CommandOutput::finish).transpose();
+        let (status, output) = match output {
+            Ok(output) => (status, output.unwrap_or_default()),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        JobEvent::Ended {
+            ticket,
+            status,
+            output,
         }
     }
 }
 
-/// What a command prints until it ends. What it leaves behind in the background may keep its standard
-/// output open for as long as it likes.
+/// The standard output of a command until its end. Processes that it leaves in the background may keep it
+/// open for as long as they like.
 struct CommandOutput {
     thread: JoinHandle<io::Result<Vec<u8>>>,
     end: UnixStream,
@@ -304,21 +322,21 @@ impl CommandOutput {
         Ok(Self { thread, end })
     }
 
-    /// Returns it, now that the command has ended.
+    /// Returns the output, when the command has ended.
     fn finish(self) -> io::Result<Vec<u8>> {
-        // The thread may have come to the pipe's end, and be gone.
+        // The thread may have reached the end of the pipe, and be gone.
         let _ = (&self.end).write(&[0]);
         let died = |_| Err(io::Error::other("the thread that reads its output died"));
         self.thread.join().unwrap_or_else(died)
     }
 }
 
-/// Reads a pipe up to its end, or up to what was written into it by the time that it `ended`.
+/// Reads a pipe to its end, or to what was written into it before `ended` became readable.
 fn read_until(ended: &UnixStream, pipe: ChildStdout) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
     let mut pipe = pipe.take(MAX_REPLY_SIZE);
     loop {
-        // What is written before the end is in the pipe when the end is seen, not the other way round.
+        // Asked first: what was written before the end is in the pipe by now.
         let has_ended = is_ready(ended.as_fd(), PollFlags::POLLIN);
         match pipe.read_to_end(&mut read) {
             Ok(_) => return Ok(read),
@@ -335,8 +353,8 @@ fn read_until(ended: &UnixStream, pipe: ChildStdout) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes a body into a pipe, and closes it. What the pipe has no room for takes a thread: a command
-/// may end, or say what it has to say, before it has read all of it.
+/// Writes a body to a pipe, and closes it. If the pipe has too little room, a thread does: a command may
+/// end before it has read all of the body.
 fn feed(mut pipe: ChildStdin, body: Vec<u8>) -> io::Result<()> {
     fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let mut written = 0;
@@ -349,7 +367,7 @@ fn feed(mut pipe: ChildStdin, body: Vec<u8>) -> io::Result<()> {
                 break;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // A command that does not read all of it has its reasons.
+            // The command does not want to read all of it.
             Err(_) => break,
         }
     }

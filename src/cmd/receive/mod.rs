@@ -1,4 +1,4 @@
-//! `hello-mq receive`: take messages from a queue, and acknowledge what is done with them.
+//! `hello-mq receive`: receives messages, and acknowledges those that are done.
 
 mod attempts;
 mod background_publisher;
@@ -6,6 +6,7 @@ mod command;
 mod environment;
 mod forward;
 mod job;
+mod limits;
 mod peek;
 mod print;
 mod reconnecting;
@@ -14,7 +15,6 @@ mod statistics;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use super::{Context, counted};
 use crate::broker::consume::ConsumeOptions;
@@ -25,19 +25,17 @@ use crate::color::Paint;
 use crate::error::Error;
 use crate::output::{self, Directory, OutputFormat, Stdout, Writer};
 use crate::settings::Origin;
-use crate::values::{Span, Target};
+use crate::values::Target;
 use crate::{text, topology};
 use command::{Commands, MAX_WAITING_MESSAGES};
 use forward::Forward;
 pub use job::abort;
+use limits::ReceiveLimits;
 use print::{Printer, Sink};
 use reconnecting::{MessageSource, ReconnectingSession};
 use statistics::ReceiveStatistics;
 
-/// How long nothing must come before it is asked whether the queue is empty.
-const EMPTY_CHECK_DELAY: Duration = Duration::from_millis(20);
-
-/// Why a `receive` came to its end.
+/// The reason why a `receive` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReceiveEnd {
     Count,
@@ -47,36 +45,15 @@ enum ReceiveEnd {
     Empty,
 }
 
-/// What ends a `receive`, besides the user and the count.
-#[derive(Clone, Copy, Debug)]
-struct ReceiveLimits {
-    drain: bool,
-    until: Option<Instant>,
-    idle_timeout: Option<Duration>,
-}
-
-impl ReceiveLimits {
-    fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let settings = &context.settings;
-        let timeout = settings.receive.timeout.value.and_then(Span::if_any);
-        Self {
-            drain: arguments.drain,
-            until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            idle_timeout: settings.receive.idle_timeout.value.and_then(Span::if_any),
-        }
-    }
-}
-
-/// Takes messages until the count is reached, the time is over, the queue is empty, the user
-/// interrupts or the reader leaves.
+/// Receives messages until the count or a limit is reached, the user interrupts, or the reader is gone.
 ///
 /// # Errors
-/// Those of the broker; [`Error::Output`] if a message can't be written; [`Error::Short`] if there
-/// were fewer messages than were to be counted.
+/// Those of the broker; [`Error::Output`] if a message can't be written; [`Error::Short`] if it ended
+/// before the count was reached.
 pub fn run(arguments: &cli::Receive, context: &Context) -> Result<(), Error> {
     let mut statistics = ReceiveStatistics::new(arguments, context);
     let result = receive(arguments, context, &mut statistics);
-    statistics.tell();
+    statistics.finish();
     result
 }
 
@@ -88,16 +65,16 @@ fn receive(
     let source = MessageSource::new(arguments, context)?;
     let limits = ReceiveLimits::new(arguments, context);
     let result = if !arguments.command.is_empty() {
-        command(arguments, context, source, limits, statistics)?
+        command(arguments, context, source, limits, statistics)
     } else if arguments.peek {
-        peek(arguments, context, limits, statistics)?
+        peek(arguments, context, limits, statistics)
     } else {
-        print(arguments, context, source, limits, statistics)?
+        print(arguments, context, source, limits, statistics)
     };
     statistics.end_progress();
     let number = statistics.messages();
     let end = match result {
-        // That is how it is meant to end, whatever it was doing.
+        // It is meant to end like this.
         Err(Error::Interrupted(_)) => ReceiveEnd::Stopped,
         Err(Error::Output { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
             ReceiveEnd::Stopped
@@ -211,9 +188,6 @@ pub fn operations(arguments: &cli::Receive, context: &Context) -> Result<Vec<Str
     Ok(operations)
 }
 
-/// Why it ended, once it had begun.
-type ReceiveResult = Result<ReceiveEnd, Error>;
-
 fn options(arguments: &cli::Receive, context: &Context) -> ConsumeOptions {
     let prefetch = &context.settings.receive.prefetch;
     ConsumeOptions {
@@ -241,20 +215,20 @@ fn print(
     source: MessageSource,
     limits: ReceiveLimits,
     statistics: &mut ReceiveStatistics,
-) -> Result<ReceiveResult, Error> {
+) -> Result<ReceiveEnd, Error> {
     let mut sink = match &arguments.forward_to {
         Some(target) => Sink::Forward(forward(target, arguments, context)?),
         None => Sink::Writer(writer(arguments, context, consequence(context, &source))?),
     };
     let mut progress = BatchProgress::new(options(arguments, context));
     let connector = context.connector("receive", limits.until);
-    statistics.open();
+    statistics.begin();
     let mut printer = Printer::new(context, &mut sink, limits, statistics);
     let end = ReconnectingSession::new(context, connector, source, limits.until)
-        .keep(|line, session, queue| printer.consume(line, session, queue, &mut progress));
+        .run(|line, session, queue| printer.consume(line, session, queue, &mut progress));
     sink.close();
     statistics.update(progress.done());
-    Ok(end)
+    end
 }
 
 fn peek(
@@ -262,20 +236,20 @@ fn peek(
     context: &Context,
     limits: ReceiveLimits,
     statistics: &mut ReceiveStatistics,
-) -> Result<ReceiveResult, Error> {
+) -> Result<ReceiveEnd, Error> {
     let queue = &context.settings.queue.value;
     let consequence = format!("every message is still in queue {queue}");
     let mut sink = Sink::Writer(writer(arguments, context, consequence)?);
     let connector = context.connector("receive --peek", limits.until);
-    statistics.open();
-    Ok(peek::run(
+    statistics.begin();
+    peek::run(
         context,
         &connector,
         &mut sink,
         limits.until,
         arguments.count,
         statistics,
-    ))
+    )
 }
 
 fn command(
@@ -284,15 +258,15 @@ fn command(
     source: MessageSource,
     limits: ReceiveLimits,
     statistics: &mut ReceiveStatistics,
-) -> Result<ReceiveResult, Error> {
+) -> Result<ReceiveEnd, Error> {
     let mut progress = ConsumeProgress::new(options(arguments, context));
     let mut commands = Commands::new(arguments, context, limits);
     if arguments.reply {
         commands.reply().map_err(Error::thread)?;
     }
     let connector = context.connector("receive -- COMMAND", None);
-    statistics.open();
-    let end = ReconnectingSession::new(context, connector, source, limits.until).keep(
+    statistics.begin();
+    let end = ReconnectingSession::new(context, connector, source, limits.until).run(
         |line, session, queue| {
             let mut end = ReceiveEnd::Count;
             consumer::consume(session, queue, &mut progress, |consumer| {
@@ -304,11 +278,11 @@ fn command(
     );
     commands.close();
     statistics.update(progress.done());
-    Ok(end)
+    end
 }
 
-/// What each message is to look like.
-fn form(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
+/// Returns the format of messages.
+fn format(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
     if arguments.decode_amqp10 && arguments.output != Some(MessageFormat::Json) {
         return Err(Error::Usage(
             "--decode-amqp10 requires --output json; --output text always decodes".to_owned(),
@@ -358,7 +332,7 @@ fn consequence(context: &Context, source: &MessageSource) -> String {
     }
 }
 
-/// What writes messages as the user wants them.
+/// Creates the writer of messages.
 fn writer(
     arguments: &cli::Receive,
     context: &Context,
@@ -368,7 +342,7 @@ fn writer(
         what: "start the writer",
         source,
     };
-    let form = form(arguments, context.paint)?;
+    let format = format(arguments, context.paint)?;
     let is_quiet = context.messenger.is_quiet();
     output::watch(
         io::stdout().as_fd().try_clone_to_owned().map_err(system)?,
@@ -376,10 +350,10 @@ fn writer(
     )
     .map_err(system)?;
     let Some(path) = &arguments.save else {
-        return Writer::stream(form, is_quiet, consequence).map_err(system);
+        return Writer::stream(format, is_quiet, consequence).map_err(system);
     };
     let stdout = Stdout::open().map_err(system)?;
-    let directory = Directory::open(path, form, stdout, is_quiet);
+    let directory = Directory::open(path, format, stdout, is_quiet);
     let directory = directory.map_err(|source| Error::Directory {
         path: path.clone(),
         source,
@@ -394,7 +368,7 @@ fn writer(
     Ok(Writer::new(Box::new(directory), consequence))
 }
 
-/// What publishes messages again.
+/// Creates what forwards messages.
 fn forward(target: &Target, arguments: &cli::Receive, context: &Context) -> Result<Forward, Error> {
     let settings = &context.settings;
     if target.exchange.is_empty() && target.routing_key == settings.queue.value.as_str() {
@@ -406,8 +380,4 @@ fn forward(target: &Target, arguments: &cli::Receive, context: &Context) -> Resu
     let connector = context.connector("receive --forward-to", None);
     let (left_out, messenger) = (forward::left_out(arguments), context.messenger.clone());
     Forward::spawn(target.clone(), left_out, settings, connector, messenger).map_err(Error::thread)
-}
-
-fn has_come(moment: Option<Instant>) -> bool {
-    moment.is_some_and(|moment| Instant::now() >= moment)
 }

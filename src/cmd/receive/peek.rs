@@ -1,30 +1,28 @@
-//! `hello-mq receive --peek`: show what is in the queue, and leave it there.
+//! `hello-mq receive --peek`: shows the messages of a queue, and leaves them there.
 
 use std::time::Instant;
 
+use super::ReceiveEnd;
+use super::print::Sink;
+use super::statistics::ReceiveStatistics;
 use crate::broker::consume::peek::Peek;
 use crate::broker::consume::{Total, WaitOutcome};
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
+use crate::message::Batch;
 
-use super::print::Sink;
-use super::statistics::ReceiveStatistics;
-use super::{ReceiveEnd, has_come};
-
-/// How many messages are written at a time.
+/// The most messages that are written together.
 const PRINT_BATCH_MESSAGES: usize = 128;
 
-/// How many bytes, if it is more than one message.
+/// The most bytes that are written together, if it is more than one message.
 const PRINT_BATCH_BYTES: usize = 4 << 20;
 
-/// Shows each message that is in the queue once, up to `count`, and returns why it ended. All of them go
-/// back, whatever ends it.
+/// Shows each message of the queue once, up to `count`, and returns why it ended. In any case all of them
+/// go back.
 ///
-/// # Errors
-/// Those of the broker; [`Error::Output`] if a message can't be written. A lost connection is not
-/// got back: the broker would begin again with the first message.
-pub fn run(
+/// A lost connection is not opened again: the broker would begin with the first message.
+pub(super) fn run(
     context: &Context,
     connector: &Connector,
     sink: &mut Sink,
@@ -54,58 +52,65 @@ fn show(
     count: Option<u64>,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
-    let queue = &context.settings.queue.value;
-    let wanted = count.unwrap_or(u64::MAX);
     let mut shown = Total::default();
     loop {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        let mut end = None;
-        while batch.len() < PRINT_BATCH_MESSAGES && bytes < PRINT_BATCH_BYTES {
-            if shown.messages + batch.len() as u64 == wanted {
-                end = Some(ReceiveEnd::Count);
-                break;
-            }
-            if peek.is_full() {
-                context.messenger.note(&format!(
-                    "stopped early: too many messages of queue {queue} are at its delivery limit"
-                ));
-                end = Some(ReceiveEnd::Stopped);
-                break;
-            }
-            let Some(message) = peek.message()? else {
-                end = Some(ReceiveEnd::Empty);
-                break;
-            };
-            statistics.came(Instant::now());
-            bytes += message.body.len();
-            batch.push(message);
-        }
+        let left = count.map(|count| count - shown.messages);
+        let (batch, end) = next_batch(context, peek, left, statistics)?;
         let messages = batch.len() as u64;
-        let written = match sink.hand_over(batch) {
-            Some(written) => Ok(written),
-            None => match peek.wait(sink.done(), until)? {
-                WaitOutcome::Came(written) => written,
+        let bytes: usize = batch.iter().map(|message| message.body.len()).sum();
+        let report = match sink.hand_over(batch) {
+            Some(report) => report,
+            None => match peek.wait(sink.reports(), until)? {
+                WaitOutcome::Came(Ok(report)) => report,
+                WaitOutcome::Came(Err(_)) => {
+                    return Err(Error::Bug("the writing thread died".to_owned()));
+                }
                 WaitOutcome::Interrupted => return Ok(ReceiveEnd::Stopped),
                 WaitOutcome::Late => return Ok(ReceiveEnd::TimeIsUp),
             },
         };
-        match written {
-            Ok(Ok(())) => {
-                shown.messages += messages;
-                shown.bytes += bytes as u64;
-                statistics.update(shown);
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(Error::Bug("the writing thread died".to_owned())),
-        }
+        report?;
+        shown.messages += messages;
+        shown.bytes += bytes as u64;
+        statistics.update(shown);
         if context.interrupt.happened() {
             return Ok(ReceiveEnd::Stopped);
         }
-        if has_come(until) {
+        if until.is_some_and(|until| until <= Instant::now()) {
             return Ok(ReceiveEnd::TimeIsUp);
         }
         if let Some(end) = end {
             return Ok(end);
         }
     }
+}
+
+/// Gets the next messages, at most as many as are `left` to show, and why they are the last if they are.
+fn next_batch(
+    context: &Context,
+    peek: &mut Peek,
+    left: Option<u64>,
+    statistics: &mut ReceiveStatistics,
+) -> Result<(Batch, Option<ReceiveEnd>), Error> {
+    let mut batch = Batch::new();
+    let mut bytes = 0;
+    while batch.len() < PRINT_BATCH_MESSAGES && bytes < PRINT_BATCH_BYTES {
+        if left == Some(batch.len() as u64) {
+            return Ok((batch, Some(ReceiveEnd::Count)));
+        }
+        if peek.is_full() {
+            context.messenger.note(&format!(
+                "stopped early: too many messages of queue {} are at its delivery limit",
+                context.settings.queue.value
+            ));
+            return Ok((batch, Some(ReceiveEnd::Stopped)));
+        }
+        let Some(message) = peek.message()? else {
+            return Ok((batch, Some(ReceiveEnd::Empty)));
+        };
+        statistics.received(Instant::now());
+        bytes += message.body.len();
+        batch.push(message);
+    }
+    Ok((batch, None))
 }

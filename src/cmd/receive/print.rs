@@ -1,11 +1,12 @@
-//! Messages from a consumer to where they go, and acknowledged when they are there.
+//! Writes or forwards messages, and has them acknowledged when that is done.
 
 use std::time::{Duration, Instant};
 
+use super::ReceiveEnd;
 use super::forward::Forward;
+use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
 use super::statistics::ReceiveStatistics;
-use super::{EMPTY_CHECK_DELAY, ReceiveEnd, ReceiveLimits, has_come};
 use crate::broker::Session;
 use crate::broker::consume::batches::{self, BatchConsumer, BatchEvent, BatchProgress};
 use crate::cmd::Context;
@@ -15,26 +16,26 @@ use crate::output::Writer;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
-/// How long to wait, once it is time to leave, for a reader that takes nothing.
+/// How long to wait at the end for a reader that takes nothing.
 const READER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Where messages go.
-pub enum Sink {
+/// The destination of messages.
+pub(super) enum Sink {
     Writer(Writer),
     Forward(Forward),
 }
 
 impl Sink {
-    /// Writes what comes before the first message.
+    /// Writes what precedes the first message.
     fn start(&mut self) {
         if let Self::Writer(writer) = self {
             writer.start();
         }
     }
 
-    /// Deals with a batch, and reports it once: now if it could be done at once, or later in
-    /// [`Sink::done`].
-    pub fn hand_over(&mut self, batch: Batch) -> Option<Result<(), Error>> {
+    /// Takes a batch, and returns its report if it could be done at once. Otherwise the report follows in
+    /// [`Sink::reports`].
+    pub(super) fn hand_over(&mut self, batch: Batch) -> Option<Result<(), Error>> {
         match self {
             Self::Writer(writer) => writer.hand_over(batch),
             Self::Forward(forward) => {
@@ -44,16 +45,16 @@ impl Sink {
         }
     }
 
-    /// A report for each batch that could not be done at once, in order.
-    pub fn done(&self) -> &Receiver<Result<(), Error>> {
+    /// Returns the channel with a report for each batch that could not be done at once, in order.
+    pub(super) fn reports(&self) -> &Receiver<Result<(), Error>> {
         match self {
             Self::Writer(writer) => writer.written(),
-            Self::Forward(forward) => forward.confirmed(),
+            Self::Forward(forward) => forward.reports(),
         }
     }
 
-    /// Ends what is going on in the background.
-    pub fn close(self) {
+    /// Ends what runs in the background.
+    pub(super) fn close(self) {
         match self {
             Self::Writer(_) => {}
             Self::Forward(forward) => forward.close(),
@@ -61,20 +62,26 @@ impl Sink {
     }
 }
 
-/// What moves messages from one connection after another.
-pub struct Printer<'c> {
+/// Passes messages to a sink, over one connection after another.
+pub(super) struct Printer<'c> {
     context: &'c Context,
     sink: &'c mut Sink,
     limits: ReceiveLimits,
     statistics: &'c mut ReceiveStatistics,
-    /// Whether what comes before the first message is written.
-    started: bool,
-    /// When the last message came or was written, or the wait for the first began.
-    last_message: Instant,
+    /// Whether what precedes the first message is written.
+    is_started: bool,
+}
+
+/// The state of receiving on one connection.
+enum PrintState {
+    /// Messages are received.
+    Receiving,
+    /// No more are received. The reader has until this moment for those it is being given.
+    Leaving { end: ReceiveEnd, until: Instant },
 }
 
 impl<'c> Printer<'c> {
-    pub fn new(
+    pub(super) fn new(
         context: &'c Context,
         sink: &'c mut Sink,
         limits: ReceiveLimits,
@@ -85,16 +92,12 @@ impl<'c> Printer<'c> {
             sink,
             limits,
             statistics,
-            started: false,
-            last_message: Instant::now(),
+            is_started: false,
         }
     }
 
     /// Receives on one connection.
-    ///
-    /// # Errors
-    /// Those of the broker; [`Error::Output`] if a message can't be written.
-    pub fn consume(
+    pub(super) fn consume(
         &mut self,
         line: &mut ReconnectingSession,
         session: &mut Session,
@@ -102,107 +105,88 @@ impl<'c> Printer<'c> {
         progress: &mut BatchProgress,
     ) -> Result<ReceiveEnd, Error> {
         let mut end = ReceiveEnd::Count;
-        // While there was no connection no message could come.
-        self.last_message = Instant::now();
+        self.limits.start();
         batches::consume(session, queue, progress, |consumer| {
-            if !self.started {
+            if !self.is_started {
                 self.sink.start();
-                self.started = true;
+                self.is_started = true;
             }
-            end = self.print(line, consumer)?;
+            end = self.receive(line, consumer)?;
             Ok(())
         })?;
         Ok(end)
     }
 
-    fn print(
+    fn receive(
         &mut self,
         line: &mut ReconnectingSession,
         consumer: &mut BatchConsumer,
     ) -> Result<ReceiveEnd, Error> {
-        let mut end = ReceiveEnd::Count;
-        let mut leave_by = None;
-        let mut look_at = self.limits.drain.then(Instant::now);
+        let mut state = PrintState::Receiving;
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
-                if let Some(written) = self.sink.hand_over(batch) {
-                    written?;
+                if let Some(report) = self.sink.hand_over(batch) {
+                    report?;
                     consumer.written();
                     self.written(consumer);
                 }
                 continue;
             }
-            // A reader that is slow is not a queue that is idle.
-            let idle_at = self
-                .limits
-                .idle_timeout
-                .filter(|_| consumer.is_idle())
-                .and_then(|timeout| self.last_message.checked_add(timeout));
-            let look = look_at.filter(|_| consumer.is_idle());
-            let at_most = match leave_by {
-                Some(moment) => Some(moment),
-                None => [self.limits.until, idle_at, look]
-                    .into_iter()
-                    .flatten()
-                    .min(),
+            let (at_most, limit) = match state {
+                // While the reader is slow the queue is not idle.
+                PrintState::Receiving => self.limits.next(consumer.is_idle()).unzip(),
+                PrintState::Leaving { until, .. } => (Some(until), None),
             };
-            match consumer.wait(self.sink.done(), at_most)? {
+            match consumer.wait(self.sink.reports(), at_most)? {
                 BatchEvent::Taken => {
-                    self.last_message = Instant::now();
-                    line.alive_since = self.last_message;
-                    self.statistics.came(self.last_message);
-                    look_at = look_at.map(|_| self.last_message + EMPTY_CHECK_DELAY);
+                    let now = Instant::now();
+                    line.alive_since = now;
+                    self.limits.received(now);
+                    self.statistics.received(now);
                 }
                 BatchEvent::Written => self.written(consumer),
-                BatchEvent::Failed(error) => return Err(error),
                 BatchEvent::Acknowledged => self.statistics.update(consumer.done()),
-                BatchEvent::Interrupted => {
-                    end = leave(consumer, ReceiveEnd::Stopped, &mut leave_by)?;
-                }
-                BatchEvent::Late if leave_by.is_some() => {
-                    let lost = consumer.at_stake();
-                    if lost > 0 {
-                        self.context.messenger.note(&format!(
-                            "lost messages that were received but not written (--auto-ack): {lost}"
-                        ));
+                BatchEvent::Interrupted => state = leave(consumer, ReceiveEnd::Stopped)?,
+                BatchEvent::Late => match limit {
+                    Some(Limit::End(end)) => state = leave(consumer, end)?,
+                    Some(Limit::EmptyCheck) => {
+                        if consumer.stop_if_empty()? {
+                            return Ok(ReceiveEnd::Empty);
+                        }
+                        self.limits.not_empty();
                     }
-                    break;
-                }
-                BatchEvent::Late if has_come(self.limits.until) => {
-                    end = leave(consumer, ReceiveEnd::TimeIsUp, &mut leave_by)?;
-                }
-                BatchEvent::Late if has_come(idle_at) => {
-                    end = leave(consumer, ReceiveEnd::Idle, &mut leave_by)?;
-                }
-                BatchEvent::Late => {
-                    if consumer.stop_if_empty()? {
-                        end = ReceiveEnd::Empty;
+                    None => {
+                        self.note_lost(consumer.at_stake());
+                        break;
                     }
-                    look_at = Some(Instant::now() + EMPTY_CHECK_DELAY);
-                }
+                },
             }
         }
-        Ok(if consumer.is_at_end() {
-            ReceiveEnd::Empty
-        } else {
-            end
+        Ok(match state {
+            _ if consumer.is_at_end() => ReceiveEnd::Empty,
+            PrintState::Receiving => ReceiveEnd::Count,
+            PrintState::Leaving { end, .. } => end,
         })
     }
 
-    /// The oldest batch is written.
+    /// Records that the oldest batch is written.
     fn written(&mut self, consumer: &BatchConsumer) {
-        self.last_message = Instant::now();
+        self.limits.done();
         self.statistics.update(consumer.done());
+    }
+
+    fn note_lost(&self, messages: u64) {
+        if messages > 0 {
+            self.context.messenger.note(&format!(
+                "lost messages that were received but not written (--auto-ack): {messages}"
+            ));
+        }
     }
 }
 
-/// Takes no more messages; the reader has a moment for those that it is being given.
-fn leave(
-    consumer: &mut BatchConsumer,
-    end: ReceiveEnd,
-    leave_by: &mut Option<Instant>,
-) -> Result<ReceiveEnd, Error> {
+/// Stops to receive.
+fn leave(consumer: &mut BatchConsumer, end: ReceiveEnd) -> Result<PrintState, Error> {
     consumer.stop()?;
-    *leave_by = Some(Instant::now() + READER_TIMEOUT);
-    Ok(end)
+    let until = Instant::now() + READER_TIMEOUT;
+    Ok(PrintState::Leaving { end, until })
 }

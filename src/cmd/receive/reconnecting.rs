@@ -1,4 +1,4 @@
-//! The line to what messages are received from: opened, and got back when it is lost.
+//! A session to receive with, which connects again when the connection is lost.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -14,32 +14,28 @@ use crate::text;
 use crate::topology::QueueType;
 use crate::values::{Name, QueueName, Span};
 
-/// A connection that lasted so long is not one that fails again and again.
+/// A connection that lasted longer does not count as one of several failures in a row.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// What messages are received from.
-pub enum MessageSource {
+/// The source of messages.
+pub(super) enum MessageSource {
     /// The queue of the settings.
     Queue {
-        /// Whether it is made sure of first.
+        /// Whether it is declared first.
         is_declared: bool,
-        /// Whether nobody else may receive from it.
+        /// Whether no other consumer may receive from it.
         is_exclusive: bool,
     },
-    /// The messages that an exchange sends to these routing keys; without one, all.
+    /// The messages of an exchange with these routing keys; without any, all.
     Exchange(String, Vec<String>),
 }
 
 impl MessageSource {
-    /// What the command line names.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if it names nothing that can be received from.
-    pub fn new(arguments: &cli::Receive, context: &Context) -> Result<Self, Error> {
+    /// Returns the source that the command line names.
+    pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Result<Self, Error> {
         let Some(exchange) = &arguments.exchange else {
             let settings = &context.settings;
-            // A queue of another type than that of the configuration would not have the messages of
-            // the stream that is meant.
+            // Only a stream has offsets: a queue of another type is not the one that is meant.
             let is_meant = arguments.stream_offset.is_none()
                 || settings.definition.kind() == Some(QueueType::Stream);
             return Ok(MessageSource::Queue {
@@ -63,26 +59,26 @@ impl MessageSource {
     }
 }
 
-/// The line to the broker.
-pub struct ReconnectingSession<'c> {
+/// A session to receive with, which connects again when the connection is lost.
+pub(super) struct ReconnectingSession<'c> {
     context: &'c Context,
     connector: Connector,
-    pub source: MessageSource,
-    /// When no more is wanted at the latest.
+    source: MessageSource,
+    /// The moment at which everything ends.
     until: Option<Instant>,
-    /// Whether the queue was made sure of on an earlier connection.
-    is_queue_there: bool,
-    /// Whether messages come one by one, as [`consumer::consume`](crate::broker::consume::consumer::consume)
-    /// has it after the broker failed.
+    /// Whether the queue was declared, on this connection or on an earlier one.
+    is_queue_declared: bool,
+    /// Whether the broker delivers one message at a time, because it failed before with an internal error
+    /// (see [`consumer::consume`](crate::broker::consume::consumer::consume)).
     is_careful: bool,
-    /// Whether the user knows what to do about messages that are not acknowledged in time.
+    /// Whether the user was told what to do about messages that are not acknowledged in time.
     is_advised: bool,
-    /// Since when the connection is open, or has brought its last message.
-    pub alive_since: Instant,
+    /// When the connection was opened, or its last message arrived.
+    pub(super) alive_since: Instant,
 }
 
 impl<'c> ReconnectingSession<'c> {
-    pub fn new(
+    pub(super) fn new(
         context: &'c Context,
         connector: Connector,
         source: MessageSource,
@@ -103,18 +99,15 @@ impl<'c> ReconnectingSession<'c> {
             connector: topology::begin(connector.declaring(is_declaring), queue),
             source,
             until,
-            is_queue_there: false,
+            is_queue_declared: false,
             is_advised: false,
             is_careful: false,
             alive_since: Instant::now(),
         }
     }
 
-    /// Receives with `consume`, over as many connections as it takes.
-    ///
-    /// # Errors
-    /// Those of `consume` that no other connection can mend, and those of connecting again.
-    pub fn keep(
+    /// Calls `consume` on one connection after another, until it succeeds or fails for good.
+    pub(super) fn run(
         &mut self,
         mut consume: impl FnMut(&mut Self, &mut Session, &QueueName) -> Result<ReceiveEnd, Error>,
     ) -> Result<ReceiveEnd, Error> {
@@ -146,7 +139,7 @@ impl<'c> ReconnectingSession<'c> {
                 }
                 error => error,
             };
-            // Messages that came with the one at which the broker failed come once more.
+            // Messages that arrived together with the one at which the broker failed are redelivered.
             let is_progress =
                 self.alive_since > opened && (!error.is_internal() || self.is_careful);
             self.is_careful = error.is_internal();
@@ -164,8 +157,8 @@ impl<'c> ReconnectingSession<'c> {
         }
     }
 
-    /// The broker has ended the consumption. A queue that is still there (its node failed over, or
-    /// it was made anew) is consumed from again; one that was deleted is not brought back.
+    /// Consumes again after the broker has cancelled the consumer, if the queue still exists (its node
+    /// failed over, or it was declared anew). A queue that was deleted is not declared again.
     fn resume(&self, session: &mut Session, cancelled: Error) -> Result<(), Error> {
         let queue = &self.context.settings.queue.value;
         match topology::look_up(session, queue) {
@@ -184,7 +177,7 @@ impl<'c> ReconnectingSession<'c> {
         }
     }
 
-    /// Makes sure that there is something to receive from.
+    /// Declares the queue, and returns its name.
     fn prepare(&mut self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
         let settings = &self.context.settings;
         match &self.source {
@@ -194,9 +187,9 @@ impl<'c> ReconnectingSession<'c> {
             } => {
                 let queue = &settings.queue.value;
                 if *is_declared {
-                    topology::keep(session, &settings.definition, &mut self.is_queue_there)?;
+                    topology::keep(session, &settings.definition, &mut self.is_queue_declared)?;
                 }
-                // The broker ignores it of other queues.
+                // For other types of queues the broker ignores it.
                 if *is_exclusive && !kind::is_classic(session, queue)? {
                     return Err(Error::Usage(format!(
                         "--exclusive: {queue} is not a classic queue, and only those support it; a quorum \

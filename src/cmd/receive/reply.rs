@@ -1,5 +1,6 @@
-//! `hello-mq receive --reply`: what a command prints goes to whoever asked.
+//! `hello-mq receive --reply`: publishes the output of each command as the reply to its message.
 
+use std::fmt;
 use std::io;
 
 use super::background_publisher::BackgroundPublisher;
@@ -8,22 +9,21 @@ use crate::broker::Connector;
 use crate::broker::consume::Ticket;
 use crate::broker::publish::PublishOutcome;
 use crate::cmd::sending::{OutgoingMessage, PublishObserver};
-use crate::input::MessagePosition;
 use crate::message::{Message, Properties, ShortString};
 use crate::messenger::Messenger;
 use crate::settings::Settings;
 use crate::waker::Sender;
 
-/// Where a reply goes to, and what it belongs to.
+/// The address of a reply: the queue it goes to, and the id of the request.
 #[derive(Clone, Debug)]
-pub struct Address {
+pub(super) struct Address {
     reply_to: String,
     correlation_id: Option<ShortString>,
 }
 
 impl Address {
-    /// Where a request wants its reply; `None` if it wants none.
-    pub fn of(request: &Message) -> Option<Self> {
+    /// Returns the address that a request names, if it does.
+    pub(super) fn of(request: &Message) -> Option<Self> {
         let properties = &request.properties;
         let reply_to = properties.reply_to.as_ref()?.as_str()?;
         Some(Self {
@@ -34,35 +34,35 @@ impl Address {
 }
 
 /// Publishes the replies of commands.
-pub struct ReplyPublisher {
-    publisher: BackgroundPublisher,
+pub(super) struct ReplyPublisher {
+    publisher: BackgroundPublisher<Reply>,
 }
 
 impl ReplyPublisher {
-    /// Starts to send. What becomes of each reply is told to `done`.
+    /// Starts to publish. The outcome of each reply is sent to `events`.
     ///
     /// # Errors
-    /// Those of the system, if it has no more threads.
-    pub fn spawn(
+    /// Fails if the system has no more threads.
+    pub(super) fn spawn(
         settings: &Settings,
         connector: Connector,
         messenger: Messenger,
-        done: Sender<JobEvent>,
+        events: Sender<JobEvent>,
     ) -> io::Result<Self> {
-        let ledger = ReplyObserver {
-            done: done.clone(),
-            known: 0,
+        let observer = ReplyObserver {
+            events: events.clone(),
+            settled: 0,
         };
-        let failed = move |error| {
-            let _ = done.send(JobEvent::NoReplies(error));
+        let on_failure = move |error| {
+            let _ = events.send(JobEvent::ReplyFailed(error));
         };
-        BackgroundPublisher::spawn(settings, connector, messenger, ledger, failed)
+        BackgroundPublisher::spawn(settings, connector, messenger, observer, on_failure)
             .map(|publisher| Self { publisher })
     }
 
-    /// Sends a reply for a request.
-    pub fn send(&self, ticket: Ticket, address: Address, body: Vec<u8>) {
-        let reply = Message {
+    /// Publishes the reply to the request that `ticket` settles.
+    pub(super) fn send(&self, ticket: Ticket, address: Address, body: Vec<u8>) {
+        let message = Message {
             routing_key: address.reply_to,
             properties: Properties {
                 correlation_id: address.correlation_id,
@@ -71,39 +71,49 @@ impl ReplyPublisher {
             body,
             ..Message::default()
         };
-        self.publisher.publish([(ticket, reply)]);
+        self.publisher.publish([(Reply(ticket), message)]);
     }
 
     /// Closes the connection.
-    pub fn close(self) {
+    pub(super) fn close(self) {
         self.publisher.close();
     }
 }
 
-/// Tells what became of each reply.
+/// The reply to the request that this ticket settles.
+#[derive(Debug)]
+struct Reply(Ticket);
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a reply")
+    }
+}
+
+/// Reports the outcome of each reply.
 struct ReplyObserver {
-    done: Sender<JobEvent>,
-    known: u64,
+    events: Sender<JobEvent>,
+    settled: u64,
 }
 
 impl PublishObserver for ReplyObserver {
-    fn take(&mut self, _: &OutgoingMessage) {}
+    type Position = Reply;
 
-    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome) {
-        let MessagePosition::Argument(ticket) = message.place else {
-            return;
-        };
-        let returned = match fate {
+    fn on_publish(&mut self, _: &OutgoingMessage<Reply>) {}
+
+    fn on_outcome(&mut self, message: &OutgoingMessage<Reply>, outcome: &PublishOutcome) {
+        let returned = match outcome {
             PublishOutcome::Refused => return,
             PublishOutcome::Confirmed => None,
             PublishOutcome::Returned(said) => Some(said.clone()),
         };
-        self.known += 1;
-        let _ = self.done.send(JobEvent::Replied(ticket, returned));
+        self.settled += 1;
+        let Reply(ticket) = message.position;
+        let _ = self.events.send(JobEvent::Replied(ticket, returned));
     }
 
-    fn known(&self) -> u64 {
-        self.known
+    fn settled(&self) -> u64 {
+        self.settled
     }
 
     fn refused(&self) -> Vec<String> {

@@ -1,5 +1,4 @@
-//! What a `receive` has done so far: shown on a terminal while it takes long, and told in the end to
-//! whom asks for it (`--stats`).
+//! The statistics of a `receive`: its progress, shown on a terminal, and the summary of `--stats`.
 
 use std::time::{Duration, Instant};
 
@@ -11,61 +10,61 @@ use crate::messenger::{Messenger, ProgressSnapshot};
 use crate::output::Stdout;
 use crate::text;
 
-/// The statistics of one `receive`. Only what has left the queue for good counts, or with `--peek`, what
-/// was shown.
-pub struct ReceiveStatistics {
+/// The statistics of one `receive`. A message counts when it has left the queue for good, or with
+/// `--peek`, when it was shown.
+pub(super) struct ReceiveStatistics {
     messenger: Messenger,
-    /// Whether it is told in the end.
+    /// Whether a summary is wanted (`--stats`).
     is_wanted: bool,
-    /// Whether there was anything to count.
-    is_open: bool,
+    /// Whether receiving has begun.
+    is_begun: bool,
     verb: &'static str,
     progress: Progress,
     total: Total,
-    /// When the first message came, and when the last one was done.
+    /// When the first message arrived, and when the last one was done.
     span: Option<(Instant, Instant)>,
 }
 
 impl ReceiveStatistics {
-    pub fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let (verb, told): (_, fn(&ProgressSnapshot, &Figures) -> String) =
+    pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Self {
+        let (verb, describe): (_, fn(&ProgressSnapshot, &Figures) -> String) =
             if arguments.forward_to.is_some() {
-                ("forwarded", |pace, _| told("forwarded", pace))
+                ("forwarded", |snapshot, _| describe("forwarded", snapshot))
             } else if arguments.peek {
-                ("showed", |pace, _| told("showed", pace))
+                ("showed", |snapshot, _| describe("showed", snapshot))
             } else {
-                ("received", |pace, _| told("received", pace))
+                ("received", |snapshot, _| describe("received", snapshot))
             };
-        // Progress would be in the way of messages that are seen, and of what a command says.
+        // Progress would be mixed with messages on a terminal, and with what a command prints.
         let is_seen = arguments.forward_to.is_none()
             && (!arguments.command.is_empty()
                 || Stdout::open().is_ok_and(|stdout| stdout.may_be_seen()));
         Self {
             messenger: context.messenger.clone(),
             is_wanted: arguments.stats,
-            is_open: false,
+            is_begun: false,
             verb,
-            progress: Progress::new(&context.messenger, !is_seen, arguments.count, told),
+            progress: Progress::new(&context.messenger, !is_seen, arguments.count, describe),
             total: Total::default(),
             span: None,
         }
     }
 
-    /// Marks that receiving has begun, so that even no messages are told.
-    pub fn open(&mut self) {
-        self.is_open = true;
+    /// Records that receiving has begun: from now on there is a summary, even of no messages.
+    pub(super) fn begin(&mut self) {
+        self.is_begun = true;
     }
 
-    /// A message came.
-    pub fn came(&mut self, now: Instant) {
+    /// Records that messages arrived.
+    pub(super) fn received(&mut self, now: Instant) {
         if self.span.is_none() {
             self.span = Some((now, now));
             self.progress.begin();
         }
     }
 
-    /// So much is done in all.
-    pub fn update(&mut self, total: Total) {
+    /// Sets the number and size of the messages that are done.
+    pub(super) fn update(&mut self, total: Total) {
         if total == self.total {
             return;
         }
@@ -79,20 +78,20 @@ impl ReceiveStatistics {
         self.progress.advance(messages, bytes, messages);
     }
 
-    /// How many messages are done.
-    pub fn messages(&self) -> u64 {
+    /// Returns the number of messages that are done.
+    pub(super) fn messages(&self) -> u64 {
         self.total.messages
     }
 
-    /// Takes the progress away.
-    pub fn end_progress(&mut self) {
+    /// Removes the progress from the terminal.
+    pub(super) fn end_progress(&mut self) {
         self.progress.end();
     }
 
-    /// Tells it, if that was asked for.
-    pub fn tell(mut self) {
+    /// Prints the summary, if it is wanted.
+    pub(super) fn finish(mut self) {
         self.end_progress();
-        if self.is_wanted && self.is_open {
+        if self.is_wanted && self.is_begun {
             let time = self.span.map(|(first, last)| last - first);
             let summary = summary(self.total, time.unwrap_or_default());
             self.messenger.result(&format!("{} {summary}", self.verb));
@@ -100,11 +99,11 @@ impl ReceiveStatistics {
     }
 }
 
-fn told(verb: &str, pace: &ProgressSnapshot) -> String {
-    format!("{verb} {}{}", pace.done, of(pace.total))
+fn describe(verb: &str, snapshot: &ProgressSnapshot) -> String {
+    format!("{verb} {}{}", snapshot.done, of(snapshot.total))
 }
 
-/// What takes no longer was too short to tell a rate from it.
+/// The longest time that is too short for a rate.
 const INSTANT: Duration = Duration::from_millis(10);
 
 fn summary(total: Total, time: Duration) -> String {
@@ -122,11 +121,10 @@ fn summary(total: Total, time: Duration) -> String {
         "{messages}{rejected}, {} in {seconds:.digits$} s",
         text::size(total.bytes)
     );
-    // From one message to itself there is no time.
+    // A single message has no rate.
     if total.messages == 1 || time < INSTANT {
         return all;
     }
-    // As exact as a rate has to be.
     #[allow(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

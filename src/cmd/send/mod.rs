@@ -28,7 +28,7 @@ use report::SendReport;
 /// took, that the broker refused, or of which it said nothing.
 pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let template = template(&arguments, context)?;
-    let pace = RateLimiter::new(arguments.rate);
+    let rate_limiter = RateLimiter::new(arguments.rate);
     let replies = replies(&arguments, context)?;
     let form = form(&arguments);
     let options = InputOptions {
@@ -57,25 +57,25 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
         },
         queue: (!settings.send.no_declare.value).then(|| settings.definition.clone()),
         is_queue_needed,
-        is_queue_there: false,
-        supply: Supply::new(input, template),
-        pace,
+        is_queue_declared: false,
+        supply: Supply::new(input.batches, template),
+        rate_limiter,
         retry: SendRetry::new(Retry::new(Some(settings.send.retry_for.value))),
         messenger: context.messenger.clone(),
-        ledger: report,
+        observer: report,
     };
-    let sent = sending.deliver();
+    let sent = sending.run();
     let Sending {
-        ledger: report,
+        observer: report,
         supply,
         ..
     } = sending;
     match sent {
         Err(error) if !(report.is_complete() && supply.is_exhausted()) => {
-            Err(report.cut_short(error, supply.is_read()))
+            Err(report.fail(error, supply.is_read()))
         }
         // Once the fate of every message is known, the broker's last words add nothing to it.
-        Ok(()) | Err(_) => report.end(),
+        Ok(()) | Err(_) => report.finish(),
     }
 }
 
@@ -201,10 +201,10 @@ fn template(arguments: &cli::Send, context: &Context) -> Result<MessageDefaults,
             app_id: given.app_id,
             cluster_id: None,
         },
-        run: input::random_id(),
+        id_prefix: input::random_id(),
         // An envelope holds the message that was received, and nothing is added to it.
-        is_named: !arguments.jsonl || arguments.properties.add_message_id,
-        is_request: arguments.reply_timeout.is_some(),
+        adds_message_id: !arguments.jsonl || arguments.properties.add_message_id,
+        adds_correlation_id: arguments.reply_timeout.is_some(),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The replies to the messages of one `send`: awaited, matched and printed.
+//! The replies to the requests of one `send`: awaits, matches and prints them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -12,103 +12,98 @@ use crate::output::{MessageWriter, OutputFormat, Stdout};
 use crate::values::Span;
 
 /// The requests that are not yet answered.
-pub struct PendingRequests {
+pub(super) struct PendingRequests {
     timeout: Span,
-    form: OutputFormat,
-    out: MessageWriter<Stdout>,
-    /// By correlation id, and oldest first: the user may have given all the same.
-    open: HashMap<Vec<u8>, VecDeque<(u64, MessagePosition)>>,
+    format: OutputFormat,
+    writer: MessageWriter<Stdout>,
+    /// By correlation id, and oldest first: the user may have given several the same.
+    pending: HashMap<Vec<u8>, VecDeque<(u64, MessagePosition)>>,
     answered: u64,
-    /// When a request was confirmed or answered last.
-    heard: Instant,
+    /// When a request was last confirmed or answered.
+    last_progress: Instant,
 }
 
 impl PendingRequests {
-    /// The requests whose replies are printed in this format, and each awaited for so long.
+    /// Prints replies in this format, and waits for each as long as `timeout`.
     ///
     /// # Errors
-    /// Those of the system, if it has no more file descriptors.
-    pub fn new(timeout: Span, form: OutputFormat) -> io::Result<Self> {
+    /// Fails if the system has no more file descriptors.
+    pub(super) fn new(timeout: Span, format: OutputFormat) -> io::Result<Self> {
         Ok(Self {
             timeout,
-            out: MessageWriter::new(form.clone(), Stdout::open()?, true),
-            form,
-            open: HashMap::new(),
+            writer: MessageWriter::new(format.clone(), Stdout::open()?, true),
+            format,
+            pending: HashMap::new(),
             answered: 0,
-            heard: Instant::now(),
+            last_progress: Instant::now(),
         })
     }
 
     /// Whether standard output is for the replies alone.
-    pub fn is_data(&self) -> bool {
-        !matches!(self.form, OutputFormat::Text(_))
+    pub(super) fn is_data(&self) -> bool {
+        !matches!(self.format, OutputFormat::Text(_))
     }
 
-    /// A request is on its way, perhaps not for the first time.
-    pub fn expect(&mut self, message: &OutgoingMessage) {
-        let requests = self
-            .open
-            .entry(correlation(&message.message.properties))
-            .or_default();
+    /// Adds a request, unless it was published before.
+    pub(super) fn add(&mut self, message: &OutgoingMessage) {
+        let id = correlation_id(&message.message.properties);
+        let requests = self.pending.entry(id).or_default();
         if !requests.iter().any(|(number, _)| *number == message.number) {
-            requests.push_back((message.number, message.place.clone()));
+            requests.push_back((message.number, message.position.clone()));
         }
     }
 
-    /// Nobody got this request.
-    pub fn forget(&mut self, message: &OutgoingMessage) {
-        let id = correlation(&message.message.properties);
-        if let Some(requests) = self.open.get_mut(&id) {
+    /// Removes a request that was not delivered to anyone.
+    pub(super) fn remove(&mut self, message: &OutgoingMessage) {
+        let id = correlation_id(&message.message.properties);
+        if let Some(requests) = self.pending.get_mut(&id) {
             requests.retain(|(number, _)| *number != message.number);
             if requests.is_empty() {
-                self.open.remove(&id);
+                self.pending.remove(&id);
             }
         }
     }
 
-    /// The time to wait for a reply begins anew.
-    pub fn prolong(&mut self) {
-        self.heard = Instant::now();
+    /// Restarts the timeout.
+    pub(super) fn restart_timeout(&mut self) {
+        self.last_progress = Instant::now();
     }
 
-    /// Takes and prints a reply. One that answers nothing, or answers again, is none.
-    ///
-    /// # Errors
-    /// Those of standard output.
-    pub fn take(&mut self, message: &Message) -> io::Result<()> {
-        let id = correlation(&message.properties);
-        let Some(requests) = self.open.get_mut(&id) else {
+    /// Prints a reply, unless it answers no pending request.
+    pub(super) fn receive(&mut self, reply: &Message) -> io::Result<()> {
+        let id = correlation_id(&reply.properties);
+        let Some(requests) = self.pending.get_mut(&id) else {
             return Ok(());
         };
         requests.pop_front();
         if requests.is_empty() {
-            self.open.remove(&id);
+            self.pending.remove(&id);
         }
         self.answered += 1;
-        self.prolong();
-        self.out.write(message)?;
-        self.out.flush()
+        self.restart_timeout();
+        self.writer.write(reply)?;
+        self.writer.flush()
     }
 
-    /// Until when to wait for the next reply; `None` if none is missing.
-    pub fn by(&self) -> Option<Instant> {
-        if self.open.is_empty() {
+    /// Returns the moment until which to wait for the next reply; `None` if none is missing.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.pending.is_empty() {
             return None;
         }
-        self.heard.checked_add(self.timeout.get())
+        self.last_progress.checked_add(self.timeout.get())
     }
 
-    /// What is missing, if something is. A request that `is_alone` needs no number.
-    pub fn missing(&self, is_alone: bool) -> Option<Error> {
-        if self.open.is_empty() {
+    /// Returns an error if replies are missing. The only request of all needs no number.
+    pub(super) fn missing(&self, is_only_one: bool) -> Option<Error> {
+        if self.pending.is_empty() {
             return None;
         }
-        let places: BTreeMap<_, _> = self.open.values().flatten().cloned().collect();
+        let positions: BTreeMap<_, _> = self.pending.values().flatten().cloned().collect();
         Some(Error::NoReply {
-            missing: if is_alone {
+            missing: if is_only_one {
                 "the message".to_owned()
             } else {
-                listed(&ranges(places.values()))
+                listed(&ranges(positions.values()))
             },
             answered: self.answered,
             patience: self.timeout.to_string(),
@@ -116,7 +111,7 @@ impl PendingRequests {
     }
 }
 
-fn correlation(properties: &Properties) -> Vec<u8> {
+fn correlation_id(properties: &Properties) -> Vec<u8> {
     let id = properties.correlation_id.as_ref();
     id.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
 }

@@ -1,7 +1,8 @@
-//! Sending messages until the broker has confirmed each, over as many connections as it takes.
+//! Publishes messages until the broker has confirmed each, over as many connections as that takes.
 
 mod supply;
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use crate::broker::publish::{PublishEvent, PublishOptions, PublishOutcome, Publisher};
@@ -12,310 +13,338 @@ use crate::messenger::Messenger;
 use crate::topology::Queue;
 use crate::values::Rate;
 use supply::NextMessage;
-pub use supply::{MessageDefaults, OutgoingMessage, Supply};
+pub(crate) use supply::{InputBatch, MessageDefaults, OutgoingMessage, Supply};
 
-/// Why [`Sending::pump`] came to an end with the fate of every message known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pause {
-    /// There is nothing more to send.
-    Done,
-    /// The next message needs the queue to be there.
-    QueueNeeded,
-    /// It is time to send again what was refused, on another channel: a channel on which messages
-    /// were refused because a quorum queue had no leader refuses for ever (RabbitMQ 3.10).
-    Refused,
-}
+/// Observes what becomes of the messages.
+pub(crate) trait PublishObserver {
+    /// The position of a message in the input, by which errors name it.
+    type Position: Display;
 
-/// Who is told what becomes of the messages.
-pub trait PublishObserver {
-    /// A message is being sent, perhaps not for the first time.
-    fn take(&mut self, message: &OutgoingMessage);
+    /// Called when a message is published, perhaps not for the first time.
+    fn on_publish(&mut self, message: &OutgoingMessage<Self::Position>);
 
-    /// The fate of a message is known. One that was refused is sent again.
-    fn note(&mut self, message: &OutgoingMessage, fate: &PublishOutcome);
+    /// Called with the outcome of a message. A message that was refused is published again.
+    fn on_outcome(&mut self, message: &OutgoingMessage<Self::Position>, outcome: &PublishOutcome);
 
-    /// How many messages' fate is known for good.
-    fn known(&self) -> u64;
+    /// Returns the number of messages whose outcome is final.
+    fn settled(&self) -> u64;
 
-    /// The messages that the broker has refused and not taken since, as names.
+    /// Returns the names of the messages that are refused at the moment.
     fn refused(&self) -> Vec<String>;
 
-    /// A reply came.
-    fn reply(&mut self, _message: &Message) {}
+    /// Called with each reply.
+    fn on_reply(&mut self, _message: &Message) {}
 
-    /// Until when to wait for replies; `None` if none is missing.
-    fn replies_by(&self) -> Option<Instant> {
+    /// Returns the moment until which to wait for replies; `None` if none is missing.
+    fn reply_deadline(&self) -> Option<Instant> {
         None
     }
 }
 
-/// Messages on their way: what to send, where, and who is told.
-pub struct Sending<L> {
-    /// The way to the broker.
-    pub connector: Connector,
+/// The messages to send, and how to send them.
+pub(crate) struct Sending<O: PublishObserver> {
+    /// Connects to the broker.
+    pub(crate) connector: Connector,
     /// How to publish.
-    pub options: PublishOptions,
-    /// The queue that has to be there for messages that go to it; `None` if it is not to be declared.
-    pub queue: Option<Queue>,
-    /// Whether messages go to it, as far as is known.
-    pub is_queue_needed: bool,
-    /// Whether the queue was made sure of, on this connection or on an earlier one.
-    pub is_queue_there: bool,
-    /// What to send.
-    pub supply: Supply,
-    /// Who is told.
-    pub ledger: L,
-    /// How fast to send.
-    pub pace: RateLimiter,
-    /// How long to try.
-    pub retry: SendRetry,
-    /// How to tell the user.
-    pub messenger: Messenger,
+    pub(crate) options: PublishOptions,
+    /// The queue to declare for the messages that go to it; `None` to declare none.
+    pub(crate) queue: Option<Queue>,
+    /// Whether messages go to that queue, as far as is known.
+    pub(crate) is_queue_needed: bool,
+    /// Whether the queue was declared, on this connection or on an earlier one.
+    pub(crate) is_queue_declared: bool,
+    /// The messages to send.
+    pub(crate) supply: Supply<O::Position>,
+    /// Observes what becomes of them.
+    pub(crate) observer: O,
+    /// Limits how many are sent in a second.
+    pub(crate) rate_limiter: RateLimiter,
+    /// How long to go on trying.
+    pub(crate) retry: SendRetry,
+    /// Writes messages to the user.
+    pub(crate) messenger: Messenger,
 }
 
-impl<L: PublishObserver> Sending<L> {
-    /// Sends the messages, and after a lost connection again those that were not confirmed, in
+/// The state of publishing on one channel.
+enum PublishState {
+    /// Messages of the supply are published.
+    Publishing,
+    /// No more are published. When each of those that were is settled, this is the result.
+    Draining(Result<ChannelEnd, Error>),
+    /// Everything is sent and settled, but replies are missing.
+    AwaitingReplies,
+    /// The broker has refused messages. At this moment they may be published again.
+    BackingOff(Instant),
+}
+
+/// The reason why a channel is no longer used. No message is unsettled then.
+#[derive(Debug)]
+enum ChannelEnd {
+    /// Nothing is left to send.
+    Complete,
+    /// The queue has to be declared before the next message is sent.
+    QueueNeeded,
+    /// The broker refused messages, which are to be published on another channel: one on which messages
+    /// were refused because a quorum queue had no leader refuses for ever (RabbitMQ 3.10).
+    Refused,
+}
+
+/// The reason why no message can be published at the moment.
+enum Blocked {
+    /// As many messages are unsettled as may be.
+    Unsettled,
+    /// The rate allows the next message at this moment.
+    Rate(Instant),
+    /// No more input was read yet.
+    Input,
+    /// Nothing more can be published on this channel.
+    End(Result<ChannelEnd, Error>),
+}
+
+impl<O: PublishObserver> Sending<O> {
+    /// Sends the messages. After a lost connection, those that were not confirmed are sent again in
     /// order.
     ///
-    /// # Errors
-    /// Those of the input and of the broker. The ledger knows what became of the messages, and the
-    /// supply has those that are still to be sent.
-    pub fn deliver(&mut self) -> Result<(), Error> {
+    /// On failure the supply has the messages that are still to be sent.
+    pub(crate) fn run(&mut self) -> Result<(), Error> {
         let mut session = self.connector.open()?;
         loop {
-            match self.publish(&mut session) {
+            match self.publish_on_connection(&mut session) {
                 Ok(()) => {
                     session.close();
                     return Ok(());
                 }
                 Err(error) => {
                     drop(session);
-                    let retry = self.retry.after(self.ledger.known());
+                    let retry = self.retry.after_failure(self.observer.settled());
                     session = self.connector.reopen(error, None, retry)?;
                 }
             }
         }
     }
 
-    /// Sends the messages on one connection. Those that are not confirmed when it fails are back in
-    /// the supply.
-    fn publish(&mut self, session: &mut Session) -> Result<(), Error> {
+    /// Publishes over one connection. When it fails, unconfirmed messages are back in the supply.
+    fn publish_on_connection(&mut self, session: &mut Session) -> Result<(), Error> {
         loop {
             if let Some(queue) = self.queue.as_ref().filter(|_| self.is_queue_needed) {
-                topology::keep(session, queue, &mut self.is_queue_there)?;
+                topology::keep(session, queue, &mut self.is_queue_declared)?;
             }
             let mut publisher = Publisher::open(session, self.options)?;
-            let result = self.pump(&mut publisher);
-            match result {
-                Ok(Pause::QueueNeeded) => {
-                    self.is_queue_needed = true;
-                    publisher.close()?;
-                    continue;
-                }
-                Ok(Pause::Refused) => {
-                    publisher.close()?;
-                    continue;
-                }
-                Ok(Pause::Done) | Err(_) => {}
-            }
-            let (known, unknown) = publisher.end();
-            for (message, fate) in known {
-                self.ledger.note(&message, &fate);
-                if fate == PublishOutcome::Refused {
-                    self.supply.put_back([message]);
+            match self.publish_on_channel(&mut publisher) {
+                Ok(ChannelEnd::QueueNeeded) => self.is_queue_needed = true,
+                Ok(ChannelEnd::Refused) => {}
+                result => {
+                    let (settled, unsettled) = publisher.end();
+                    for (message, outcome) in settled {
+                        self.settle(message, &outcome);
+                    }
+                    self.supply.put_back(unsettled);
+                    return result.map(drop);
                 }
             }
-            self.supply.put_back(unknown);
-            return result.map(drop);
+            publisher.close()?;
         }
     }
 
-    fn pump(&mut self, publisher: &mut Publisher<OutgoingMessage>) -> Result<Pause, Error> {
-        let mut refused = Vec::new();
-        let mut stop = None;
-        let mut again_at = None;
+    fn publish_on_channel(
+        &mut self,
+        publisher: &mut Publisher<OutgoingMessage<O::Position>>,
+    ) -> Result<ChannelEnd, Error> {
+        let mut state = PublishState::Publishing;
         loop {
-            while let Some((message, fate)) = publisher.settled() {
-                self.ledger.note(&message, &fate);
-                if fate == PublishOutcome::Refused {
-                    refused.push(message);
-                } else {
-                    self.trust();
+            while let Some((message, outcome)) = publisher.settled() {
+                self.settle(message, &outcome);
+                let is_failed = matches!(state, PublishState::Draining(Err(_)));
+                if outcome == PublishOutcome::Refused && !is_failed {
+                    state = PublishState::Draining(Ok(ChannelEnd::Refused));
                 }
             }
             if publisher.is_idle() {
-                if !refused.is_empty() {
-                    self.supply.put_back(refused.drain(..));
-                    // There is more to do than it seemed.
-                    stop = stop.filter(Result::is_err);
-                    if stop.is_none() {
-                        again_at = Some(self.refused()?);
+                state = match state {
+                    PublishState::Draining(Ok(ChannelEnd::Refused)) => {
+                        PublishState::BackingOff(self.back_off()?)
                     }
-                }
-                match stop {
-                    // Everything is sent, and perhaps not yet answered.
-                    Some(Ok(Pause::Done)) if self.ledger.replies_by() > Some(Instant::now()) => {}
-                    Some(stop) => return stop,
-                    None => {}
-                }
+                    PublishState::Draining(Ok(ChannelEnd::Complete)) => {
+                        PublishState::AwaitingReplies
+                    }
+                    PublishState::Draining(result) => return result,
+                    state => state,
+                };
             }
-            // What was refused is tried again one by one until the first is taken.
-            let has_room = if self.retry.is_refused {
-                publisher.is_idle()
-            } else {
-                publisher.has_room() && refused.is_empty()
-            };
-            let not_yet = again_at
-                .or(self.pace.next())
-                .filter(|moment| *moment > Instant::now());
-            if again_at.is_some() && not_yet.is_none() {
-                return Ok(Pause::Refused);
-            }
-            let may_publish = has_room && stop.is_none();
-            let mut batches = None;
-            if may_publish && not_yet.is_none() {
-                match self.supply.next() {
-                    NextMessage::Message(message) => match self.obstacle(publisher, &message) {
-                        Some(obstacle) => {
-                            self.supply.put_back([message]);
-                            stop = Some(obstacle);
-                            continue;
-                        }
-                        None => {
-                            self.ledger.take(&message);
-                            self.pace.published();
-                            publisher.publish(message);
-                            continue;
-                        }
-                    },
-                    NextMessage::Later => batches = Some(self.supply.batches()),
-                    NextMessage::Nothing => {
-                        stop = Some(self.supply.failure().map_or(Ok(Pause::Done), Err));
+            let (input, until) = match &state {
+                PublishState::Publishing => match self.publish_available(publisher) {
+                    Blocked::Unsettled => (None, None),
+                    Blocked::Rate(moment) => (None, Some(moment)),
+                    Blocked::Input => (Some(self.supply.batches()), None),
+                    Blocked::End(result) => {
+                        state = PublishState::Draining(result);
                         continue;
                     }
+                },
+                PublishState::Draining(_) => (None, None),
+                PublishState::AwaitingReplies => match self.observer.reply_deadline() {
+                    Some(deadline) if deadline > Instant::now() => (None, Some(deadline)),
+                    _ => return Ok(ChannelEnd::Complete),
+                },
+                PublishState::BackingOff(moment) if *moment <= Instant::now() => {
+                    return Ok(ChannelEnd::Refused);
                 }
-            }
-            let at_most = match stop {
-                Some(Ok(Pause::Done)) => self.ledger.replies_by(),
-                _ => not_yet.filter(|_| may_publish),
+                PublishState::BackingOff(moment) => (None, Some(*moment)),
             };
-            match publisher.wait(batches, at_most)? {
-                PublishEvent::Reply(message) => self.ledger.reply(&message),
+            match publisher.wait(input, until)? {
+                PublishEvent::Reply(message) => self.observer.on_reply(&message),
                 PublishEvent::Input(batch) => self.supply.add(batch),
                 PublishEvent::Interrupted => {
                     publisher.stop();
                     let interrupted = Error::Interrupted("while sending".to_owned());
-                    stop = Some(Err(interrupted));
+                    state = PublishState::Draining(Err(interrupted));
                 }
                 PublishEvent::Settled | PublishEvent::Posted | PublishEvent::Late => {}
             }
         }
     }
 
-    /// What has to happen before a message can be sent, or keeps it from being sent.
+    /// Publishes messages of the supply until something is in the way.
+    fn publish_available(
+        &mut self,
+        publisher: &mut Publisher<OutgoingMessage<O::Position>>,
+    ) -> Blocked {
+        loop {
+            // After a refusal one message at a time is tried, until the broker takes one.
+            let has_room = if self.retry.is_refusing {
+                publisher.is_idle()
+            } else {
+                publisher.has_room()
+            };
+            if !has_room {
+                return Blocked::Unsettled;
+            }
+            if let Some(moment) = self.rate_limiter.wait_until() {
+                return Blocked::Rate(moment);
+            }
+            let message = match self.supply.next() {
+                NextMessage::Message(message) => message,
+                NextMessage::Pending => return Blocked::Input,
+                NextMessage::End => {
+                    let failure = self.supply.failure();
+                    return Blocked::End(failure.map_or(Ok(ChannelEnd::Complete), Err));
+                }
+            };
+            if let Some(end) = self.obstacle(publisher, &message) {
+                self.supply.put_back([message]);
+                return Blocked::End(end);
+            }
+            self.observer.on_publish(&message);
+            self.rate_limiter.published();
+            publisher.publish(message);
+        }
+    }
+
+    /// Returns what has to be done before a message can be published, or why it cannot be published.
     fn obstacle(
         &self,
-        publisher: &Publisher<OutgoingMessage>,
-        message: &OutgoingMessage,
-    ) -> Option<Result<Pause, Error>> {
+        publisher: &Publisher<OutgoingMessage<O::Position>>,
+        message: &OutgoingMessage<O::Position>,
+    ) -> Option<Result<ChannelEnd, Error>> {
         if message.to_queue && !self.is_queue_needed {
-            return Some(Ok(Pause::QueueNeeded));
+            return Some(Ok(ChannelEnd::QueueNeeded));
         }
         let problem = publisher.obstacle(&message.message)?;
-        let place = message.place.to_string();
+        let place = message.position.to_string();
         Some(Err(Error::BadInput { place, problem }))
     }
 
-    /// The broker has refused messages: they can be sent again from the moment that is returned.
-    fn refused(&mut self) -> Result<Instant, Error> {
-        let broker = self.connector.broker();
-        let retry = self.retry.after(self.ledger.known());
-        retry.begin();
-        if retry.is_over() {
-            return Err(Error::Nack { broker });
-        }
-        if !self.retry.is_refused {
-            self.retry.is_refused = true;
-            self.messenger.note(&format!(
-                "{broker} rejected (nack) {}; retrying",
-                listed(&self.ledger.refused())
-            ));
-        }
-        Ok(Instant::now() + self.retry.policy.next_pause())
-    }
-
-    /// The broker took or returned a message: it refuses no longer.
-    fn trust(&mut self) {
-        if self.retry.is_refused {
-            self.retry.is_refused = false;
+    /// Records the outcome of a message, and puts a refused one back into the supply.
+    fn settle(&mut self, message: OutgoingMessage<O::Position>, outcome: &PublishOutcome) {
+        self.observer.on_outcome(&message, outcome);
+        if *outcome == PublishOutcome::Refused {
+            self.supply.put_back([message]);
+        } else if self.retry.is_refusing {
+            self.retry.is_refusing = false;
             let broker = self.connector.broker();
             self.messenger
                 .note(&format!("{broker} accepts messages again"));
         }
     }
+
+    /// Returns the moment at which to publish refused messages again.
+    fn back_off(&mut self) -> Result<Instant, Error> {
+        let broker = self.connector.broker();
+        let retry = self.retry.after_failure(self.observer.settled());
+        retry.begin();
+        if retry.is_over() {
+            return Err(Error::Nack { broker });
+        }
+        if !self.retry.is_refusing {
+            self.retry.is_refusing = true;
+            self.messenger.note(&format!(
+                "{broker} rejected (nack) {}; retrying",
+                listed(&self.observer.refused())
+            ));
+        }
+        Ok(Instant::now() + self.retry.policy.next_pause())
+    }
 }
 
-/// The policy of sending again what is not yet confirmed. The retry policy starts anew with each message whose
-/// fate becomes known.
-pub struct SendRetry {
+/// The policy of sending again what is not yet confirmed. The policy of [`Retry`] starts anew whenever
+/// a message was settled since the last failure.
+pub(crate) struct SendRetry {
     policy: Retry,
-    /// How many messages' fate was known at the last failure.
-    known: u64,
-    /// Whether the broker refused what was sent last.
-    is_refused: bool,
+    /// The number of messages that were settled at the last failure.
+    settled: u64,
+    /// Whether the broker refused the last message that was settled.
+    is_refusing: bool,
 }
 
 impl SendRetry {
-    /// Tries as `policy` allows them.
-    #[must_use]
-    pub fn new(policy: Retry) -> Self {
+    /// Creates a policy with the limits of `policy`.
+    pub(crate) fn new(policy: Retry) -> Self {
         Self {
             policy,
-            known: 0,
-            is_refused: false,
+            settled: 0,
+            is_refusing: false,
         }
     }
 
-    /// The policy after a failure with so many messages `known`.
-    fn after(&mut self, known: u64) -> &mut Retry {
-        if known > self.known {
-            self.known = known;
+    /// Returns the policy to apply to a failure at which `settled` messages are settled.
+    fn after_failure(&mut self, settled: u64) -> &mut Retry {
+        if settled > self.settled {
+            self.settled = settled;
             self.policy.progress();
         }
         &mut self.policy
     }
 }
 
-/// When the next message may be sent.
-pub struct RateLimiter {
+/// Limits the number of messages in a second.
+pub(crate) struct RateLimiter {
     interval: Option<Duration>,
     next: Option<Instant>,
 }
 
-/// How far the sending may be behind its pace and still catch up. A timer is not exact.
+/// The longest delay that is made up for. A timer is not exact.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
 impl RateLimiter {
-    /// At this rate, or as fast as it goes.
-    #[must_use]
-    pub fn new(rate: Option<Rate>) -> Self {
+    /// Creates a limiter to `rate`; `None` is no limit.
+    pub(crate) fn new(rate: Option<Rate>) -> Self {
         Self {
             interval: rate.map(Rate::interval),
             next: None,
         }
     }
 
-    fn next(&self) -> Option<Instant> {
-        self.next
+    /// Returns the moment to wait for before the next message, if it has not come.
+    fn wait_until(&self) -> Option<Instant> {
+        self.next.filter(|moment| *moment > Instant::now())
     }
 
+    /// Records that a message is published.
     fn published(&mut self) {
         if let Some(interval) = self.interval {
             let now = Instant::now();
-            let due = self
-                .next
-                .unwrap_or(now)
-                .max(now.checked_sub(CATCH_UP).unwrap_or(now));
+            let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
+            let due = self.next.unwrap_or(now).max(earliest);
             self.next = due.checked_add(interval);
         }
     }

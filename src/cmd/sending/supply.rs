@@ -1,62 +1,61 @@
-//! The messages to send, in order: those that have to be sent again before those to come.
+//! The messages to send, in order: those to send again before those from the input.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crossbeam_channel::TryRecvError;
 
 use crate::error::Error;
-use crate::input::{Input, Item, MessagePosition};
+use crate::input::{Item, MessagePosition};
 use crate::message::envelope::Envelope;
 use crate::message::{Message, Properties, ShortString};
 use crate::waker::Receiver;
 
-/// A message to send.
+/// A message to send, and its position in the input.
 #[derive(Debug)]
-pub struct OutgoingMessage {
-    /// What goes to the broker. It stays the same when it is sent again.
-    pub message: Message,
-    /// Where it came from.
-    pub place: MessagePosition,
-    /// Which message it is, from 1.
-    pub number: u64,
-    /// Whether it goes to the queue that hello-mq declares.
-    pub to_queue: bool,
+pub(crate) struct OutgoingMessage<P = MessagePosition> {
+    /// The message as it is published, and published again.
+    pub(crate) message: Message,
+    /// The position in the input.
+    pub(crate) position: P,
+    /// The number of the message, counted from 1.
+    pub(crate) number: u64,
+    /// Whether it goes to the queue that `send` declares.
+    pub(crate) to_queue: bool,
 }
 
-impl AsRef<Message> for OutgoingMessage {
+impl<P> AsRef<Message> for OutgoingMessage<P> {
     fn as_ref(&self) -> &Message {
         &self.message
     }
 }
 
-/// What the command line says of every message.
-#[derive(Debug)]
-pub struct MessageDefaults {
-    /// The exchange, unless an envelope names one.
-    pub exchange: String,
-    /// The routing key, unless an envelope has one; `None` for the queue's name.
-    pub routing_key: Option<String>,
-    /// The queue that messages for the default exchange go to where nothing else is said.
-    pub queue: String,
-    /// The properties, as far as an envelope leaves them out.
-    pub properties: Properties,
-    /// The beginning of every message-id that is made here.
-    pub run: String,
-    /// A message without a `message-id` gets one.
-    pub is_named: bool,
-    /// A message without a `correlation-id` gets its `message-id` for one, or an id of its own, so that
-    /// its reply can be told from others.
-    pub is_request: bool,
+/// The parts of a message that its envelope may leave out.
+#[derive(Debug, Default)]
+pub(crate) struct MessageDefaults {
+    /// The exchange.
+    pub(crate) exchange: String,
+    /// The routing key; `None` for the queue's name.
+    pub(crate) routing_key: Option<String>,
+    /// The queue for messages to the default exchange without a routing key.
+    pub(crate) queue: String,
+    /// The properties.
+    pub(crate) properties: Properties,
+    /// The beginning of each generated id.
+    pub(crate) id_prefix: String,
+    /// Whether a message without a `message-id` gets one.
+    pub(crate) adds_message_id: bool,
+    /// Whether a message without a `correlation-id` gets one, so that its reply can be told from others:
+    /// its `message-id` if it has one, else a generated id.
+    pub(crate) adds_correlation_id: bool,
 }
 
 impl MessageDefaults {
-    /// Whether a message of which no envelope says more goes to the declared queue.
-    #[must_use]
-    pub fn is_to_queue(&self) -> bool {
+    /// Whether a message goes to the declared queue if its envelope does not say otherwise.
+    pub(crate) fn is_to_queue(&self) -> bool {
         self.exchange.is_empty() && self.routing_key.is_none()
     }
 
-    fn fill(&self, envelope: Envelope, place: MessagePosition, number: u64) -> OutgoingMessage {
+    fn apply<P>(&self, envelope: Envelope, position: P, number: u64) -> OutgoingMessage<P> {
         let to_queue =
             envelope.exchange.is_none() && envelope.routing_key.is_none() && self.is_to_queue();
         let exchange = envelope.exchange.unwrap_or_else(|| self.exchange.clone());
@@ -68,11 +67,11 @@ impl MessageDefaults {
                 _ => String::new(),
             });
         let mut properties = envelope.properties.or(&self.properties);
-        let id = || ShortString::new(format!("{}-{number}", self.run)).ok();
-        if self.is_named {
+        let id = || ShortString::new(format!("{}-{number}", self.id_prefix)).ok();
+        if self.adds_message_id {
             properties.message_id = properties.message_id.or_else(id);
         }
-        if self.is_request && properties.correlation_id.is_none() {
+        if self.adds_correlation_id && properties.correlation_id.is_none() {
             properties.correlation_id = properties.message_id.clone().or_else(id);
         }
         OutgoingMessage {
@@ -83,126 +82,123 @@ impl MessageDefaults {
                 body: envelope.body,
                 ..Message::default()
             },
-            place,
+            position,
             number,
             to_queue,
         }
     }
 }
 
-/// What there is to send next.
+/// The next message to send, if there is one.
 // It is taken apart where it is made.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub enum NextMessage {
-    /// This message.
-    Message(OutgoingMessage),
-    /// Nothing at the moment: [`Supply::batches`] will have it.
-    Later,
-    /// Nothing any more.
-    Nothing,
+pub(crate) enum NextMessage<P> {
+    /// The next message.
+    Message(OutgoingMessage<P>),
+    /// None yet: wait for [`Supply::batches`].
+    Pending,
+    /// None any more.
+    End,
+}
+
+/// Messages that were read together. The first error is the last that is sent.
+pub(crate) type InputBatch<P> = Result<Vec<Item<P>>, Error>;
+
+/// The state of the input.
+#[derive(Debug)]
+enum InputState {
+    Open,
+    Complete,
+    /// The input ended early, with this error until it is taken.
+    Failed(Option<Error>),
 }
 
 /// The messages that are to be sent.
 #[derive(Debug)]
-pub struct Supply {
-    template: MessageDefaults,
-    /// By number.
-    again: BTreeMap<u64, OutgoingMessage>,
-    read: VecDeque<Item>,
-    batches: Receiver<Result<Vec<Item>, Error>>,
-    is_over: bool,
-    /// Whether the input ended with an error, and which, until it is told.
-    is_cut: bool,
-    failed: Option<Error>,
-    /// How many messages have been taken from the input.
+pub(crate) struct Supply<P = MessagePosition> {
+    defaults: MessageDefaults,
+    /// The messages to send again, by number.
+    resend: BTreeMap<u64, OutgoingMessage<P>>,
+    items: VecDeque<Item<P>>,
+    batches: Receiver<InputBatch<P>>,
+    input: InputState,
+    /// The number of messages taken from the input.
     taken: u64,
 }
 
-impl Supply {
-    /// The messages of `input`, made complete by `template`.
-    #[must_use]
-    pub fn new(input: Input, template: MessageDefaults) -> Self {
+impl<P> Supply<P> {
+    /// Creates a supply of the messages in `batches`, completed with `defaults`.
+    pub(crate) fn new(batches: Receiver<InputBatch<P>>, defaults: MessageDefaults) -> Self {
         Self {
-            template,
-            again: BTreeMap::new(),
-            read: VecDeque::new(),
-            batches: input.batches,
-            is_over: false,
-            is_cut: false,
-            failed: None,
+            defaults,
+            resend: BTreeMap::new(),
+            items: VecDeque::new(),
+            batches,
+            input: InputState::Open,
             taken: 0,
         }
     }
 
-    /// The next message.
-    pub fn next(&mut self) -> NextMessage {
-        if let Some((_, message)) = self.again.pop_first() {
+    /// Takes the next message.
+    pub(crate) fn next(&mut self) -> NextMessage<P> {
+        if let Some((_, message)) = self.resend.pop_first() {
             return NextMessage::Message(message);
         }
         loop {
-            if let Some(item) = self.read.pop_front() {
+            if let Some(Item { envelope, place }) = self.items.pop_front() {
                 self.taken += 1;
-                return NextMessage::Message(self.template.fill(
-                    item.envelope,
-                    item.place,
-                    self.taken,
-                ));
+                let message = self.defaults.apply(envelope, place, self.taken);
+                return NextMessage::Message(message);
             }
-            if self.is_over {
-                return NextMessage::Nothing;
+            if !matches!(self.input, InputState::Open) {
+                return NextMessage::End;
             }
             match self.batches.try_recv() {
                 Ok(batch) => self.add(Some(batch)),
                 Err(TryRecvError::Disconnected) => self.add(None),
-                Err(TryRecvError::Empty) => return NextMessage::Later,
+                Err(TryRecvError::Empty) => return NextMessage::Pending,
             }
         }
     }
 
-    /// What is to come; what it gives belongs into [`Supply::add`].
-    #[must_use]
-    pub fn batches(&self) -> &Receiver<Result<Vec<Item>, Error>> {
+    /// Returns the channel of the input. What it receives is passed to [`Supply::add`].
+    pub(crate) fn batches(&self) -> &Receiver<InputBatch<P>> {
         &self.batches
     }
 
-    /// Adds what came from [`Supply::batches`]; `None` is the end.
-    pub fn add(&mut self, batch: Option<Result<Vec<Item>, Error>>) {
+    /// Adds a batch of the input, or its end (`None`).
+    pub(crate) fn add(&mut self, batch: Option<InputBatch<P>>) {
         match batch {
-            Some(Ok(items)) => self.read.extend(items),
-            Some(Err(error)) => {
-                self.failed = Some(error);
-                self.is_cut = true;
-                self.is_over = true;
-            }
-            None => self.is_over = true,
+            Some(Ok(items)) => self.items.extend(items),
+            Some(Err(error)) => self.input = InputState::Failed(Some(error)),
+            None => self.input = InputState::Complete,
         }
     }
 
-    /// Messages that have to be sent again, each in its place.
-    pub fn put_back(&mut self, messages: impl IntoIterator<Item = OutgoingMessage>) {
-        self.again.extend(
-            messages
-                .into_iter()
-                .map(|message| (message.number, message)),
-        );
+    /// Puts messages back in their order, to be sent again.
+    pub(crate) fn put_back(&mut self, messages: impl IntoIterator<Item = OutgoingMessage<P>>) {
+        let messages = messages.into_iter();
+        self.resend
+            .extend(messages.map(|message| (message.number, message)));
     }
 
-    /// Whether everything that was to be sent has been taken.
-    #[must_use]
-    pub fn is_exhausted(&self) -> bool {
-        self.again.is_empty() && self.is_read()
+    /// Whether the whole input was taken, and nothing is to be sent again.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.resend.is_empty() && self.is_read()
     }
 
-    /// Why there is no more input, if it is not for being complete.
-    pub fn failure(&mut self) -> Option<Error> {
-        self.failed.take()
+    /// Takes the error that ended the input early.
+    pub(crate) fn failure(&mut self) -> Option<Error> {
+        match &mut self.input {
+            InputState::Failed(error) => error.take(),
+            InputState::Open | InputState::Complete => None,
+        }
     }
 
-    /// Whether there is nothing more to read.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        self.is_over && self.read.is_empty() && !self.is_cut
+    /// Whether the whole input was taken.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self.input, InputState::Complete) && self.items.is_empty()
     }
 }
 
@@ -210,7 +206,7 @@ impl Supply {
 mod tests {
     use super::*;
 
-    fn template() -> MessageDefaults {
+    fn defaults() -> MessageDefaults {
         MessageDefaults {
             exchange: String::new(),
             routing_key: None,
@@ -220,9 +216,9 @@ mod tests {
                 priority: Some(1),
                 ..Properties::default()
             },
-            run: "run".to_owned(),
-            is_named: true,
-            is_request: false,
+            id_prefix: "run".to_owned(),
+            adds_message_id: true,
+            adds_correlation_id: false,
         }
     }
 
@@ -248,9 +244,9 @@ mod tests {
             (Some("x"), Some("k"), ("x", "k", false)),
         ];
         for (exchange, routing_key, expected) in rows {
-            let out = template().fill(
+            let out = defaults().apply(
                 envelope(exchange, routing_key),
-                MessagePosition::Argument(1),
+                MessagePosition::Message(1),
                 7,
             );
             let got = (
@@ -271,7 +267,7 @@ mod tests {
     #[test]
     fn ids_are_added_where_they_are_wanted_and_to_requests_what_tells_their_replies() {
         let given = ShortString::new("given").ok();
-        for (is_named, is_request, message_id, expected) in [
+        for (adds_message_id, adds_correlation_id, message_id, expected) in [
             (false, false, None, (None, None)),
             (true, false, None, (Some("run-7"), None)),
             (true, false, given.clone(), (Some("given"), None)),
@@ -279,14 +275,14 @@ mod tests {
             (true, true, None, (Some("run-7"), Some("run-7"))),
             (false, true, given, (Some("given"), Some("given"))),
         ] {
-            let template = MessageDefaults {
-                is_named,
-                is_request,
-                ..template()
+            let defaults = MessageDefaults {
+                adds_message_id,
+                adds_correlation_id,
+                ..defaults()
             };
             let mut envelope = envelope(None, None);
             envelope.properties.message_id = message_id;
-            let out = template.fill(envelope, MessagePosition::Argument(1), 7);
+            let out = defaults.apply(envelope, MessagePosition::Message(1), 7);
             let text = |id: &Option<ShortString>| id.as_ref().map(ToString::to_string);
             let quoted = |id: Option<&str>| id.map(|id| format!("'{id}'"));
             let properties = &out.message.properties;
@@ -307,17 +303,12 @@ mod tests {
             range
                 .map(|n| Item {
                     envelope: Envelope::default(),
-                    place: MessagePosition::Argument(n),
+                    place: MessagePosition::Message(n),
                 })
                 .collect()
         };
         sender.send(Ok(items(1..4))).unwrap();
-        let input = Input {
-            batches,
-            plan: None,
-            count: 1,
-        };
-        let mut supply = Supply::new(input, template());
+        let mut supply = Supply::new(batches, defaults());
         let next = |supply: &mut Supply| match supply.next() {
             NextMessage::Message(message) => message,
             other => panic!("{other:?}"),
@@ -326,8 +317,8 @@ mod tests {
         supply.put_back([second, first]);
         let numbers: Vec<_> = (0..3).map(|_| next(&mut supply).number).collect();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(matches!(supply.next(), NextMessage::Later) && !supply.is_exhausted());
+        assert!(matches!(supply.next(), NextMessage::Pending) && !supply.is_exhausted());
         drop(sender);
-        assert!(matches!(supply.next(), NextMessage::Nothing) && supply.is_exhausted());
+        assert!(matches!(supply.next(), NextMessage::End) && supply.is_exhausted());
     }
 }
