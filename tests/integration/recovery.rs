@@ -170,7 +170,7 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
     assert!(sender.has_said("reconnected to", 1));
     let outcome = sender.end();
     assert_eq!(outcome.status(), 0, "{outcome:?}");
-    assert!(!outcome.stderr.contains("is gone"), "{outcome:?}");
+    assert!(!outcome.stderr.contains("are lost"), "{outcome:?}");
 }
 
 #[test]
