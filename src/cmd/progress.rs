@@ -27,14 +27,14 @@ impl Figures {
 }
 
 /// Returns the beginning of the progress line.
-type Describe = fn(&ProgressSnapshot, &Figures) -> String;
+type Describe = dyn Fn(&ProgressSnapshot, &Figures) -> String + Send + Sync;
 
 /// The progress of one command.
 pub(super) struct Progress {
     messenger: Messenger,
     /// The number of messages in all, where it is known.
     total: Option<u64>,
-    describe: Describe,
+    describe: Arc<Describe>,
     figures: Arc<Figures>,
     stage: Stage,
 }
@@ -54,11 +54,11 @@ impl Progress {
         messenger: &Messenger,
         is_wanted: bool,
         total: Option<u64>,
-        describe: Describe,
+        describe: impl Fn(&ProgressSnapshot, &Figures) -> String + Send + Sync + 'static,
     ) -> Self {
         Self {
             total,
-            describe,
+            describe: Arc::new(describe),
             figures: Arc::default(),
             stage: if is_wanted && messenger.can_show_progress() {
                 Stage::Waiting
@@ -89,7 +89,7 @@ impl Progress {
         self.figures.started.store(started, Ordering::Relaxed);
         self.messenger.advance(done);
         if is_due {
-            let (describe, figures) = (self.describe, Arc::clone(&self.figures));
+            let (describe, figures) = (Arc::clone(&self.describe), Arc::clone(&self.figures));
             self.messenger.show_progress(self.total, move |snapshot| {
                 describe(snapshot, &figures) + &describe_rate(snapshot, &figures)
             });

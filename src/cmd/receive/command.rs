@@ -11,10 +11,11 @@ use nix::sys::signal::Signal;
 
 use super::ReceiveEnd;
 use super::attempts::{self, Attempts, Key};
+use super::background_publisher::BackgroundPublisher;
 use super::job::{self, JobEvent, Jobs, TERMINATION_TIMEOUT};
 use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
-use super::reply::{Address, ReplyPublisher};
+use super::reply::{self, Reply};
 use super::statistics::ReceiveStatistics;
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
@@ -23,6 +24,7 @@ use crate::cli::{self, OnFailure};
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::interrupt::Interrupt;
+use crate::message::Message;
 use crate::text;
 use crate::values::Span;
 use crate::waker::{Receiver, Sender, unbounded};
@@ -36,7 +38,7 @@ const MAX_REMEMBERED_SUCCESSES: usize = 1_000;
 /// The most messages that may wait for their redelivery beside those that are being handled.
 pub(super) const MAX_WAITING_MESSAGES: u16 = 10;
 
-/// What happens to a message that failed more often than its queue permits.
+/// The consequence for a message that failed more often than its queue permits.
 const DELIVERY_LIMIT_REASON: &str =
     "it exceeds its queue's delivery limit, so the queue drops or dead-letters it";
 
@@ -66,7 +68,7 @@ pub(super) struct Commands<'c> {
     events: Receiver<JobEvent>,
     event_sender: Sender<JobEvent>,
     /// Publishes the replies (`--reply`).
-    replies: Option<ReplyPublisher>,
+    replies: Option<BackgroundPublisher<Reply>>,
     /// The messages whose replies are not yet confirmed, and the sizes of their bodies.
     replying: HashMap<Ticket, u64>,
     /// Ends the publishing of replies: after the user's interrupt, when no command is running any more.
@@ -90,8 +92,9 @@ struct HandledMessage {
     stream_delivery: Option<Delivery>,
     /// The same message, redelivered after its connection was lost.
     redelivery: Option<Delivery>,
-    address: Option<Address>,
-    /// When the command gets the next signal. `None` until it is known when it was started.
+    /// The reply without its body, if the message asks for one.
+    reply: Option<Message>,
+    /// The moment of the next signal to the command. `None` until its start is known.
     deadline: Option<Instant>,
     /// Whether the command got SIGTERM, so that SIGKILL is next.
     is_terminated: bool,
@@ -101,7 +104,7 @@ struct HandledMessage {
 enum WorkState {
     /// Messages are received, and commands started for them.
     Receiving,
-    /// No more commands are started. When the last has ended, this is the result.
+    /// Commands are no longer started. When the last has ended, this is the result.
     Finishing(Result<ReceiveEnd, Error>),
 }
 
@@ -156,7 +159,7 @@ impl<'c> Commands<'c> {
             messenger,
         );
         let events = self.event_sender.clone();
-        let replies = ReplyPublisher::spawn(settings, connector, messenger.clone(), events)?;
+        let replies = reply::publisher(settings, connector, messenger.clone(), events)?;
         self.replies = Some(replies);
         Ok(())
     }
@@ -379,9 +382,9 @@ impl<'c> Commands<'c> {
             None => "a message".to_owned(),
         };
         let failures = self.attempts.take(key, message.redelivered, count.times);
-        let address = Address::of(&message);
+        let reply = reply::to(&message);
         let is_captured = self.replies.is_some();
-        if is_captured && address.is_none() {
+        if is_captured && reply.is_none() {
             self.note(&format!(
                 "{name} has no reply-to: the command's output is dropped"
             ));
@@ -395,7 +398,7 @@ impl<'c> Commands<'c> {
             is_at_limit: count.is_at_limit,
             stream_delivery,
             redelivery: None,
-            address,
+            reply,
             deadline: None,
             is_terminated: false,
         };
@@ -478,9 +481,13 @@ impl<'c> Commands<'c> {
         handled: HandledMessage,
         output: Vec<u8>,
     ) {
-        match (&self.replies, handled.address) {
-            (Some(replies), Some(address)) => {
-                replies.send(ticket, address, output);
+        match (&self.replies, handled.reply) {
+            (Some(replies), Some(reply)) => {
+                let reply = Message {
+                    body: output,
+                    ..reply
+                };
+                replies.publish([(Reply(ticket), reply)]);
                 self.replying.insert(ticket, handled.bytes);
             }
             _ => consumer.settle(ticket, Settlement::Acknowledge, handled.bytes),

@@ -73,7 +73,7 @@ impl Forward {
             unsettled: BTreeSet::new(),
             refused: BTreeSet::new(),
             published: 0,
-            settled: 0,
+            confirmed: 0,
         };
         let on_failure = move |error| {
             let _ = sender.send(Err(error));
@@ -161,7 +161,7 @@ struct ForwardObserver {
     refused: BTreeSet<u64>,
     /// The highest number of a message that was published.
     published: u64,
-    settled: u64,
+    confirmed: u64,
 }
 
 impl ForwardObserver {
@@ -192,7 +192,7 @@ impl PublishObserver for ForwardObserver {
                 self.refused.insert(message.number);
             }
             PublishOutcome::Confirmed => {
-                self.settled += 1;
+                self.confirmed += 1;
                 self.refused.remove(&message.number);
                 self.unsettled.remove(&message.number);
                 self.report_batches();
@@ -203,17 +203,13 @@ impl PublishObserver for ForwardObserver {
                 returned.push(|| format!("{} ({said})", message.position));
                 let error = Error::ConfirmFailure(Box::new(ConfirmFailure {
                     broker: self.broker.clone(),
-                    confirmed: self.settled,
+                    confirmed: self.confirmed,
                     returned,
                     ..ConfirmFailure::default()
                 }));
                 let _ = self.reports.send(Err(error));
             }
         }
-    }
-
-    fn settled(&self) -> u64 {
-        self.settled
     }
 
     fn refused(&self) -> Vec<String> {

@@ -27,10 +27,10 @@ use crate::message::Message;
 use crate::ready::{is_ready, wait_for_any};
 use crate::waker;
 
-/// How long a process group has to end after SIGTERM.
+/// The time that a process group has to end after SIGTERM.
 pub(super) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long it has when the user does not want to wait.
+/// The time that it has when the user does not want to wait.
 const HURRIED_TERMINATION_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The longest reply, in bytes: RabbitMQ can't be told to take a longer message.
@@ -113,7 +113,7 @@ pub(super) enum JobEvent {
     NotStarted(Ticket, io::Error),
     /// Its reply is confirmed, or was returned with these words of the broker.
     Replied(Ticket, Option<String>),
-    /// No more replies can be published.
+    /// The publishing of replies has failed.
     ReplyFailed(Error),
 }
 

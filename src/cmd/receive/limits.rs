@@ -7,7 +7,7 @@ use crate::cli;
 use crate::cmd::Context;
 use crate::values::Span;
 
-/// How long no message must arrive before the queue is asked whether it is empty.
+/// The time without a message after which the queue is asked whether it is empty.
 const EMPTY_CHECK_DELAY: Duration = Duration::from_millis(20);
 
 /// The limits of a `receive`.
@@ -17,9 +17,9 @@ pub(super) struct ReceiveLimits {
     /// The end of the time that the user gave (`--timeout`).
     pub(super) until: Option<Instant>,
     idle_timeout: Option<Duration>,
-    /// When the last message arrived or was done, or the wait for the first began.
+    /// The moment at which the last message arrived or was done, or the wait for the first began.
     last_message: Instant,
-    /// When to ask whether the queue is empty (`--drain`).
+    /// The moment at which to ask whether the queue is empty (`--drain`).
     check_at: Option<Instant>,
 }
 

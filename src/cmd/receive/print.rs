@@ -16,7 +16,7 @@ use crate::output::Writer;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
-/// How long to wait at the end for a reader that takes nothing.
+/// The time to wait at the end for a reader that takes nothing.
 const READER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The destination of messages.
@@ -76,7 +76,7 @@ pub(super) struct Printer<'c> {
 enum PrintState {
     /// Messages are received.
     Receiving,
-    /// No more are received. The reader has until this moment for those it is being given.
+    /// Messages are no longer received. The reader has until this moment for those handed over.
     Leaving { end: ReceiveEnd, until: Instant },
 }
 
@@ -184,7 +184,7 @@ impl<'c> Printer<'c> {
     }
 }
 
-/// Stops to receive.
+/// Stops receiving.
 fn leave(consumer: &mut BatchConsumer, end: ReceiveEnd) -> Result<PrintState, Error> {
     consumer.stop()?;
     let until = Instant::now() + READER_TIMEOUT;

@@ -73,7 +73,7 @@ pub(super) struct ReconnectingSession<'c> {
     is_careful: bool,
     /// Whether the user was told what to do about messages that are not acknowledged in time.
     is_advised: bool,
-    /// When the connection was opened, or its last message arrived.
+    /// The moment at which the connection was opened, or its last message arrived.
     pub(super) alive_since: Instant,
 }
 

@@ -21,20 +21,22 @@ pub(super) struct ReceiveStatistics {
     verb: &'static str,
     progress: Progress,
     total: Total,
-    /// When the first message arrived, and when the last one was done.
+    /// The moments at which the first message arrived and the last one was done.
     span: Option<(Instant, Instant)>,
 }
 
 impl ReceiveStatistics {
     pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let (verb, describe): (_, fn(&ProgressSnapshot, &Figures) -> String) =
-            if arguments.forward_to.is_some() {
-                ("forwarded", |snapshot, _| describe("forwarded", snapshot))
-            } else if arguments.peek {
-                ("showed", |snapshot, _| describe("showed", snapshot))
-            } else {
-                ("received", |snapshot, _| describe("received", snapshot))
-            };
+        let verb = if arguments.forward_to.is_some() {
+            "forwarded"
+        } else if arguments.peek {
+            "showed"
+        } else {
+            "received"
+        };
+        let describe = move |snapshot: &ProgressSnapshot, _: &Figures| {
+            format!("{verb} {}{}", snapshot.done, of(snapshot.total))
+        };
         // Progress would be mixed with messages on a terminal, and with what a command prints.
         let is_seen = arguments.forward_to.is_none()
             && (!arguments.command.is_empty()
@@ -97,10 +99,6 @@ impl ReceiveStatistics {
             self.messenger.result(&format!("{} {summary}", self.verb));
         }
     }
-}
-
-fn describe(verb: &str, snapshot: &ProgressSnapshot) -> String {
-    format!("{verb} {}{}", snapshot.done, of(snapshot.total))
 }
 
 /// The longest time that is too short for a rate.

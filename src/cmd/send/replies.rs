@@ -11,15 +11,18 @@ use crate::message::{Message, Properties};
 use crate::output::{MessageWriter, OutputFormat, Stdout};
 use crate::values::Span;
 
+/// The numbers and positions of requests with the same correlation id, the oldest first.
+type Requests = VecDeque<(u64, MessagePosition)>;
+
 /// The requests that are not yet answered.
 pub(super) struct PendingRequests {
     timeout: Span,
     format: OutputFormat,
     writer: MessageWriter<Stdout>,
-    /// By correlation id, and oldest first: the user may have given several the same.
-    pending: HashMap<Vec<u8>, VecDeque<(u64, MessagePosition)>>,
+    /// The requests by correlation id, which the user may have given to several.
+    pending: HashMap<Vec<u8>, Requests>,
     answered: u64,
-    /// When a request was last confirmed or answered.
+    /// The moment at which a request was last confirmed or answered.
     last_progress: Instant,
 }
 
@@ -55,13 +58,9 @@ impl PendingRequests {
 
     /// Removes a request that was not delivered to anyone.
     pub(super) fn remove(&mut self, message: &OutgoingMessage) {
-        let id = correlation_id(&message.message.properties);
-        if let Some(requests) = self.pending.get_mut(&id) {
+        self.update(&message.message.properties, |requests| {
             requests.retain(|(number, _)| *number != message.number);
-            if requests.is_empty() {
-                self.pending.remove(&id);
-            }
-        }
+        });
     }
 
     /// Restarts the timeout.
@@ -71,18 +70,29 @@ impl PendingRequests {
 
     /// Prints a reply, unless it answers no pending request.
     pub(super) fn receive(&mut self, reply: &Message) -> io::Result<()> {
-        let id = correlation_id(&reply.properties);
-        let Some(requests) = self.pending.get_mut(&id) else {
+        let is_expected = self.update(&reply.properties, |requests| {
+            requests.pop_front();
+        });
+        if !is_expected {
             return Ok(());
-        };
-        requests.pop_front();
-        if requests.is_empty() {
-            self.pending.remove(&id);
         }
         self.answered += 1;
         self.restart_timeout();
         self.writer.write(reply)?;
         self.writer.flush()
+    }
+
+    /// Changes the requests with the same correlation id, and returns whether there were any.
+    fn update(&mut self, properties: &Properties, change: impl FnOnce(&mut Requests)) -> bool {
+        let id = correlation_id(properties);
+        let Some(requests) = self.pending.get_mut(&id) else {
+            return false;
+        };
+        change(requests);
+        if requests.is_empty() {
+            self.pending.remove(&id);
+        }
+        true
     }
 
     /// Returns the moment until which to wait for the next reply; `None` if none is missing.

@@ -29,12 +29,11 @@ pub(super) struct SendReport<'c> {
     is_detailed: bool,
     /// The messages that are published and not settled, by number.
     unsettled: BTreeMap<u64, MessagePosition>,
-    /// Those of them that the broker refused when they were last published.
+    /// The unsettled messages that the broker refused when they were last published.
     refused: BTreeMap<u64, MessagePosition>,
     /// The message with the highest number of those that were published.
     last: Option<(u64, MessagePosition)>,
     confirmed: u64,
-    settled: u64,
     returned: NameList,
     /// The total size of the confirmed bodies, in bytes.
     bytes: u64,
@@ -67,7 +66,6 @@ impl<'c> SendReport<'c> {
             refused: BTreeMap::new(),
             last: None,
             confirmed: 0,
-            settled: 0,
             returned: NameList::default(),
             bytes: 0,
             is_reply_noted: false,
@@ -110,7 +108,7 @@ impl<'c> SendReport<'c> {
         if self.confirmed > 1 || !self.is_detailed {
             self.print(&format!(" [x] Sent {}", counted(self.confirmed, "message")));
         }
-        if self.confirmed < self.settled {
+        if !self.returned.is_empty() {
             return Err(self.failure(None, true));
         }
         let is_only_one = self.total == Some(1);
@@ -232,15 +230,10 @@ impl PublishObserver for SendReport<'_> {
             PublishOutcome::Confirmed => self.confirmed(&message.message),
             PublishOutcome::Returned(said) => self.returned(message, said),
         }
-        self.settled += 1;
         let published = self.published();
         self.progress.advance(self.confirmed, self.bytes, published);
         self.unsettled.remove(&message.number);
         self.refused.remove(&message.number);
-    }
-
-    fn settled(&self) -> u64 {
-        self.settled
     }
 
     fn refused(&self) -> Vec<String> {

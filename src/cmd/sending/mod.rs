@@ -26,9 +26,6 @@ pub(crate) trait PublishObserver {
     /// Called with the outcome of a message. A message that was refused is published again.
     fn on_outcome(&mut self, message: &OutgoingMessage<Self::Position>, outcome: &PublishOutcome);
 
-    /// Returns the number of messages whose outcome is final.
-    fn settled(&self) -> u64;
-
     /// Returns the names of the messages that are refused at the moment.
     fn refused(&self) -> Vec<String>;
 
@@ -45,7 +42,7 @@ pub(crate) trait PublishObserver {
 pub(crate) struct Sending<O: PublishObserver> {
     /// Connects to the broker.
     pub(crate) connector: Connector,
-    /// How to publish.
+    /// The options of publishing.
     pub(crate) options: PublishOptions,
     /// The queue to declare for the messages that go to it; `None` to declare none.
     pub(crate) queue: Option<Queue>,
@@ -59,7 +56,7 @@ pub(crate) struct Sending<O: PublishObserver> {
     pub(crate) observer: O,
     /// Limits how many are sent in a second.
     pub(crate) rate_limiter: RateLimiter,
-    /// How long to go on trying.
+    /// The policy of trying again.
     pub(crate) retry: SendRetry,
     /// Writes messages to the user.
     pub(crate) messenger: Messenger,
@@ -69,7 +66,7 @@ pub(crate) struct Sending<O: PublishObserver> {
 enum PublishState {
     /// Messages of the supply are published.
     Publishing,
-    /// No more are published. When each of those that were is settled, this is the result.
+    /// Messages are no longer published. When all are settled, this is the result.
     Draining(Result<ChannelEnd, Error>),
     /// Everything is sent and settled, but replies are missing.
     AwaitingReplies,
@@ -91,11 +88,11 @@ enum ChannelEnd {
 
 /// The reason why no message can be published at the moment.
 enum Blocked {
-    /// As many messages are unsettled as may be.
+    /// The window of unsettled messages is full.
     Unsettled,
     /// The rate allows the next message at this moment.
     Rate(Instant),
-    /// No more input was read yet.
+    /// More input has to be read.
     Input,
     /// Nothing more can be published on this channel.
     End(Result<ChannelEnd, Error>),
@@ -116,8 +113,9 @@ impl<O: PublishObserver> Sending<O> {
                 }
                 Err(error) => {
                     drop(session);
-                    let retry = self.retry.after_failure(self.observer.settled());
-                    session = self.connector.reopen(error, None, retry)?;
+                    session = self
+                        .connector
+                        .reopen(error, None, self.retry.after_failure())?;
                 }
             }
         }
@@ -259,7 +257,10 @@ impl<O: PublishObserver> Sending<O> {
         self.observer.on_outcome(&message, outcome);
         if *outcome == PublishOutcome::Refused {
             self.supply.put_back([message]);
-        } else if self.retry.is_refusing {
+            return;
+        }
+        self.retry.has_progressed = true;
+        if self.retry.is_refusing {
             self.retry.is_refusing = false;
             let broker = self.connector.broker();
             self.messenger
@@ -270,7 +271,7 @@ impl<O: PublishObserver> Sending<O> {
     /// Returns the moment at which to publish refused messages again.
     fn back_off(&mut self) -> Result<Instant, Error> {
         let broker = self.connector.broker();
-        let retry = self.retry.after_failure(self.observer.settled());
+        let retry = self.retry.after_failure();
         retry.begin();
         if retry.is_over() {
             return Err(Error::Nack { broker });
@@ -290,8 +291,8 @@ impl<O: PublishObserver> Sending<O> {
 /// a message was settled since the last failure.
 pub(crate) struct SendRetry {
     policy: Retry,
-    /// The number of messages that were settled at the last failure.
-    settled: u64,
+    /// Whether a message was settled since the last failure.
+    has_progressed: bool,
     /// Whether the broker refused the last message that was settled.
     is_refusing: bool,
 }
@@ -301,15 +302,14 @@ impl SendRetry {
     pub(crate) fn new(policy: Retry) -> Self {
         Self {
             policy,
-            settled: 0,
+            has_progressed: false,
             is_refusing: false,
         }
     }
 
-    /// Returns the policy to apply to a failure at which `settled` messages are settled.
-    fn after_failure(&mut self, settled: u64) -> &mut Retry {
-        if settled > self.settled {
-            self.settled = settled;
+    /// Returns the policy to apply after a failure.
+    fn after_failure(&mut self) -> &mut Retry {
+        if std::mem::take(&mut self.has_progressed) {
             self.policy.progress();
         }
         &mut self.policy
