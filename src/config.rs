@@ -1,4 +1,4 @@
-//! The configuration file: where it is, what it may hold, and what is wrong with it.
+//! Finds, reads and checks the configuration file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,29 +16,29 @@ use crate::values::BrokerUrl;
 /// A configuration file that was read.
 #[derive(Debug)]
 pub struct File {
-    /// Where it was found.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its text, in which the spans of `config` point.
+    /// The text of the file. The spans in `config` refer to it.
     pub text: String,
-    /// What it says.
+    /// The parsed text.
     pub config: Config,
     /// The queues, exchanges and bindings that it defines.
     pub topology: Topology,
 }
 
-/// Where to look for the file.
+/// The places to look for the file in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ConfigLocation {
-    /// The user named this file, so it must be there.
+    /// A file that the user named, which must exist.
     Named(PathBuf),
-    /// The first of these that is there, if any.
+    /// The first of these files that exists, if any.
     Standard(Vec<PathBuf>),
 }
 
-/// Finds the place of the configuration file: `--config`, else `$HELLO_MQ_CONFIG`, else
+/// Returns the location of the configuration file: `--config`, else `$HELLO_MQ_CONFIG`, else
 /// `hello-mq/config.toml` in `$XDG_CONFIG_HOME` (or `~/.config`), else in `/etc`.
 ///
-/// `variable` gives an environment variable's value; an empty one counts as not set, and a relative
+/// `variable` returns the value of an environment variable. An empty one counts as unset. A relative
 /// `$XDG_CONFIG_HOME` is ignored (XDG Base Directory Specification).
 pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> ConfigLocation {
     let variable = |name: &str| {
@@ -67,7 +67,7 @@ pub fn place(flag: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -
 ///
 /// # Errors
 /// [`Error::File`] if it can't be read or a named one is missing, [`Error::Config`] with file, line
-/// and key if it says something that hello-mq does not know.
+/// and key if a key or a value is not valid.
 pub fn read(place: ConfigLocation) -> Result<Option<File>, Error> {
     let (paths, named) = match place {
         ConfigLocation::Named(path) => (vec![path], true),
@@ -117,7 +117,7 @@ pub(crate) fn parse(path: PathBuf, text: String) -> Result<File, Error> {
     })
 }
 
-/// Refuses keys of one table that contradict each other.
+/// Rejects keys of one table that contradict each other.
 fn check(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<(), Error> {
     match (&config.host, &config.hosts) {
         (Some(_), Some(hosts)) => {
@@ -161,7 +161,7 @@ fn check(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<(), 
     Ok(())
 }
 
-/// Where a profile has something that it may not have.
+/// Returns the offset of a key that is not permitted in a profile.
 fn top_level_only(profile: &Config) -> Option<usize> {
     let starts = [
         profile
@@ -176,7 +176,7 @@ fn top_level_only(profile: &Config) -> Option<usize> {
     starts.into_iter().flatten().min()
 }
 
-/// What the tables of the topology define.
+/// Returns the topology that the file defines.
 fn topology(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<Topology, Error> {
     fn define<O: Clone, T>(
         tables: &[Spanned<O>],
@@ -235,12 +235,12 @@ fn topology(config: &Config, wrong: impl Fn(usize, String) -> Error) -> Result<T
     })
 }
 
-/// A line of a file, in a form that can't move the cursor.
+/// Returns `FILE:LINE`, escaped for the terminal.
 fn at_line(path: &Path, line: usize) -> String {
     format!("{}:{line}", text::escape(&path.display().to_string()))
 }
 
-/// What the parser says in the words of its language, and what a person says.
+/// Words of the TOML parser, and those that replace them.
 const PARSER_WORDING: &[(&str, &str)] = &[
     ("unknown field", "unknown key"),
     (
@@ -256,7 +256,7 @@ const PARSER_WORDING: &[(&str, &str)] = &[
 ];
 
 fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
-    // Only the error's message is used: its `Display` shows the line, which may hold a password.
+    // `Display` would show the line, which may contain a password.
     toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let mut message = text::one_line(error.message());
@@ -275,8 +275,8 @@ fn parse_keys(path: &Path, text: &str) -> Result<Config, Error> {
     })
 }
 
-/// For an unknown key, the one that was probably meant: the parser quotes first the one, then all that
-/// there are.
+/// Suggests the nearest key for an unknown one. The message quotes the unknown key first, and then all
+/// valid ones.
 fn meant(message: &str) -> Option<String> {
     let words = message.strip_prefix("unknown key `")?;
     let (unknown, known) = words.split_once("`, expected ")?;
@@ -288,7 +288,7 @@ fn meant(message: &str) -> Option<String> {
 }
 
 impl File {
-    /// Whether a password stands in the file itself.
+    /// Returns whether the file itself contains a password.
     #[must_use]
     pub fn holds_password(&self) -> bool {
         fn holds(config: &Config) -> bool {
@@ -303,14 +303,14 @@ impl File {
                 .any(|profile| holds(profile.get_ref()))
     }
 
-    /// The place of a span, as `FILE:LINE`.
+    /// Returns the `FILE:LINE` of a value.
     #[must_use]
     pub fn place_of<T>(&self, value: &Spanned<T>) -> String {
         at_line(&self.path, line_of(&self.text, value.span().start))
     }
 }
 
-/// The number, from 1, of the line that holds the byte at `offset`.
+/// Returns the number, from 1, of the line that contains the byte at `offset`.
 fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())]
         .iter()
@@ -319,8 +319,8 @@ fn line_of(text: &str, offset: usize) -> usize {
         + 1
 }
 
-/// The keys that take a value, besides those in [`definitions`]. Nothing else of a line is repeated
-/// in an error: it may be a part of a password.
+/// The keys that are not in [`definitions`]. Errors repeat only known keys of a line, because anything
+/// else may be a part of a password.
 const KEYS: &[&str] = &[
     "url",
     "host",
@@ -357,7 +357,7 @@ const KEYS: &[&str] = &[
     "routing_keys",
 ];
 
-/// The key that the line with the byte at `offset` gives a value to, if it does.
+/// Returns the known key that the line with the byte at `offset` sets, if it does.
 fn key_at(text: &str, offset: usize) -> Option<&str> {
     let line = text.lines().nth(line_of(text, offset) - 1)?;
     let key = line.split_once('=')?.0.trim();

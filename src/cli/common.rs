@@ -17,7 +17,7 @@ pub struct Common {
     /// virtual host that the URL omits gets its default; user and password may then come from
     /// elsewhere. A password given here is visible in the process list; use HELLO_MQ_PASSWORD
     /// instead.
-    // A text here and a URL in the settings: clap's error would repeat it with its password.
+    // This is not a URL yet, because clap's errors repeat invalid values, with the password.
     #[arg(
         short,
         long,
@@ -42,7 +42,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "Broker", value_parser = clap::value_parser!(u16).range(1..), hide_short_help = true)]
     pub port: Option<u16>,
 
-    /// How to log in.
+    /// The options for the login.
     #[command(flatten)]
     pub broker: BrokerOptions,
 
@@ -71,7 +71,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "TLS", hide_short_help = true)]
     pub tls: bool,
 
-    /// How TLS is spoken.
+    /// The options for TLS.
     #[command(flatten)]
     pub tls_options: TlsOptions,
 
@@ -130,7 +130,7 @@ pub struct Common {
     pub help: Option<bool>,
 }
 
-/// When to use colours.
+/// The use of colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal
@@ -143,7 +143,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// Whether there is to be colour; `None` where that depends on the stream.
+    /// Returns whether to use colours; `None` if it depends on the stream.
     #[must_use]
     pub fn wanted(self) -> Option<bool> {
         match self {

@@ -193,7 +193,7 @@ pub struct QueueArguments {
 }
 
 impl QueueArguments {
-    /// Whether one is given.
+    /// Returns whether at least one argument is given.
     #[must_use]
     pub fn is_any(&self) -> bool {
         self.kind.is_some()
@@ -211,7 +211,7 @@ impl QueueArguments {
     }
 }
 
-/// How the things that are declared are listed.
+/// The formats of the list of declared entities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ListFormat {
     /// A line of text for each

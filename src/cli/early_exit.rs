@@ -1,4 +1,4 @@
-//! What is printed in place of a command's work: help, version, or what is wrong with the command
+//! The text that is printed if there is no command to run: help, version, or an error of the command
 //! line.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use clap::builder::Styles;
 use super::Color;
 use crate::color::{self, Paint};
 
-/// How help and errors look, in colour.
+/// The colours of help and errors.
 pub const STYLES: Styles = Styles::styled()
     .header(color::HEADING)
     .usage(color::HEADING)
@@ -21,14 +21,14 @@ pub const STYLES: Styles = Styles::styled()
     .valid(color::LITERAL)
     .invalid(color::WARNING);
 
-/// What there is to do instead of a command: a text to print and the status to end with.
+/// A text to print if there is no command to run.
 #[derive(Debug)]
 pub struct EarlyExit {
     plain: String,
     colored: String,
-    /// The choice of colour as far as it can be told from a command line that is not one.
+    /// The value of `--color`, as far as an invalid command line tells.
     pub color: Color,
-    /// Whether it is what the user asked for, and so goes to standard output.
+    /// Whether the user asked for the text, which then goes to standard output.
     pub asked_for: bool,
 }
 
@@ -48,7 +48,7 @@ impl EarlyExit {
             &on.text(color::ERROR, word),
         );
         Self {
-            // Of what was typed, only the plain text leaves out the escape sequences.
+            // clap removes control characters of the command line from the plain text only.
             colored: if arguments.iter().any(has_controls) {
                 plain.clone()
             } else {
@@ -60,7 +60,7 @@ impl EarlyExit {
         }
     }
 
-    /// What to print.
+    /// Returns the text, in colour or not.
     #[must_use]
     pub fn text(&self, paint: Paint) -> &str {
         if paint.is_on() {
@@ -75,7 +75,7 @@ fn has_controls(argument: &OsString) -> bool {
     argument.to_string_lossy().chars().any(char::is_control)
 }
 
-/// The text with our own headings in colour, as clap's are.
+/// Returns the text with headings in the colour that clap gives to its own.
 fn headed(text: &str, paint: Paint) -> String {
     let is_heading = |line: &str| line.starts_with(char::is_alphabetic) && line.ends_with(':');
     text.split_inclusive('\n')
@@ -86,7 +86,7 @@ fn headed(text: &str, paint: Paint) -> String {
         .collect()
 }
 
-/// What the command line says about colour, although something else in it may be wrong.
+/// Returns the value of `--color` in a command line that may be invalid.
 fn wanted(arguments: &[OsString]) -> Color {
     let words: Vec<_> = arguments
         .iter()

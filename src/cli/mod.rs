@@ -1,4 +1,4 @@
-//! What can be typed: the source of `--help`, of the manual and of the completions.
+//! The command line. Help, manual and completions are made from it.
 
 mod common;
 mod declare;
@@ -39,11 +39,11 @@ use crate::values::{Name, QueueName};
     after_long_help = reference::exit_statuses()
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 
-    /// What every verb takes.
+    /// The options of every command.
     #[command(flatten)]
     pub common: Common,
 
@@ -52,10 +52,10 @@ pub struct Cli {
     pub version: Option<bool>,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// With a broker.
+    /// A command that talks to a broker.
     #[command(flatten)]
     Verb(Verb),
     /// Print the completion script for a shell
@@ -70,7 +70,7 @@ pub enum Command {
     Man(Man),
 }
 
-/// What can be done with a broker.
+/// The commands that talk to a broker.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Declare a queue, an exchange or bindings, with exactly these properties
@@ -126,16 +126,16 @@ pub struct Completions {
 /// Shells that complete command lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
-    /// GNU's
+    /// A file for bash-completion
     Bash,
-    /// Where it is an autoloaded function
+    /// An autoloaded function
     Zsh,
-    /// Which needs nothing else
+    /// A file in the directory of completions
     Fish,
-    /// On any system
+    /// A part of the profile
     #[value(name = "powershell")]
     PowerShell,
-    /// Sourced in rc.elv
+    /// A part of rc.elv
     Elvish,
 }
 
@@ -148,7 +148,7 @@ pub struct Man {
     pub page: Option<Page>,
 }
 
-/// Pages of the manual; a command's also by the whole name under which pages refer to it.
+/// The pages of the manual. The page of a command has its full name as an alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Page {
@@ -227,7 +227,7 @@ pub struct Purge {
     pub output: ListFormat,
 }
 
-/// What a received message looks like.
+/// The formats of a received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MessageFormat {
     /// The tutorial's line
@@ -281,7 +281,7 @@ fn with_default(option: Arg, default: &str) -> Arg {
 /// Reads the command line.
 ///
 /// # Errors
-/// [`EarlyExit`] where there is nothing to run.
+/// [`EarlyExit`] if there is no command to run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, EarlyExit> {
     let arguments: Vec<_> = arguments.into_iter().collect();
     let mut command = command();

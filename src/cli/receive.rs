@@ -231,7 +231,7 @@ pub struct Receive {
     pub settings: ReceiveOptions,
 }
 
-/// What becomes of a message whose command fails.
+/// The ways to deal with a message whose command fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFailure {
     /// Deliver it again later

@@ -1,15 +1,15 @@
-//! What the help and the manual tell besides the options: examples, exit statuses, environment,
+//! The parts of help and manual that are not about options: examples, exit statuses, environment,
 //! files.
 
 use std::fmt::Write as _;
 
 use crate::error::Status;
 
-/// How every help is laid out: what it is, how it is typed, and only then everything.
+/// The layout of a command's help. Examples and usage precede the options.
 pub const TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 
-/// The same for a command that takes no option.
+/// The layout for a command without options.
 pub const PLAIN_TEMPLATE: &str =
     "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{positionals}{after-help}";
 
@@ -74,7 +74,7 @@ Examples:
   hello-mq man hello-mq.toml          the configuration file
   hello-mq man >~/.local/share/man/man1/hello-mq.1";
 
-/// Environment variables, and what each means.
+/// The environment variables and their meanings.
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "HELLO_MQ_URL",
@@ -106,7 +106,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Files, and what each is.
+/// The files and their meanings.
 pub const FILES: &[(&str, &str)] = &[
     (
         "~/.config/hello-mq/config.toml",
@@ -118,7 +118,7 @@ pub const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The table that ends every long help.
+/// Returns the table at the end of every long help.
 #[must_use]
 pub fn exit_statuses() -> String {
     let mut table = "Exit status:".to_owned();
@@ -136,7 +136,7 @@ pub fn exit_statuses() -> String {
     table
 }
 
-/// The lines of a text, each short enough for the table.
+/// Splits a text into lines that fit into the table.
 fn textwrap(text: &str) -> Vec<String> {
     const WIDTH: usize = 93;
     let mut lines = vec![String::new()];

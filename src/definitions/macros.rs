@@ -2,20 +2,20 @@
 
 /// Defines the settings of one table of the configuration file.
 ///
-/// `Options, Table, Layer, Settings` name the types to make: what can be typed, what the table may
-/// hold, what one source sets, and what comes of all sources. `"PREFIX"` is what the keys begin with
-/// in `--explain`. In brackets stand further keys of the table and further fields of the result,
-/// which are put together by hand. Each setting is one of
+/// The arguments are the names of the types to make (the options of the command line, the table of the
+/// file, the settings of one source, the merged settings), a prefix of the keys for `--explain`,
+/// further keys of the table, further fields of the merged settings, and the settings. A setting is
+/// its documentation, clap's attributes of its option, and one of these lines:
 ///
 /// ```text
-/// value "OPTION" key: Type = default;           // it always has a value
-/// switch "OPTION" key: bool = false;            // an option without a value
-/// optional "OPTION" key: Type = (ABSENT, EXAMPLE);
-/// path "OPTION" key: PathBuf = (ABSENT, EXAMPLE);
+/// value "OPTION" key: Type = default;                  // always has a value
+/// switch "OPTION" key: bool = false;                   // has an option without a value
+/// optional "OPTION" key: Type = (ABSENT, EXAMPLE);     // may have no value
+/// path "OPTION" key: PathBuf = (ABSENT, EXAMPLE);      // likewise; relative to the file
 /// ```
 ///
-/// after its documentation, which is the help, the manual and the comment in `config.example.toml`,
-/// and after clap's attributes. ABSENT says what happens without a value, EXAMPLE is one in TOML.
+/// The documentation is the help of the option, and the comment in `config.example.toml`. ABSENT
+/// describes the behaviour without a value. EXAMPLE is a value in TOML.
 macro_rules! settings {
     (
         $(#[$outer:meta])*

@@ -1,9 +1,9 @@
-//! The settings that an option and a key of the configuration file set, each defined once.
+//! The settings that have an option and a key in the configuration file, each defined once.
 //!
-//! An entry below is the whole definition of a setting: its option with the help, its key, its
-//! default. The completions, the manual, `config.example.toml`, `--explain` and the merge of all
-//! sources are made from it. What several options or sources make together (the URL, hosts, port,
-//! TLS, password and queue) is put together in `settings`.
+//! An entry below is the whole definition of a setting: its option with the help, its key, and its
+//! default. The completions, the manual, `config.example.toml`, `--explain` and the merge of the sources
+//! are made from it. Only settings that several options and keys share (hosts, port, TLS, password,
+//! and queue) are merged by hand, in `settings`.
 
 mod macros;
 mod setting;
@@ -91,11 +91,11 @@ settings! {
 }
 
 settings! {
-    /// How TLS is spoken.
+    /// The settings of TLS.
     TlsOptions, TlsTable, TlsLayer, Tls, "tls."
     []
     [
-        /// Whether it is.
+        /// Whether TLS is used.
         enabled: Setting<bool>,
     ]
 
@@ -185,13 +185,13 @@ const DEFAULT_PREFETCH: NonZeroU16 = NonZeroU16::MIN.saturating_add(255);
 /// The source of the password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Password {
-    /// It is known.
+    /// A known password.
     Known(Secret),
     /// The first line of this file.
     File(PathBuf),
     /// The first line that this command prints.
     Command(PasswordCommand),
-    /// The person at the terminal.
+    /// A question on the terminal.
     Prompt,
 }
 

@@ -1,4 +1,4 @@
-//! A value with its origin, and how it is shown.
+//! Values with their origins, and their text form.
 
 use std::fmt;
 use std::num::NonZeroU16;
@@ -11,18 +11,18 @@ use crate::error::Error;
 use crate::text;
 use crate::values::{ConnectTimeout, Heartbeat, Mechanism, ServerName, Span, VirtualHost};
 
-/// Where a value was set.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// By this option.
+    /// This option.
     Flag(&'static str),
-    /// By this environment variable.
+    /// This environment variable.
     Environment(&'static str),
-    /// In a profile of this name, as `FILE:LINE`.
+    /// The profile with this name, and its `FILE:LINE`.
     Profile(String, String),
-    /// In the configuration file, as `FILE:LINE`.
+    /// The top level of the configuration file, and its `FILE:LINE`.
     File(String),
-    /// Nowhere.
+    /// No source.
     Default,
 }
 
@@ -74,17 +74,17 @@ impl Origin {
     }
 }
 
-/// A value and where it was set.
+/// A value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting<T> {
     /// The value.
     pub value: T,
-    /// Where it was set.
+    /// Its origin.
     pub origin: Origin,
 }
 
 impl<T> Setting<T> {
-    /// A value that was set there.
+    /// Creates a setting.
     pub const fn new(value: T, origin: Origin) -> Self {
         Self { value, origin }
     }
@@ -121,11 +121,11 @@ pub struct Definition {
 pub struct ListedSetting {
     /// Its key in the configuration file.
     pub key: &'static str,
-    /// Its value; nothing secret is in it.
+    /// Its value, without secrets.
     pub value: Value,
-    /// What it means that there is no value.
+    /// The text that is shown if there is no value.
     pub absent: &'static str,
-    /// Where it was set.
+    /// Its origin.
     pub origin: Origin,
 }
 

@@ -13,7 +13,7 @@ pub const AMQP_PORT: u16 = 5672;
 /// AMQP's registered port for TLS.
 pub const AMQPS_PORT: u16 = 5671;
 
-/// What has to be percent-encoded in a URL's user and virtual host.
+/// The characters that are percent-encoded in the user and the virtual host of a URL.
 const PERCENT_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -21,21 +21,21 @@ const PERCENT_ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 impl Broker {
-    /// The URL, without the password, of the broker at one of the hosts.
+    /// Returns the URL of the broker at one of the hosts, without the password.
     #[must_use]
     pub fn at(&self, host: &Host) -> String {
         self.with_hosts(std::slice::from_ref(host))
     }
 
-    /// The port of one of the hosts.
+    /// Returns the port of one of the hosts.
     #[must_use]
     pub fn port_of(&self, host: &Host) -> u16 {
         host.port().unwrap_or(self.port.value)
     }
 
-    /// How to log in, the first that the broker offers.
+    /// Returns the mechanisms to log in with, in order of preference.
     ///
-    /// Who shows a certificate and names neither user nor password is who the certificate says.
+    /// With a certificate, and neither user nor password, the certificate identifies the user.
     #[must_use]
     pub fn mechanisms(&self) -> &'static [Mechanism] {
         let is_unnamed = [&self.username.origin, &self.password.origin]
@@ -57,7 +57,7 @@ impl Broker {
             "amqp"
         };
         let user = match self.mechanisms() {
-            // The broker takes it from the certificate.
+            // The certificate identifies the user.
             [Mechanism::External, ..] => String::new(),
             _ => format!(
                 "{}@",

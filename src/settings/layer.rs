@@ -1,4 +1,4 @@
-//! What each source sets: the command line, the environment, a profile, the configuration file.
+//! The settings of a single source: the command line, the environment, a profile, the file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use crate::definitions::{
 use crate::error::Error;
 use crate::values::{BrokerUrl, Host, QueueName, Secret};
 
-/// What one source sets: each value, or nothing.
+/// The settings of one source; `None` for those that it does not set.
 #[derive(Debug, Default)]
 pub struct Layer {
     pub url: Option<Setting<BrokerUrl>>,
     pub hosts: Option<Setting<Vec<Host>>>,
-    /// `None` in it is the port of the scheme.
+    /// A value of `None` stands for the port of the URL's scheme.
     pub port: Option<Setting<Option<u16>>>,
     pub password: Option<Setting<Password>>,
     pub queue: Option<Setting<QueueName>>,
@@ -31,7 +31,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Returns what this source sets, and what a lower one sets besides.
+    /// Returns the settings of this source, completed by those of one of lower precedence.
     pub fn or(self, lower: Self) -> Self {
         Self {
             url: self.url.or(lower.url),
@@ -47,9 +47,8 @@ impl Layer {
         }
     }
 
-    /// Sets what the URL says. It sets host, scheme, port and virtual host, the latter two to their
-    /// defaults if it leaves them out, and anything else only if it has it. Within one source, a
-    /// single option wins over the URL.
+    /// Replaces the URL by its parts. A port or a virtual host that it omits gets its default. Any other
+    /// part that it omits is not set. A single option of the same source overrides the URL.
     pub fn with_url_taken_apart(mut self) -> Self {
         fn of<T>(value: Option<T>, origin: &Origin) -> Option<Setting<T>> {
             value.map(|value| Setting::new(value, origin.clone()))
@@ -83,7 +82,7 @@ impl Layer {
     }
 }
 
-/// Returns what the command line sets.
+/// Returns the settings of the command line.
 ///
 /// # Errors
 /// [`Error::Usage`], naming the option.
@@ -97,7 +96,7 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
         .map(|url| parse::<BrokerUrl>(url, "url", Origin::Flag("--url")))
         .transpose()?;
     let tls = TlsLayer::of_options(&common.tls_options);
-    // An option on how to speak TLS asks for TLS.
+    // Each option about TLS implies TLS.
     let asks_for_tls = common.tls.then_some("--tls").or(tls.first_option());
     if let (Some(option), Some(url)) = (asks_for_tls, &url) {
         if !url.value.tls {
@@ -148,8 +147,7 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
     Ok(layer)
 }
 
-/// The text of an environment variable. One that is set to nothing is not set, as everywhere in
-/// Unix.
+/// Returns the text of an environment variable. An empty one counts as unset, as is usual in Unix.
 ///
 /// # Errors
 /// [`Error::Config`] if it is not UTF-8.
@@ -170,7 +168,7 @@ pub fn variable_text(
     }
 }
 
-/// Returns what the environment sets.
+/// Returns the settings of the environment.
 ///
 /// # Errors
 /// [`Error::Config`], naming the variable.
@@ -214,18 +212,18 @@ fn parse<T: FromStr<Err = String>>(
 
 /// A table of the configuration file: its top level, or a profile.
 pub struct ConfigTable<'f> {
-    /// The file.
+    /// The file that contains the table.
     pub file: &'f File,
-    /// What the table says.
+    /// The content of the table.
     pub config: &'f Config,
-    /// The profile's name.
+    /// The name of the profile; `None` for the top level.
     pub profile: Option<&'f str>,
-    /// The user's home, which a path may begin with as `~/`.
+    /// The home directory, for which `~/` stands at the beginning of a path.
     pub home: Option<PathBuf>,
 }
 
 impl ConfigTable<'_> {
-    /// Returns what the table sets.
+    /// Returns the settings of the table.
     pub fn layer(&self, command: &Verb) -> Layer {
         let config = self.config;
         let password = self
@@ -297,7 +295,7 @@ impl ConfigSource for ConfigTable<'_> {
         }
     }
 
-    /// `~/` is the user's home, and a relative path is relative to the file's directory.
+    /// Expands `~/`. A relative path is relative to the directory of the file.
     fn absolute(&self, path: &Path) -> PathBuf {
         match (path.strip_prefix("~"), &self.home) {
             (Ok(rest), Some(home)) => home.join(rest),

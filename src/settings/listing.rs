@@ -1,4 +1,4 @@
-//! Every setting, with where it came from, as `--explain` shows it.
+//! The settings and their origins, as `--explain` prints them.
 
 use serde_json::Value;
 

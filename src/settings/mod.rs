@@ -1,4 +1,4 @@
-//! One merge of everything that can be set: flag, then environment, then profile, then file, then
+//! Merges the settings of all sources. The order of precedence is: option, environment, profile, file,
 //! default.
 
 mod broker;
@@ -22,25 +22,25 @@ use crate::text;
 use crate::topology::{Queue, Topology};
 use crate::values::{Host, Mechanism, QueueName, Secret};
 
-/// Every setting, resolved.
+/// The settings of one command.
 #[derive(Debug, PartialEq)]
 #[allow(missing_docs)]
 pub struct Settings {
     /// The configuration file that was read.
     pub config: Setting<Option<PathBuf>>,
-    /// The profile in it.
+    /// The selected profile of that file.
     pub profile: Setting<Option<String>>,
     pub broker: Broker,
     pub queue: Setting<QueueName>,
-    /// How the queue is declared where it has to be.
+    /// The properties with which a missing queue is declared.
     pub definition: Queue,
-    /// What the configuration file defines.
+    /// The topology that the configuration file defines.
     pub topology: Topology,
     pub send: SendSettings,
     pub receive: ReceiveSettings,
 }
 
-/// Resolves every setting of `command`. `variable` gives an environment variable's value.
+/// Returns the settings of `command`. `variable` returns the value of an environment variable.
 ///
 /// # Errors
 /// [`Error::Usage`] or [`Error::Config`], naming the option, the variable, or the file and line.
@@ -98,8 +98,8 @@ pub fn resolve(
     Ok(settings)
 }
 
-/// Removes user and password from each URL whose broker a higher source's URL replaces: they would be
-/// sent to another broker than the one that they are for.
+/// Removes the user and the password of each URL that a source of higher precedence replaces. They
+/// would be sent to another broker.
 fn keep_credentials_at_their_broker(layers: &mut [Layer]) {
     let mut is_replaced = false;
     for url in layers.iter_mut().filter_map(|layer| layer.url.as_mut()) {
@@ -111,7 +111,7 @@ fn keep_credentials_at_their_broker(layers: &mut [Layer]) {
     }
 }
 
-/// The table of the profile that the user asks for.
+/// Returns the table of the selected profile.
 fn profile<'f>(
     common: &'f Common,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -162,7 +162,7 @@ fn profile<'f>(
     }
 }
 
-/// Refuses what can't be together, wherever it was set.
+/// Rejects settings that contradict each other, whatever their sources are.
 fn check(broker: &Broker) -> Result<(), Error> {
     let tls = &broker.tls;
     let has_certificate = tls.enabled.value && tls.cert_file.value.is_some();

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use super::*;
 use crate::{cli, config};
 
-/// One row of the table: what is typed, the environment, the file; and what must come of it.
+/// Resolves the settings of a command line, an environment and a file.
 fn settings(line: &str, variables: &[(&'static str, &str)], file: &str) -> Result<Settings, Error> {
     let arguments = line.split_whitespace().map(OsString::from);
     let cli = cli::parse([OsString::from("hello-mq")].into_iter().chain(arguments)).unwrap();

@@ -403,7 +403,7 @@ fn a_body_over_the_brokers_limit_is_refused_in_its_words() {
         ],
     );
     assert!(
-        !outcome.stderr.contains("declare never changes"),
+        !outcome.stderr.contains("to match what exists"),
         "{}",
         outcome.stderr
     );
