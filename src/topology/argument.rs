@@ -1,4 +1,4 @@
-//! Optional arguments: how one is typed, and how it is shown.
+//! Optional arguments, as they are typed and shown.
 
 use std::str::FromStr;
 
@@ -8,8 +8,8 @@ use crate::message::SHORT_STRING_MAX;
 use crate::message::{FieldTable, FieldValue, envelope};
 use crate::text;
 
-/// One argument as it is typed: `KEY=VALUE`, where a number, `true` and `false` are taken for what
-/// they look like and anything else is a text, or `KEY:=JSON` for an exact type.
+/// An argument: `KEY=VALUE`, in which numbers and booleans are recognized and anything else is a text, or
+/// `KEY:=JSON` for an exact type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Argument {
     /// Its name.
@@ -19,10 +19,7 @@ pub struct Argument {
 }
 
 impl Argument {
-    /// An argument with this name and value.
-    ///
-    /// # Errors
-    /// Says what AMQP can't carry.
+    /// Returns an argument, or a description of what AMQP can't carry.
     pub fn new(name: &str, value: FieldValue) -> Result<Self, String> {
         if name.is_empty() {
             return Err("an argument's name can't be empty".to_owned());
@@ -55,7 +52,7 @@ impl FromStr for Argument {
     }
 }
 
-/// The value of `KEY=VALUE`.
+/// Returns the value of `KEY=VALUE`.
 fn plain(text: &str) -> Result<FieldValue, String> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.bytes().all(|byte| byte.is_ascii_digit()) && looks_like_a_number(text) {
@@ -76,7 +73,7 @@ fn looks_like_a_number(text: &str) -> bool {
         && serde_json::from_str::<serde_json::Number>(text).is_ok()
 }
 
-/// RabbitMQ's arguments are made of UTF-8; a decimal number is none that it knows.
+/// Checks that RabbitMQ accepts a value: strings must be UTF-8, and decimals are not supported.
 fn check(value: &FieldValue) -> Result<(), String> {
     match value {
         FieldValue::LongString(text) if std::str::from_utf8(text).is_err() => {
@@ -98,10 +95,7 @@ fn check(value: &FieldValue) -> Result<(), String> {
     }
 }
 
-/// Reads a table of TOML as arguments: each value has the type that it has there.
-///
-/// # Errors
-/// Says which value AMQP can't carry.
+/// Reads a TOML table as arguments of the same types.
 pub fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Argument>, D::Error> {
     let table = toml::Table::deserialize(deserializer)?;
     table
@@ -141,12 +135,12 @@ fn from_toml(value: toml::Value) -> Result<FieldValue, String> {
     })
 }
 
-/// A whole number in the smallest of the two types that every client uses.
+/// Returns a whole number in the smaller of the two types that all clients use.
 pub fn int(number: i64) -> FieldValue {
     i32::try_from(number).map_or(FieldValue::Long(number), FieldValue::SignedInt)
 }
 
-/// The whole number that a value is, whatever its type.
+/// Returns the whole number in a value of any type.
 pub fn integer(value: &FieldValue) -> Option<i64> {
     Some(match *value {
         FieldValue::Byte(number) => number.into(),
@@ -160,7 +154,7 @@ pub fn integer(value: &FieldValue) -> Option<i64> {
     })
 }
 
-/// A value as a person reads it: text in quotes where it is not a plain word, the rest as JSON.
+/// Returns a value for the user: a text, in quotes unless it is a plain word, and anything else as JSON.
 pub fn render(value: &FieldValue) -> String {
     match value {
         FieldValue::LongString(text) if is_word(text) => String::from_utf8_lossy(text).into_owned(),
@@ -169,7 +163,8 @@ pub fn render(value: &FieldValue) -> String {
     }
 }
 
-/// A value as JSON: as an envelope has it, but for whole numbers, whose type RabbitMQ does not mind.
+/// Returns a value as JSON, as in an envelope, but whole numbers without their type, which does not
+/// matter to RabbitMQ.
 pub fn json(value: &FieldValue) -> String {
     if let Some(number) = integer(value) {
         return number.to_string();

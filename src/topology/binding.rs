@@ -1,4 +1,4 @@
-//! A binding: which messages of an exchange go on to a queue or to another exchange.
+//! Bindings of queues and exchanges to an exchange.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use super::{Argument, Arguments, Violation};
 use crate::text;
 use crate::values::{Name, QueueName};
 
-/// Where a binding leads. `Display` names it.
+/// The destination of a binding. `Display` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// To a queue; without a name, to the one that the broker has just named.
+    /// A queue; without a name, the one that the broker has just named.
     Queue(Option<QueueName>),
-    /// To an exchange.
+    /// An exchange.
     Exchange(String),
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Bindings as they are asked for by keys of the configuration file: one for each routing key.
+/// The keys of the configuration file that define bindings, one for each routing key.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table", default)]
 #[allow(missing_docs)]
@@ -43,11 +43,8 @@ pub struct BindingOptions {
 }
 
 impl BindingOptions {
-    /// The bindings that are asked for. Without a routing key it is empty, which is all that fanout
-    /// and headers exchanges need.
-    ///
-    /// # Errors
-    /// What is missing or too much.
+    /// Returns the bindings, or the rule that they violate. The default routing key is empty, which
+    /// suffices for fanout and headers exchanges.
     pub fn define(self) -> Result<Vec<Binding>, Violation> {
         let destination = match (self.queue, self.destination_exchange) {
             (Some(queue), None) => Destination::Queue(Some(queue)),
@@ -68,20 +65,16 @@ impl BindingOptions {
     }
 }
 
-/// A routing key that matches every other at a topic exchange, and means nothing to a fanout or a
-/// headers exchange.
+/// The routing key that matches every other at a topic exchange. Fanout and headers exchanges ignore it.
 const EVERYTHING: &str = "#";
 
-/// The routing keys with which to listen in on an exchange: that for everything if there is none.
+/// Returns the routing keys with which to receive from an exchange; by default everything.
 pub fn keys_of(routing_keys: &[String]) -> impl Iterator<Item = &str> {
     let everything = routing_keys.is_empty().then_some(EVERYTHING);
     routing_keys.iter().map(String::as_str).chain(everything)
 }
 
-/// The bindings with each routing key, or with the empty one if there is none.
-///
-/// # Errors
-/// The default exchange has no bindings of its own.
+/// Returns a binding for each routing key, or one for the empty key. The default exchange can't be bound.
 pub fn all(
     exchange: &str,
     destination: &Destination,
@@ -112,21 +105,21 @@ pub fn all(
         .collect())
 }
 
-/// A binding that there is to be. `Display` names it.
+/// The definition of a binding. `Display` names it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// The exchange that messages come from.
+    /// The exchange that routes the messages.
     pub exchange: String,
-    /// Where they go on to.
+    /// The queue or the exchange that gets them.
     pub destination: Destination,
-    /// Which messages, as the exchange's type has it.
+    /// The routing key, which selects messages according to the type of the exchange.
     pub routing_key: String,
-    /// The optional arguments, of which a headers exchange matches.
+    /// The optional arguments, which a headers exchange matches.
     pub arguments: Arguments,
 }
 
 impl Binding {
-    /// The exchange that messages come from, quoted.
+    /// Returns the quoted name of the exchange that routes the messages.
     pub fn source(&self) -> String {
         format!("exchange '{}'", text::escape(&self.exchange))
     }

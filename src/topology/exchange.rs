@@ -1,4 +1,4 @@
-//! An exchange, and what RabbitMQ's rules forbid of it.
+//! Exchanges, and RabbitMQ's rules about them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,17 +12,17 @@ use crate::message::FieldValue;
 use crate::text;
 use crate::values::{Name, deserialize_by_parsing};
 
-/// The argument that names the exchange for what no queue takes.
+/// The argument that names the exchange for unroutable messages.
 pub(crate) const ALTERNATE: &str = "alternate-exchange";
 
-/// How an exchange routes: `direct`, `fanout`, `topic`, `headers`, or a plugin's `x-…`.
+/// The type of an exchange: `direct`, `fanout`, `topic`, `headers`, or a plugin's `x-…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExchangeType(String);
 
 deserialize_by_parsing!(ExchangeType);
 
 impl ExchangeType {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -39,7 +39,7 @@ impl FromStr for ExchangeType {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let is_plugins = text.starts_with("x-") && text.len() <= crate::message::SHORT_STRING_MAX;
-        // RabbitMQ 3 closes the connection for one that it doesn't know.
+        // RabbitMQ 3 closes the connection if it does not know a type.
         if is_plugins || matches!(text, "direct" | "fanout" | "topic" | "headers") {
             return Ok(Self(text.to_owned()));
         }
@@ -47,7 +47,7 @@ impl FromStr for ExchangeType {
     }
 }
 
-/// An exchange as it is asked for: by options, or by keys of the configuration file.
+/// The options, or keys of the configuration file, that define an exchange.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table", default)]
 #[allow(missing_docs)]
@@ -64,10 +64,7 @@ pub struct ExchangeOptions {
 }
 
 impl ExchangeOptions {
-    /// The exchange that is asked for.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
+    /// Returns the exchange, or the rule that it violates.
     pub fn define(self) -> Result<Exchange, Violation> {
         let name = self.name.as_ref().map_or("", Name::as_str).to_owned();
         if name.is_empty() {
@@ -76,7 +73,7 @@ impl ExchangeOptions {
                 "the default exchange always exists and can't be declared",
             ));
         }
-        // RabbitMQ takes them out without a word, as of a queue's name.
+        // RabbitMQ removes line breaks silently, as from the name of a queue.
         if name.contains(['\r', '\n']) {
             return Err(Violation::new(
                 "exchange",
@@ -105,25 +102,25 @@ impl ExchangeOptions {
     }
 }
 
-/// An exchange that there is to be. `Display` is its name, quoted.
+/// The definition of an exchange. `Display` is the quoted name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange {
     /// The name.
     pub name: String,
-    /// How it routes.
+    /// The type.
     pub kind: ExchangeType,
-    /// It survives a restart of the broker.
+    /// Whether it survives a restart of the broker.
     pub durable: bool,
-    /// It is deleted when its last binding goes.
+    /// Whether it is deleted with its last binding.
     pub auto_delete: bool,
-    /// Nobody can publish to it; messages come from other exchanges.
+    /// Whether it takes messages only from other exchanges, not from clients.
     pub internal: bool,
     /// The optional arguments.
     pub arguments: Arguments,
 }
 
 impl Exchange {
-    /// What the broker compares when an exchange is declared that exists.
+    /// Returns the properties that the broker compares with those of an existing exchange.
     pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
         let kind = FieldValue::LongString(self.kind.as_str().as_bytes().to_vec());
@@ -136,7 +133,7 @@ impl Exchange {
         properties
     }
 
-    /// The exchange of this name with these properties.
+    /// Returns an exchange of the same name with these properties.
     pub fn with(&self, mut properties: Arguments) -> Self {
         let kind = match properties.remove("type") {
             Some(FieldValue::LongString(name)) => {
@@ -155,7 +152,7 @@ impl Exchange {
         }
     }
 
-    /// The command that declares such an exchange.
+    /// Returns the command that declares this exchange.
     pub fn command(&self) -> String {
         let mut words = vec![
             "hello-mq declare".to_owned(),

@@ -1,5 +1,4 @@
-//! What there is to be on the broker: queues, exchanges and bindings, with the rules that RabbitMQ
-//! has for them.
+//! Definitions of queues, exchanges and bindings, and RabbitMQ's rules about them.
 
 mod argument;
 mod binding;
@@ -24,13 +23,13 @@ pub use units::{Milliseconds, Size};
 use crate::message::FieldValue;
 use crate::values::QueueName;
 
-/// Arguments and optional arguments by AMQP's names: `durable`, `x-message-ttl`.
+/// Arguments by their names in AMQP: `durable`, `x-message-ttl`.
 pub type Arguments = BTreeMap<String, FieldValue>;
 
-/// A rule that is broken.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What breaks it: an option without its dashes (`auto-delete`), or `argument x-expires`.
+    /// What violates it: an option without its dashes (`auto-delete`), or `argument x-expires`.
     pub option: String,
     /// The rule.
     pub rule: String,
@@ -45,18 +44,14 @@ impl Violation {
     }
 }
 
-/// Arguments that were typed one by one with `option`, each of which may be given once.
-///
-/// # Errors
-/// The one that is given twice.
+/// Collects the arguments that were given with `option`, each at most once.
 pub fn collect(arguments: Vec<Argument>, option: &str) -> Result<Arguments, Violation> {
     let mut properties = Arguments::new();
     queue::add(&mut properties, arguments, option)?;
     Ok(properties)
 }
 
-/// Everything that a configuration file defines, in the order in which it has to be declared: what
-/// is bound must be there before the binding.
+/// The definitions of a configuration file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Topology {
     /// The exchanges.
@@ -68,14 +63,14 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The queue with this name.
+    /// Returns the queue with this name.
     pub fn queue(&self, name: &QueueName) -> Option<&Queue> {
         self.queues
             .iter()
             .find(|queue| queue.name.as_ref() == Some(name))
     }
 
-    /// Each entry, in that order.
+    /// Returns everything in the order in which it has to be declared: bindings last.
     pub fn entities(&self) -> Vec<Entity> {
         let exchanges = self.exchanges.iter().cloned().map(Entity::Exchange);
         let queues = self.queues.iter().cloned().map(Entity::Queue);
@@ -84,7 +79,7 @@ impl Topology {
     }
 }
 
-/// One thing that can be declared. `Display` names it.
+/// Something that can be declared. `Display` names it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entity {
     /// An exchange.
@@ -106,7 +101,7 @@ impl fmt::Display for Entity {
 }
 
 impl Entity {
-    /// The AMQP method that declares it, with its arguments, for people.
+    /// Describes the AMQP method that declares it, with its arguments.
     pub fn operation(&self) -> String {
         match self {
             Self::Exchange(exchange) => {
@@ -137,7 +132,7 @@ impl Entity {
     }
 }
 
-/// The AMQP operation that makes sure that a queue is there to be used, for a person.
+/// Describes the AMQP operation that declares a queue before it is used.
 pub fn implicit(queue: &Queue) -> String {
     format!(
         "{}, unless it exists otherwise",
@@ -145,7 +140,7 @@ pub fn implicit(queue: &Queue) -> String {
     )
 }
 
-/// An option and its value as a shell takes them, also where the value looks like an option.
+/// Returns an option and its value for a shell. The value may look like an option.
 fn option(option: &str, value: &str) -> String {
     let separator = if value.starts_with('-') { '=' } else { ' ' };
     format!("{option}{separator}{}", crate::text::shell(value))
@@ -159,22 +154,22 @@ fn listed(properties: &Arguments) -> String {
     all.join(" ")
 }
 
-/// One property in which what exists differs from what is wanted. `None` is none.
+/// A property that differs from what is wanted. `None` is a missing property.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// AMQP's name of it.
+    /// The name in AMQP.
     pub property: String,
-    /// What was asked for.
+    /// The wanted value.
     pub wanted: Option<FieldValue>,
-    /// What there is.
+    /// The existing value.
     pub existing: Option<FieldValue>,
-    /// Whether that is known: the broker's words may have been cut off.
+    /// Whether the existing value is known. The broker may have truncated its text.
     pub is_known: bool,
 }
 
 impl Difference {
-    /// The differences between two sets of properties. What means the same is the same: a number
-    /// whatever its type, an age in one unit or another.
+    /// Returns the differences between two sets of properties. Values with the same meaning are the same:
+    /// numbers of different types, ages in different units.
     pub fn between(wanted: &Arguments, existing: &Arguments) -> Vec<Self> {
         let mut names: Vec<_> = wanted.keys().chain(existing.keys()).collect();
         names.sort_by_key(|name| (name.contains('-'), *name));
@@ -193,21 +188,17 @@ impl Difference {
             .collect()
     }
 
-    /// `--message-ttl: wanted 1m, existing none`, as the option is written.
+    /// Describes the difference: `--message-ttl: wanted 1m, existing none`.
     pub fn line(&self) -> String {
         let known = KnownArgument::find(&self.property);
         let option = match (self.property.as_str(), known) {
             ("type", _) => "--exchange-type".to_owned(),
             ("durable" | "internal" | ALTERNATE, _) => format!("--{}", self.property),
             ("auto_delete", _) => "--auto-delete".to_owned(),
-            (
-                _,
-                Some(KnownArgument {
-                    option: Some(option),
-                    ..
-                }),
-            ) => format!("--{option}"),
-            (name, _) => format!("--argument {}", crate::text::escape(name)),
+            (name, known) => match known.and_then(KnownArgument::option) {
+                Some(option) => format!("--{option}"),
+                None => format!("--argument {}", crate::text::escape(name)),
+            },
         };
         let shown = |value: Option<&FieldValue>| match (value, known) {
             (None, _) => "none".to_owned(),
@@ -216,7 +207,7 @@ impl Difference {
         };
         let existing = match self.property.as_str() {
             _ if !self.is_known => "unknown, because the broker's message was truncated".to_owned(),
-            // Without the argument a queue is classic.
+            // A queue without the argument is classic.
             "x-queue-type" if self.existing.is_none() => "classic".to_owned(),
             _ => shown(self.existing.as_ref()),
         };
@@ -227,7 +218,7 @@ impl Difference {
     }
 }
 
-/// The value of an argument that a broker shows without its type.
+/// Returns the value of an argument that the broker shows without its type.
 pub(crate) fn read(argument: &str, shown: &str) -> Option<FieldValue> {
     match KnownArgument::find(argument) {
         Some(known) => known.read(shown),
@@ -235,12 +226,12 @@ pub(crate) fn read(argument: &str, shown: &str) -> Option<FieldValue> {
     }
 }
 
-/// Whether a queue of this type can have an argument, as far as that is known.
+/// Whether queues of this type accept an argument, as far as that is known.
 pub(crate) fn is_taken_by(argument: &str, kind: QueueType) -> bool {
     KnownArgument::find(argument).is_none_or(|known| known.types.contains(&kind))
 }
 
-/// Whether two values of a property mean the same for RabbitMQ, `None` being none.
+/// Whether two values of a property mean the same to RabbitMQ; `None` is a missing property.
 pub(crate) fn is_same(
     property: &str,
     one: Option<&FieldValue>,

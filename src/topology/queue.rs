@@ -1,4 +1,4 @@
-//! A queue, and what RabbitMQ's rules forbid of it.
+//! Queues, and RabbitMQ's rules about them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::argument::{Argument, int};
-use super::known::{KNOWN, KnownArgument};
+use super::known::{KNOWN, KnownArgument, Unit};
 use super::units::{Milliseconds, Size};
 use super::{Arguments, Violation};
 use crate::message::FieldValue;
@@ -15,38 +15,38 @@ use crate::values::{Name, QueueName, deserialize_by_parsing};
 
 deserialize_by_parsing!(QueueType, Overflow);
 
-/// The kind of a queue (<https://www.rabbitmq.com/docs/queues>).
+/// The type of a queue (<https://www.rabbitmq.com/docs/queues>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueType {
-    /// On one node.
+    /// Stored on one node.
     Classic,
     /// Replicated by consensus.
     Quorum,
-    /// A log that is not consumed by reading.
+    /// A log that keeps its messages when they are read.
     Stream,
 }
 
-/// The kind of a queue, as far as receiving its messages depends on it.
+/// The type of a queue, as far as it matters to a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
-    /// It counts nothing.
+    /// It does not count deliveries.
     Classic,
-    /// It counts how often a message comes back.
+    /// It counts how often a message was returned.
     Quorum {
-        /// Its own delivery limit.
+        /// The delivery limit of the queue itself.
         limit: Option<u64>,
     },
-    /// It is a log, and numbers its messages.
+    /// It numbers its messages.
     Stream,
-    /// The broker does not tell this user.
+    /// The broker does not tell the type to this user.
     Unknown,
 }
 
 impl QueueType {
-    /// Their names, as `x-queue-type` has them.
+    /// The names, as in `x-queue-type`.
     pub const NAMES: &[&str] = &["classic", "quorum", "stream"];
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Classic => "classic",
@@ -55,7 +55,7 @@ impl QueueType {
         }
     }
 
-    /// The type that a value of `x-queue-type` names.
+    /// Returns the type that a value of `x-queue-type` names.
     pub fn of(value: &FieldValue) -> Option<Self> {
         match value {
             FieldValue::LongString(name) => std::str::from_utf8(name).ok()?.parse().ok(),
@@ -77,12 +77,12 @@ impl FromStr for QueueType {
     }
 }
 
-/// What becomes of messages when a queue is full.
+/// The behaviour of a full queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow(&'static str);
 
 impl Overflow {
-    /// What there is, as `x-overflow` has it.
+    /// The names, as in `x-overflow`.
     pub const NAMES: &[&str] = &["drop-head", "reject-publish", "reject-publish-dlx"];
 }
 
@@ -97,7 +97,7 @@ impl FromStr for Overflow {
     }
 }
 
-/// A queue as it is asked for: by options, or by keys of the configuration file.
+/// The options, or keys of the configuration file, that define a queue.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table", default)]
 #[allow(missing_docs)]
@@ -122,10 +122,8 @@ pub struct QueueOptions {
 }
 
 impl QueueOptions {
-    /// The queue that is asked for; without a name, one that the broker names.
-    ///
-    /// # Errors
-    /// The rule that it breaks. Only what every supported RabbitMQ refuses is refused here.
+    /// Returns the queue, or the rule that it violates. Only what every supported RabbitMQ refuses is
+    /// refused here.
     pub fn define(self) -> Result<Queue, Violation> {
         let text = |text: &str| FieldValue::LongString(text.as_bytes().to_vec());
         let named = |name: Option<&Name>| name.map(|name| text(name.as_str()));
@@ -172,7 +170,7 @@ impl QueueOptions {
     }
 }
 
-/// Adds arguments that were typed one by one to those of options. Each may be given once.
+/// Adds single arguments to those of options. Each may be given once.
 pub(super) fn add(
     to: &mut Arguments,
     arguments: Vec<Argument>,
@@ -187,21 +185,21 @@ pub(super) fn add(
     Ok(())
 }
 
-/// A queue that there is to be. `Display` is its name, quoted.
+/// The definition of a queue. `Display` is the quoted name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Queue {
-    /// The name; without one the broker gives it one.
+    /// The name; `None` if the broker is to choose it.
     pub name: Option<QueueName>,
-    /// It survives a restart of the broker.
+    /// Whether it survives a restart of the broker.
     pub durable: bool,
-    /// It is deleted when its last consumer leaves.
+    /// Whether it is deleted with its last consumer.
     pub auto_delete: bool,
     /// The optional arguments.
     pub arguments: Arguments,
 }
 
 impl Queue {
-    /// A queue as the tutorial declares it.
+    /// Returns a queue as the tutorial declares it.
     pub fn plain(name: QueueName) -> Self {
         Self {
             name: Some(name),
@@ -211,12 +209,12 @@ impl Queue {
         }
     }
 
-    /// The type that is asked for.
+    /// Returns the type, if the arguments contain it.
     pub fn kind(&self) -> Option<QueueType> {
         self.arguments.get("x-queue-type").and_then(QueueType::of)
     }
 
-    /// What the broker compares when a queue is declared that exists.
+    /// Returns the properties that the broker compares with those of an existing queue.
     pub fn properties(&self) -> Arguments {
         let mut properties = self.arguments.clone();
         properties.insert("durable".to_owned(), FieldValue::Bool(self.durable));
@@ -224,7 +222,7 @@ impl Queue {
         properties
     }
 
-    /// The queue of this name with these properties.
+    /// Returns a queue of the same name with these properties.
     pub fn with(&self, mut properties: Arguments) -> Self {
         let mut is_true = |name| properties.remove(name) == Some(FieldValue::Bool(true));
         Self {
@@ -236,10 +234,7 @@ impl Queue {
     }
 
     fn check(&self) -> Result<(), Violation> {
-        let kind = match self.arguments.get("x-queue-type") {
-            None => None,
-            Some(value) => QueueType::of(value),
-        };
+        let kind = self.kind();
         if let (true, Some(kind @ (QueueType::Quorum | QueueType::Stream))) =
             (self.auto_delete, kind)
         {
@@ -279,7 +274,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The command that declares such a queue.
+    /// Returns the command that declares this queue.
     pub fn command(&self) -> String {
         let mut words = vec!["hello-mq declare".to_owned()];
         let name = self.name.as_ref().map_or("", QueueName::as_str);
@@ -297,39 +292,23 @@ impl Queue {
         }
         for (name, value) in &self.arguments {
             let known = KnownArgument::find(name);
-            let word = match (known, value) {
-                (
-                    Some(KnownArgument {
-                        option: Some("single-active-consumer"),
-                        ..
-                    }),
-                    FieldValue::Bool(true),
-                ) => "--single-active-consumer".to_owned(),
-                (
-                    Some(KnownArgument {
-                        option: Some(option),
-                        ..
-                    }),
-                    FieldValue::LongString(value),
-                ) => super::option(&format!("--{option}"), &String::from_utf8_lossy(value)),
-                (
-                    Some(
-                        known @ KnownArgument {
-                            option: Some(option),
-                            ..
-                        },
-                    ),
-                    value,
-                ) if known.problem(value).is_none() && !is_negative(value) => {
-                    if matches!(value, FieldValue::Bool(_)) {
-                        typed("--argument", name, value)
-                    } else {
-                        format!("--{option} {}", known.render(value))
-                    }
+            let known = known.and_then(|known| Some((known, known.option()?)));
+            words.push(match (known, value) {
+                (Some((known, option)), FieldValue::Bool(true)) if known.unit == Unit::Flag => {
+                    format!("--{option}")
+                }
+                (Some((_, option)), FieldValue::LongString(value)) => {
+                    super::option(&format!("--{option}"), &String::from_utf8_lossy(value))
+                }
+                (Some((known, option)), value)
+                    if known.problem(value).is_none()
+                        && !matches!(value, FieldValue::Bool(_))
+                        && !is_negative(value) =>
+                {
+                    format!("--{option} {}", known.render(value))
                 }
                 _ => typed("--argument", name, value),
-            };
-            words.push(word);
+            });
         }
         words.join(" ")
     }
@@ -339,7 +318,7 @@ fn is_negative(value: &FieldValue) -> bool {
     super::argument::integer(value).is_some_and(|number| number < 0)
 }
 
-/// `--argument KEY=VALUE`, or `KEY:=JSON` where that would be another type.
+/// Returns `--argument KEY=VALUE`, or `KEY:=JSON` if the former would have another type.
 pub(super) fn typed(option: &str, name: &str, value: &FieldValue) -> String {
     let plain = match value {
         FieldValue::LongString(text) => String::from_utf8_lossy(text).into_owned(),
@@ -354,9 +333,9 @@ pub(super) fn typed(option: &str, name: &str, value: &FieldValue) -> String {
     format!("{option} {}", text::shell(&argument))
 }
 
-/// How the option of an argument is named: `max-priority`, or `argument x-max-age`.
+/// Returns the name of an argument's option: `max-priority`, or `argument x-max-age`.
 fn option_of(known: &KnownArgument) -> String {
-    match known.option {
+    match known.option() {
         Some(option) => option.to_owned(),
         None => format!("argument {}", known.argument),
     }

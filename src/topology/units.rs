@@ -1,4 +1,4 @@
-//! Times and sizes as a person writes them and RabbitMQ counts them.
+//! Durations and sizes, as the user writes them and RabbitMQ counts them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ use crate::values::{Span, deserialize_by_parsing};
 
 deserialize_by_parsing!(Milliseconds);
 
-/// A time as RabbitMQ counts it in a queue's arguments: whole milliseconds.
+/// A duration in whole milliseconds, the unit of a queue's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Milliseconds(pub u64);
 
 impl Milliseconds {
-    /// The argument's value.
+    /// Returns the value of the argument.
     pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
@@ -30,7 +30,7 @@ impl FromStr for Milliseconds {
         if duration.subsec_nanos() % 1_000_000 != 0 {
             return Err(format!("{text} is not a whole number of milliseconds"));
         }
-        // Below i64::MAX: that many milliseconds are longer than the longest duration.
+        // AMQP carries an i64.
         u64::try_from(duration.as_millis())
             .ok()
             .filter(|milliseconds| i64::try_from(*milliseconds).is_ok())
@@ -47,14 +47,14 @@ impl fmt::Display for Milliseconds {
     }
 }
 
-/// The age at which a stream drops messages, as RabbitMQ takes it: a whole number and a unit.
+/// The maximum age of messages in a stream: a whole number and a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age {
     milliseconds: u128,
 }
 
 impl Age {
-    /// The units, the largest first: RabbitMQ's years and months are of 365 and 30 days.
+    /// The units, the largest first. RabbitMQ's years have 365 days and its months 30.
     const UNITS: [(char, u128); 6] = [
         ('Y', 365 * 86_400_000),
         ('M', 30 * 86_400_000),
@@ -64,7 +64,7 @@ impl Age {
         ('s', 1000),
     ];
 
-    /// Reads what RabbitMQ shows of an age: as it was typed, or from 4.3 on in milliseconds.
+    /// Parses an age as RabbitMQ shows it: as it was declared, or since 4.3 in milliseconds.
     pub fn shown(text: &str) -> Option<Self> {
         text.parse()
             .or_else(|_| text.parse().map(|milliseconds| Self { milliseconds }))
@@ -104,12 +104,12 @@ impl fmt::Display for Age {
 pub struct Size(u64);
 
 impl Size {
-    /// The argument's value.
+    /// Returns the value of the argument.
     pub fn value(self) -> FieldValue {
         int(i64::try_from(self.0).unwrap_or(i64::MAX))
     }
 
-    /// The number of bytes, as far as memory can have so many.
+    /// Returns the number of bytes, or the maximum of `usize`.
     pub fn bytes(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
