@@ -1,33 +1,33 @@
-//! Colour: which stream has it, and what has which.
+//! Colours: which streams use them, and the styles.
 
 use std::ffi::OsString;
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-/// The headings of a help, as cargo has them; so the next two.
+/// The style of headings in the help. This and the next two are those of cargo.
 pub const HEADING: Style = AnsiColor::BrightGreen.on_default().bold();
-/// What is typed as it stands.
+/// The style of what is typed literally.
 pub const LITERAL: Style = AnsiColor::BrightCyan.on_default().bold();
-/// What is typed in place of a word.
+/// The style of placeholders.
 pub const PLACEHOLDER: Style = AnsiColor::Cyan.on_default();
-/// What failed.
+/// The style of errors.
 pub const ERROR: Style = AnsiColor::BrightRed.on_default().bold();
-/// What may fail, or is wrong though it does not fail.
+/// The style of warnings.
 pub const WARNING: Style = AnsiColor::BrightYellow.on_default().bold();
-/// What to do next.
+/// The style of hints.
 pub const HINT: Style = AnsiColor::BrightCyan.on_default().bold();
-/// Who speaks, where nothing failed.
+/// The style of the program's name in other messages.
 pub const NAME: Style = Style::new().bold();
 
-/// Whether a stream has colour.
+/// Whether a stream is coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Paint(bool);
 
 impl Paint {
-    /// As it is `wanted`. Where nothing is said, a terminal that knows colours has them, unless
-    /// `NO_COLOR` (<https://no-color.org>) is set; `CLICOLOR_FORCE` (<https://bixense.com/clicolors>)
-    /// makes a pipe have them, too.
+    /// Returns what the user wants. By default a terminal that supports colours has them, unless
+    /// `NO_COLOR` (<https://no-color.org>) is set; with `CLICOLOR_FORCE`
+    /// (<https://bixense.com/clicolors>) other files have them, too.
     pub fn new(
         wanted: Option<bool>,
         is_terminal: bool,
@@ -42,23 +42,22 @@ impl Paint {
         })
     }
 
-    /// Whether there is any colour.
-    pub fn is_on(self) -> bool {
+    pub(crate) fn is_on(self) -> bool {
         self.0
     }
 
-    /// A style, or one that changes nothing.
+    /// Returns a style, or the plain style if colours are off.
     pub fn style(self, style: Style) -> Style {
         if self.0 { style } else { Style::new() }
     }
 
-    /// A text in a style.
+    /// Returns a text in a style.
     pub fn text(self, style: Style, text: &str) -> String {
         let style = self.style(style);
         format!("{style}{text}{style:#}")
     }
 
-    /// One of the tutorial's marks, such as `[x]`.
+    /// Returns one of the tutorial's marks, such as `[x]`.
     pub fn mark(self, mark: char) -> Mark {
         let color = match mark {
             '*' => AnsiColor::Cyan,
@@ -72,7 +71,7 @@ impl Paint {
         }
     }
 
-    /// A line that begins with such a mark, ` [x] …`, of which it alone is coloured.
+    /// Colours the mark of a line that begins with one, such as ` [x] …`.
     pub fn marked(self, line: &str) -> String {
         let rest = line.strip_prefix(" [");
         let parts = rest.and_then(|rest| Some((rest.chars().next()?, rest.split_once(']')?.1)));
@@ -83,7 +82,7 @@ impl Paint {
     }
 }
 
-/// A mark in its colour.
+/// A coloured mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     mark: char,

@@ -1,7 +1,7 @@
-//! Completion of the command line: the scripts, and the answers that they ask for.
+//! Completion of the command line: the scripts, and the answers to their requests.
 //!
-//! A script runs hello-mq itself with [`VARIABLE`] set to the shell's name, and behind `--` the words
-//! up to the cursor. So it always fits the program, and the user's configuration.
+//! A script runs hello-mq with [`VARIABLE`] set to the name of the shell, and the words up to the cursor
+//! after `--`. So completion always matches the program and the user's configuration.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -20,16 +20,15 @@ use crate::definitions::Config;
 use crate::message::Part;
 use crate::topology::{Binding, Destination};
 
-/// The variable by which a script asks.
+/// The environment variable by which a script requests completions.
 pub const VARIABLE: &str = "_HELLO_MQ_COMPLETE";
 
-/// Stands for the files, or the directories, that begin with what is typed: the shell itself lists
-/// them, as it does for every command, and knows how to quote them.
+/// Candidates that stand for all matching files or directories. The shell lists and quotes them itself.
 const FILE_CANDIDATES: &str = "\u{1}files";
-const DIRECTORIES: &str = "\u{1}directories";
+const DIRECTORY_CANDIDATES: &str = "\u{1}directories";
 
-/// The script for a shell.
-#[allow(clippy::match_same_arms)] // Only as long as two files are equal.
+/// Returns the script for a shell.
+#[allow(clippy::match_same_arms)] // Two files may happen to be equal.
 pub fn script(shell: Shell) -> &'static str {
     match shell {
         Shell::Bash => include_str!("../completions/hello-mq.bash"),
@@ -40,10 +39,9 @@ pub fn script(shell: Shell) -> &'static str {
     }
 }
 
-/// Answers a shell that asks how the command line could go on; returns whether one did.
+/// Answers a request for completions, and returns whether there was one.
 ///
-/// Whatever is wrong, with the configuration or else, nothing is said: it would stand in the middle of
-/// what the user is typing.
+/// Errors are ignored, because a message would appear in the middle of what the user types.
 pub fn answer() -> bool {
     let Some(shell) = env::var_os(VARIABLE).filter(|shell| !shell.is_empty()) else {
         return false;
@@ -56,15 +54,15 @@ pub fn answer() -> bool {
         &Elvish,
         &Powershell,
     ];
-    let here = env::current_dir().ok();
+    let directory = env::current_dir().ok();
     let _ = CompleteEnv::with_factory(|| command(lists_files))
         .var(VARIABLE)
         .shells(Shells(&shells))
-        .try_complete(env::args_os(), here.as_deref());
+        .try_complete(env::args_os(), directory.as_deref());
     true
 }
 
-/// A shell whose script is our own.
+/// A shell for which hello-mq has a script of its own.
 struct NativeShell(Shell);
 
 impl NativeShell {
@@ -101,23 +99,23 @@ impl EnvCompleter for NativeShell {
         to.write_all(script(self.0).as_bytes())
     }
 
-    /// Writes a line that says what follows, and, if it is `words`, a line for each: the word, a
-    /// tab, and what it means.
+    /// Writes a line with the kind of the candidates, and for the kind `words` a line for each word, a
+    /// tab and its meaning.
     fn write_complete(
         &self,
         command: &mut Command,
         words: Vec<OsString>,
-        here: Option<&Path>,
+        directory: Option<&Path>,
         to: &mut dyn Write,
     ) -> io::Result<()> {
         if let Some(start) = start_of_command(command, &words) {
             return writeln!(to, "command\t{start}");
         }
-        let Some(at) = words.len().checked_sub(1) else {
+        let Some(index) = words.len().checked_sub(1) else {
             return Ok(());
         };
         let is_empty = words.last().is_some_and(|word| word.is_empty());
-        let mut candidates: Vec<_> = engine::complete(command, words, at, here)?
+        let mut candidates: Vec<_> = engine::complete(command, words, index, directory)?
             .iter()
             .filter_map(|candidate| {
                 let value = candidate.get_value().to_str()?.to_owned();
@@ -125,7 +123,10 @@ impl EnvCompleter for NativeShell {
                 Some((value, help.unwrap_or_default()))
             })
             .collect();
-        for (marker, what) in [(FILE_CANDIDATES, "files"), (DIRECTORIES, "directories")] {
+        for (marker, what) in [
+            (FILE_CANDIDATES, "files"),
+            (DIRECTORY_CANDIDATES, "directories"),
+        ] {
             let marked = |(value, _): &(String, String)| value.strip_suffix(marker).map(str::len);
             if let Some((prefix, (value, _))) = candidates
                 .iter()
@@ -134,31 +135,31 @@ impl EnvCompleter for NativeShell {
                 return writeln!(to, "{what}\t{}", &value[..prefix]);
             }
         }
-        // Options come when they are asked for by a dash, or when there is nothing else.
+        // Options are offered after a dash, or if there is nothing else.
         if is_empty && candidates.iter().any(|(value, _)| !value.starts_with('-')) {
             candidates.retain(|(value, _)| !value.starts_with('-'));
         }
         writeln!(to, "words")?;
         for (value, help) in candidates {
-            // Such a name can't be typed either.
+            // The shell could not insert such a name.
             if value.chars().any(char::is_control) {
                 continue;
             }
-            writeln!(to, "{value}\t{}", gist(&help))?;
+            writeln!(to, "{value}\t{}", first_phrase(&help))?;
         }
         Ok(())
     }
 }
 
-/// What matters of an option's help beside its name.
-fn gist(help: &str) -> String {
+/// Returns the first phrase of an option's help.
+fn first_phrase(help: &str) -> String {
     let line = help.lines().next().unwrap_or_default();
     let ends = ["; ", ". ", " [", ": "].map(|end| line.find(end).unwrap_or(line.len()));
     let end = ends.into_iter().min().unwrap_or(line.len());
     line[..end].replace('\t', " ")
 }
 
-/// Where the command behind `receive ... --` starts, if the last word belongs to it.
+/// Returns the position of the command after `receive ... --`, if the last word belongs to it.
 fn start_of_command(command: &Command, words: &[OsString]) -> Option<usize> {
     let (_, before) = words.split_last()?;
     let escape = before.iter().position(|word| word == "--")?;
@@ -169,16 +170,16 @@ fn start_of_command(command: &Command, words: &[OsString]) -> Option<usize> {
     (verb.get_name() == "receive").then_some(escape + 1)
 }
 
-/// The command line as clap knows it, and what the configuration adds to it.
+/// Returns clap's command with the candidates from the configuration.
 fn command(lists_files: bool) -> Command {
-    let knowing = |arg: Arg| knowing(arg, lists_files);
+    let with_candidates = |arg: Arg| with_candidates(arg, lists_files);
     cli::command()
-        .mut_args(knowing)
-        .mut_subcommands(|verb| verb.mut_args(knowing))
+        .mut_args(with_candidates)
+        .mut_subcommands(|verb| verb.mut_args(with_candidates))
 }
 
-/// An argument that knows more of its values than it accepts.
-fn knowing(arg: Arg, lists_files: bool) -> Arg {
+/// Adds candidates to an argument.
+fn with_candidates(arg: Arg, lists_files: bool) -> Arg {
     let named = |list: fn(&File) -> Vec<String>| {
         ArgValueCandidates::new(move || candidates(configured(list)))
     };
@@ -202,7 +203,7 @@ fn knowing(arg: Arg, lists_files: bool) -> Arg {
             }
             (ValueHint::DirPath, true) => arg.add(ArgValueCompleter::new(PathCompleter::dir())),
             (ValueHint::AnyPath | ValueHint::FilePath, false) => arg.add(marker(FILE_CANDIDATES)),
-            (ValueHint::DirPath, false) => arg.add(marker(DIRECTORIES)),
+            (ValueHint::DirPath, false) => arg.add(marker(DIRECTORY_CANDIDATES)),
             _ => arg,
         },
     }
@@ -216,7 +217,7 @@ fn candidates(values: impl IntoIterator<Item = impl Into<OsString>>) -> Vec<Comp
     values.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// What the configuration file has, each once and in order; nothing if it can't be read.
+/// Returns sorted, unique names from the configuration file; none if it can't be read.
 fn configured(list: fn(&File) -> Vec<String>) -> Vec<String> {
     let place = config::place(named_file().as_deref(), |name| env::var_os(name));
     let mut names = match config::read(place) {
@@ -228,7 +229,7 @@ fn configured(list: fn(&File) -> Vec<String>) -> Vec<String> {
     names
 }
 
-/// The file that the command line names so far.
+/// Returns the configuration file that the command line names.
 fn named_file() -> Option<PathBuf> {
     let words: Vec<_> = env::args_os().collect();
     let follows = |pair: &[OsString]| (pair[0] == "--config").then(|| pair[1].clone());
@@ -244,7 +245,7 @@ fn profiles(file: &File) -> Vec<String> {
     file.config.profiles.keys().cloned().collect()
 }
 
-/// Queues that are defined, bound, or the default of the file or of a profile.
+/// Returns the queues that are defined, bound, or a default.
 fn queues(file: &File) -> Vec<String> {
     let default = |config: &Config| Some(config.queue.as_ref()?.get_ref().clone());
     let topology = &file.topology;
@@ -267,7 +268,7 @@ fn queues(file: &File) -> Vec<String> {
         .collect()
 }
 
-/// Exchanges that are defined, or bound.
+/// Returns the exchanges that are defined or bound.
 fn exchanges(file: &File) -> Vec<String> {
     let topology = &file.topology;
     let defined = topology.exchanges.iter().map(|exchange| &exchange.name);
@@ -278,7 +279,7 @@ fn exchanges(file: &File) -> Vec<String> {
         .collect()
 }
 
-/// Where messages can be forwarded to: `:QUEUE`, or `EXCHANGE:` and a routing key.
+/// Returns targets for forwarding: `:QUEUE`, or `EXCHANGE:` for a routing key to follow.
 fn targets(file: &File) -> Vec<String> {
     let queues = queues(file).into_iter().map(|queue| format!(":{queue}"));
     let exchanges = exchanges(file).into_iter().map(|name| format!("{name}:"));

@@ -1,4 +1,4 @@
-//! The standard descriptors: whether they were open when the process was started.
+//! Checks that the standard descriptors were open when the process started.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,15 +8,15 @@ use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::Error;
 
-/// Refuses to begin with a standard descriptor that is closed: what was to be read or said would be
-/// lost, and nobody would know.
+/// Checks that the standard descriptors are open. Otherwise input, messages and errors would be lost
+/// silently.
 ///
 /// # Errors
 /// [`Error::Descriptor`] for the first of them.
 pub fn check() -> Result<(), Error> {
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let fault = |name, problem| Err(Error::Descriptor { name, problem });
-    // Error first, which may be the reason why the others can't be told.
+    // Standard error first, without which no other error can be shown.
     for (name, file) in [
         ("standard error", stderr.as_fd()),
         ("standard output", stdout.as_fd()),
@@ -28,14 +28,14 @@ pub fn check() -> Result<(), Error> {
             return fault(name, "not open for writing");
         }
     }
-    // One that is not open for reading is nohup's way.
+    // nohup opens standard input for writing only.
     if is_closed(stdin.as_fd()) {
         return fault("standard input", "closed, or a directory");
     }
     Ok(())
 }
 
-/// Whether src/descriptors.c found it closed.
+/// Whether src/startup.c found the descriptor closed, and opened a directory in its place.
 fn is_closed(file: BorrowedFd) -> bool {
     fstat(file).is_ok_and(|stat| {
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

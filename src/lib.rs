@@ -5,26 +5,26 @@
 
 pub mod broker;
 pub mod cli;
-pub mod cmd;
+mod cmd;
 pub mod color;
 pub mod completion;
 pub mod config;
-pub mod credentials;
+mod credentials;
 pub mod definitions;
 pub mod descriptors;
 pub mod error;
 pub mod input;
 pub mod interrupt;
-pub mod logging;
+mod logging;
 pub mod message;
 pub mod messenger;
 pub mod output;
 mod ready;
 pub mod settings;
-pub mod text;
+mod text;
 pub mod topology;
-pub mod values;
-pub mod waker;
+mod values;
+mod waker;
 
 use std::env;
 use std::io::{self, IsTerminal, Write};

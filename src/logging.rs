@@ -1,4 +1,4 @@
-//! The log: off by default, on standard error, and never with a password in it.
+//! The log on standard error. It is off by default, and never contains a password.
 
 use std::io::Write;
 
@@ -7,8 +7,8 @@ use log::LevelFilter;
 
 use crate::text;
 
-/// Starts the log: `-v` hello-mq's own steps, `-vv` also the client library's, `-vvv` everything.
-/// `RUST_LOG` says more exactly what to log, and wins.
+/// Starts the log: `-v` logs the steps of hello-mq, `-vv` also those of the client library, `-vvv`
+/// everything. `RUST_LOG` selects more precisely, and has precedence.
 pub fn start(verbose: u8) {
     let mut builder = Builder::new();
     match std::env::var("RUST_LOG") {
@@ -23,7 +23,7 @@ pub fn start(verbose: u8) {
     builder
         .target(Target::Stderr)
         .format(|out, record| {
-            // What peers send must not reach the terminal as it is.
+            // A peer's text could control the terminal.
             let line = text::one_line(&record.args().to_string());
             match record.target().split("::").next() {
                 Some("hello_mq") => writeln!(out, "hello-mq: {line}"),

@@ -1,4 +1,4 @@
-//! `hello-mq completions`: the script with which a shell completes hello-mq's command line.
+//! `hello-mq completions`: prints a completion script for a shell.
 
 use super::write_all;
 use crate::cli::Completions;
@@ -6,9 +6,6 @@ use crate::completion;
 use crate::error::Error;
 
 /// Prints the script.
-///
-/// # Errors
-/// [`Error::Output`].
 pub fn run(arguments: &Completions) -> Result<(), Error> {
     write_all(completion::script(arguments.shell), || {
         "the script is incomplete".to_owned()

@@ -1,4 +1,4 @@
-//! `hello-mq man`: a page of the manual, shown on a terminal and printed elsewhere.
+//! `hello-mq man`: shows a page of the manual on a terminal, and prints it elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::{Command, Stdio};
@@ -8,11 +8,7 @@ use crate::cli::{Man, Page};
 use crate::error::Error;
 use crate::messenger::Messenger;
 
-/// Shows the page with `man` if standard output is a terminal, and otherwise prints it as it is, for
-/// a file in a directory of pages.
-///
-/// # Errors
-/// [`Error::Output`].
+/// Shows the page with `man` if standard output is a terminal, and otherwise prints its source.
 pub fn run(arguments: &Man, messenger: &Messenger) -> Result<(), Error> {
     let text = text(arguments.page.unwrap_or(Page::HelloMq));
     if io::stdout().is_terminal() {
@@ -26,8 +22,8 @@ pub fn run(arguments: &Man, messenger: &Messenger) -> Result<(), Error> {
     write_all(text, || "the page is incomplete".to_owned())
 }
 
-/// The page's source.
-#[allow(clippy::match_same_arms)] // Only as long as two files are equal.
+/// Returns the source of a page.
+#[allow(clippy::match_same_arms)] // Two files may happen to be equal.
 fn text(page: Page) -> &'static str {
     match page {
         Page::HelloMq => include_str!("../../man/hello-mq.1"),
@@ -42,14 +38,14 @@ fn text(page: Page) -> &'static str {
     }
 }
 
-/// Hands the page to `man`, which knows the user's pager.
+/// Shows the page with `man`, which starts the user's pager.
 fn show(text: &str) -> io::Result<()> {
     let mut man = Command::new("man")
         .args(["-l", "-"])
         .stdin(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = man.stdin.take() {
-        // A reader that has seen enough has seen enough.
+        // The user may quit the pager before the end.
         let _ = input.write_all(text.as_bytes());
     }
     let status = man.wait()?;

@@ -1,4 +1,4 @@
-//! What a user proves with who they are, and what the broker proves.
+//! Values for the login: secrets, mechanisms, the broker's name, the command that prints a password.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +9,17 @@ use super::{Host, deserialize_by_parsing, string};
 
 deserialize_by_parsing!(Mechanism, ServerName);
 
-/// A text that must not be seen: its `Debug` does not show it, and it has no `Display`.
+/// A secret text. Its `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps `text`, which from then on leaves only through [`Secret::expose`].
+    /// Wraps a text, which only [`Secret::expose`] returns.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text itself, for the one place that hands it to the broker.
+    /// Returns the text, to be sent to the broker.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -37,20 +37,20 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// How to log in: with one of SASL's mechanisms.
+/// A SASL mechanism, by which to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
-    /// With user and password (RFC 4616).
+    /// User and password (RFC 4616).
     Plain,
-    /// With the client's certificate (RFC 4422, appendix A).
+    /// The client's certificate (RFC 4422, appendix A).
     External,
 }
 
 impl Mechanism {
-    /// The words that name the mechanisms.
+    /// The names of the mechanisms as options.
     pub const NAMES: &'static [&'static str] = &["plain", "external"];
 
-    /// The name in the protocol.
+    /// Returns the name in the protocol.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -71,12 +71,11 @@ impl FromStr for Mechanism {
     }
 }
 
-/// The name, or the address, that the broker's certificate must be for.
+/// The name or the address that the broker's certificate must contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerName(String);
 
 impl ServerName {
-    /// The name itself.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,16 +93,16 @@ impl FromStr for ServerName {
     }
 }
 
-/// A program, and its arguments, that prints the password. No shell has a hand in it.
+/// A program that prints the password, and its arguments. No shell is involved.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordCommand {
-    /// The program: a path, or a name to be looked for in `PATH`.
+    /// The program: a path, or a name that is looked up in `PATH`.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
 }
 
-/// Without the arguments, which may be telling.
+/// Shows the program without its arguments, which may contain secrets.
 impl fmt::Debug for PasswordCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} ***", self.program)

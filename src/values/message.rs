@@ -1,4 +1,4 @@
-//! What a user types of a message: where it goes, its properties, and how messages are told apart.
+//! Values for messages: targets, delimiters, headers, times and rates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,6 @@ use crate::text;
 pub struct Name(String);
 
 impl Name {
-    /// The name as it goes onto the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -36,7 +35,7 @@ impl FromStr for Name {
 
 deserialize_by_parsing!(Name);
 
-/// Where messages are forwarded to: `EXCHANGE:ROUTING_KEY`, and `:QUEUE` for a queue.
+/// The target of forwarded messages: `EXCHANGE:ROUTING_KEY`, or `:QUEUE` for a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The exchange, empty for the default one.
@@ -62,13 +61,12 @@ impl FromStr for Target {
     }
 }
 
-/// One or more bytes between messages, written with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and
+/// The bytes between messages, at least one, written with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and
 /// `\xNN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delimiter(Vec<u8>);
 
 impl Delimiter {
-    /// The bytes themselves.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -86,12 +84,11 @@ impl FromStr for Delimiter {
     }
 }
 
-/// What stands behind each message in the output: any bytes, or none. Written as a [`Delimiter`].
+/// The bytes after each message in the output, possibly none; written like a [`Delimiter`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputDelimiter(Vec<u8>);
 
 impl OutputDelimiter {
-    /// The bytes themselves.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -105,18 +102,18 @@ impl FromStr for OutputDelimiter {
     }
 }
 
-/// Where to begin in a stream (<https://www.rabbitmq.com/docs/streams#consuming>).
+/// The position in a stream from which to receive (<https://www.rabbitmq.com/docs/streams#consuming>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamOffset {
-    /// With the first message that is there.
+    /// The first message.
     First,
-    /// With the last chunk of messages.
+    /// The last chunk of messages.
     Last,
-    /// With the next message that comes.
+    /// The next message that arrives.
     Next,
-    /// With this message, counted from 0.
+    /// The message with this number, counted from 0.
     Number(u64),
-    /// With the messages of this moment.
+    /// The messages of this moment.
     Moment(Timestamp),
 }
 
@@ -128,7 +125,7 @@ impl fmt::Display for StreamOffset {
             Self::Next => f.write_str("next"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Moment(Timestamp(seconds)) => {
-                // It was written as a date, which ends with the year 9999.
+                // It was parsed from a date, so it can be formatted as one.
                 let moment = UNIX_EPOCH + Duration::from_secs(*seconds);
                 humantime::format_rfc3339_seconds(moment).fmt(f)
             }
@@ -154,12 +151,12 @@ impl FromStr for StreamOffset {
     }
 }
 
-/// One header: `KEY: VALUE` for a text, `KEY:=JSON` for a value of another type.
+/// A header: `KEY: VALUE` for a text, `KEY:=JSON` for a value of another type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Header {
-    /// The header's name.
+    /// The name.
     pub name: ShortString,
-    /// Its value.
+    /// The value.
     pub value: FieldValue,
 }
 
@@ -185,12 +182,12 @@ impl FromStr for Header {
     }
 }
 
-/// How long a message may wait in a queue. AMQP carries it as a text: milliseconds in decimal.
+/// The maximum time that a message waits in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expiration(Span);
 
 impl Expiration {
-    /// The property's text.
+    /// Returns the value of AMQP's property, which is a decimal number of milliseconds.
     pub fn milliseconds(self) -> String {
         self.0.get().as_millis().to_string()
     }
@@ -201,7 +198,7 @@ impl FromStr for Expiration {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let span: Span = text.parse()?;
-        // RabbitMQ's own limit (rabbit_misc:check_expiry).
+        // The limit is RabbitMQ's (rabbit_misc:check_expiry).
         if span.get().as_millis() > u128::from(u32::MAX) {
             return Err(format!("{text} exceeds RabbitMQ's maximum of 49 days"));
         }
@@ -209,7 +206,7 @@ impl FromStr for Expiration {
     }
 }
 
-/// A moment, in seconds since 1970: `now`, a number, or a date and time after RFC 3339.
+/// A moment in seconds since 1970: `now`, a number, or a date and time according to RFC 3339.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp(pub u64);
 
@@ -233,12 +230,12 @@ impl FromStr for Timestamp {
     }
 }
 
-/// How many messages to send in a second: any number above 0.
+/// The number of messages to send per second, greater than 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate(f64);
 
 impl Rate {
-    /// The time from one message to the next.
+    /// Returns the time from one message to the next.
     pub fn interval(self) -> Duration {
         Duration::try_from_secs_f64(1.0 / self.0).unwrap_or(Duration::MAX)
     }

@@ -1,4 +1,4 @@
-//! Values that a user types or writes into the configuration file, checked once and then trusted.
+//! Types of single values that the user types or writes into the configuration file.
 
 mod login;
 mod message;
@@ -21,18 +21,16 @@ pub use url::BrokerUrl;
 
 /// The name of a queue: not empty, and no longer than [`SHORT_STRING_MAX`] bytes.
 ///
-/// The client library cuts a longer name to its length modulo 256 and so corrupts the frame, which
-/// is why it is refused before anything is sent.
+/// The client library truncates the length of a longer name to one byte, which corrupts the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueName(String);
 
 impl QueueName {
-    /// The queue of RabbitMQ's first tutorial.
+    /// Returns the queue of RabbitMQ's first tutorial.
     pub fn tutorial() -> Self {
         Self("hello".to_owned())
     }
 
-    /// The name as it goes onto the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,8 +42,7 @@ impl FromStr for QueueName {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.len() {
             0 => Err("a queue's name can't be empty".to_owned()),
-            // RabbitMQ takes them out of a queue's name without a word, and then the queue has
-            // another name than the one that was asked for.
+            // RabbitMQ removes them silently, so the queue would have another name.
             _ if text.contains(['\r', '\n']) => Err(
                 "a queue's name can't contain a line break: RabbitMQ would remove it".to_owned(),
             ),
@@ -63,7 +60,7 @@ impl fmt::Display for QueueName {
     }
 }
 
-/// The name of a queue to declare; an empty one has the broker make up a name.
+/// The name of a queue to declare; empty if the broker is to choose it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewQueueName(pub Option<QueueName>);
 
@@ -83,7 +80,6 @@ impl FromStr for NewQueueName {
 pub struct VirtualHost(String);
 
 impl VirtualHost {
-    /// The name as it goes onto the wire.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -112,8 +108,8 @@ impl FromStr for VirtualHost {
     }
 }
 
-/// A broker's host, and its port where that is not the same for all: `HOST` or `HOST:PORT`. An
-/// IPv6 address with a port stands in brackets.
+/// The host of a broker, and a port if it differs from that of the other hosts: `HOST` or `HOST:PORT`. An
+/// IPv6 address with a port is in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     name: String,
@@ -121,12 +117,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// The name or address, without brackets.
+    /// Returns the name or the address, without brackets.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The port, if it has one of its own.
+    /// Returns the port of this host, if it has one.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
@@ -151,7 +147,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// The complaint about several hosts where one is meant.
+/// The error for several hosts in place of one.
 pub(crate) const ONE_HOST: &str = "more than one host; write each separately: --host H1 --host H2, or hosts \
     = [\"H1\", \"H2\"] in the configuration file";
 
@@ -181,7 +177,7 @@ impl FromStr for Host {
         if name.contains(|c: char| c.is_whitespace() || c.is_control() || "[]/@".contains(c)) {
             return Err(not_a_host());
         }
-        // Name servers know an international name in its ASCII form only.
+        // Name servers know only the ASCII form of an international name.
         let name = if name.is_ascii() {
             name.to_owned()
         } else {
@@ -200,13 +196,12 @@ impl FromStr for Host {
     }
 }
 
-/// How long to wait at most for the connection to be opened, from the first look-up of the host's
-/// name to the broker's last word of the login: between 1 ms and a day.
+/// The maximum time to open a connection, from the look-up of the host's name to the end of the login:
+/// between 1 ms and a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectTimeout(Duration);
 
 impl ConnectTimeout {
-    /// The time-out itself.
     pub fn get(self) -> Duration {
         self.0
     }
@@ -236,15 +231,14 @@ impl FromStr for ConnectTimeout {
     }
 }
 
-/// The interval of AMQP's heartbeats in whole seconds; 0 turns them off.
+/// The interval of AMQP heartbeats in whole seconds; 0 turns them off.
 ///
-/// A peer from which nothing came for two intervals counts as dead. The smaller of what the broker
-/// and hello-mq propose is used (<https://www.rabbitmq.com/docs/heartbeats>).
+/// A peer that sends nothing for two intervals counts as dead. The smaller of the values of the broker and
+/// of hello-mq applies (<https://www.rabbitmq.com/docs/heartbeats>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat(u16);
 
 impl Heartbeat {
-    /// The interval in seconds, as the protocol carries it.
     pub fn seconds(self) -> u16 {
         self.0
     }
@@ -276,22 +270,20 @@ impl FromStr for Heartbeat {
     }
 }
 
-/// How long to do something: any duration, written as `500ms`, `5s`, `2m` or `1h`.
+/// A duration, written as `500ms`, `5s`, `2m` or `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(Duration);
 
 impl Span {
-    /// So many seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// The duration itself.
     pub fn get(self) -> Duration {
         self.0
     }
 
-    /// The duration as a limit, of which 0s means none.
+    /// Returns the duration as a limit; 0s means none.
     pub fn if_any(self) -> Option<Duration> {
         Some(self.0).filter(|limit| !limit.is_zero())
     }

@@ -1,4 +1,4 @@
-//! A broker's address as one URL.
+//! The URL of a broker.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use super::{
     deserialize_by_parsing,
 };
 
-/// A broker's address as one URL: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS.
+/// The URL of a broker: `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS.
 ///
-/// Source: <https://www.rabbitmq.com/docs/uri-spec>, with one difference: `amqp://host/` means the
-/// virtual host `/`, not one with an empty name, since that is what everybody means by it.
+/// Source: <https://www.rabbitmq.com/docs/uri-spec>, except that `amqp://host/` means the
+/// virtual host `/` instead of one with an empty name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerUrl {
     /// Whether the scheme is amqps.
@@ -30,7 +30,7 @@ pub struct BrokerUrl {
     pub username: Option<String>,
     /// The password, if the URL has one.
     pub password: Option<Secret>,
-    /// What stands behind the `?`.
+    /// The parameters after the `?`.
     pub parameters: Parameters,
 }
 
@@ -50,18 +50,18 @@ pub struct Parameters {
     pub heartbeat: Option<Heartbeat>,
     pub keyfile: Option<PathBuf>,
     pub server_name_indication: Option<ServerName>,
-    /// Of `verify`, that it is `verify_none`.
+    /// Whether `verify` is `verify_none`.
     pub insecure: Option<bool>,
 }
 
-/// Whether a text that is no URL would be one with the first of several hosts, as others write them.
+/// Whether a text that is not a URL lists several hosts, as other clients allow.
 fn has_several_hosts(text: &str) -> bool {
     let authority = text
         .split_once("://")
         .and_then(|(_, rest)| rest.split(['/', '?', '#']).next());
     let hosts = authority.and_then(|authority| match authority.rsplit_once('@') {
         Some((_, hosts)) => Some(hosts),
-        // It may be a part of the password.
+        // The comma may be part of the password.
         None => (!text.contains('@')).then_some(authority),
     });
     hosts.is_some_and(|hosts| hosts.contains(','))
@@ -72,8 +72,7 @@ const FORM: &str = "expected amqp://USER:PASSWORD@HOST:PORT/VHOST";
 impl FromStr for BrokerUrl {
     type Err = String;
 
-    /// # Errors
-    /// Says what is wrong with the URL, without repeating any part that may hold a password.
+    /// Parses a URL. Errors do not repeat any part that may contain a password.
     fn from_str(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| {
             if has_several_hosts(text) {
@@ -89,8 +88,7 @@ impl FromStr for BrokerUrl {
             "amqps" => true,
             _ => return Err(format!("the scheme is not amqp or amqps; {FORM}")),
         };
-        // What follows may be a part of the password whose reserved characters are not encoded: it
-        // is never repeated.
+        // The rest may be part of a password with unencoded reserved characters, so no error repeats it.
         if url.fragment().is_some() {
             return Err("a '#' must be written %23".to_owned());
         }
@@ -191,7 +189,7 @@ fn parameters(url: &Url) -> Result<Parameters, String> {
                     _ => return Err("verify: must be verify_peer or verify_none".to_owned()),
                 });
             }
-            // Neither is repeated: it may be a part of a password.
+            // The parameter may be part of a password, so the error does not repeat it.
             _ => {
                 return Err(
                     "unknown parameter; hello-mq supports auth_mechanism, cacertfile, certfile, \
