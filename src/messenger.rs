@@ -1,5 +1,4 @@
-//! What hello-mq says to the person: lines on standard error that start with `hello-mq: `, and on a
-//! terminal how far long work has come.
+//! Messages to the user on standard error, which start with `hello-mq: `, and a progress line on a terminal.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,32 +13,31 @@ use crate::color::{self, Paint};
 use crate::error::Error;
 use crate::text;
 
-/// Says things on standard error. A failure to do so is not reported: there is nowhere left to.
+/// Writes messages to standard error. Failures to do so are ignored, because nothing could show them.
 #[derive(Clone, Debug)]
 pub struct Messenger {
     quiet: bool,
     paint: Paint,
-    /// Hidden until there is progress to show. All clones share it, so that whatever is said keeps
-    /// clear of it.
+    /// Hidden until there is progress to show. All clones share it, so that messages do not overwrite it.
     progress: ProgressBar,
 }
 
-/// How often the progress is drawn anew.
+/// The interval at which the progress is redrawn.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How much of a line is not for what is told: the spinner is before it, and `^C` may come after it.
+/// The columns that the text of the progress leaves free, for the spinner and for `^C`.
 const MARGIN: usize = 6;
 
-/// How far the work has come, and how fast it goes at the moment.
+/// The progress and the present speed of the work.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgressSnapshot {
-    /// How much is done.
+    /// The amount that is done.
     pub done: u64,
-    /// How much there is to do, if that is known.
+    /// The amount of all work, if it is known.
     pub total: Option<u64>,
-    /// How much is done in a second; what was long ago counts little.
+    /// The amount per second, as a moving average.
     pub per_second: f64,
-    /// How long it takes to the end, if that can be told.
+    /// The estimated time that is left.
     pub left: Option<Duration>,
 }
 
@@ -56,7 +54,7 @@ impl ProgressSnapshot {
 }
 
 impl Messenger {
-    /// With `quiet`, only errors and warnings are said.
+    /// Returns a messenger. With `quiet`, it writes only errors, warnings and results.
     pub fn new(quiet: bool) -> Self {
         Self {
             quiet,
@@ -65,35 +63,35 @@ impl Messenger {
         }
     }
 
-    /// The same in colour, if there is to be any.
+    /// Sets the colours.
     pub fn with_paint(self, paint: Paint) -> Self {
         Self { paint, ..self }
     }
 
-    /// Whether only errors and data are wanted.
+    /// Whether the user wants only errors and data.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Says what the person should know although nothing failed.
+    /// Writes a notice, unless it is quiet.
     pub fn note(&self, text: &str) {
         if !self.quiet {
             self.result(text);
         }
     }
 
-    /// Says what the person asked to be told, `--quiet` or not.
+    /// Writes a result that the user asked for, even if it is quiet.
     pub fn result(&self, text: &str) {
         self.progress.suspend(|| self.line(color::NAME, text));
     }
 
-    /// Says what the person should know before something bad happens, `--quiet` or not.
+    /// Writes a warning, even if it is quiet.
     pub fn warn(&self, text: &str) {
         self.progress
             .suspend(|| self.labelled(color::WARNING, "warning:", text));
     }
 
-    /// Says what failed and what to do next.
+    /// Writes an error, with its details and its hint.
     pub fn error(&self, error: &Error) {
         self.progress.suspend(|| {
             self.line(color::ERROR, &error.to_string());
@@ -106,7 +104,7 @@ impl Messenger {
         });
     }
 
-    /// Asks, and leaves the cursor where the answer is to be typed.
+    /// Asks a question, and leaves the cursor after it.
     pub fn ask(&self, question: &str) {
         self.write(color::NAME, &format!("{} ", text::visible(question)));
     }
@@ -122,30 +120,30 @@ impl Messenger {
 
     fn write(&self, style: Style, text: &str) {
         let name = self.paint.text(style, "hello-mq:");
-        // One write for the whole line, so that lines of several processes don't mix.
+        // A single write, so that the lines of several processes don't mix.
         let _ = io::stderr().write_all(format!("{name} {text}").as_bytes());
     }
 
-    /// Whether somebody would see the progress.
+    /// Whether progress would be visible.
     pub fn can_show_progress(&self) -> bool {
-        // A log is written without regard to it.
+        // Log lines would overwrite the progress.
         let is_logged = log::max_level() > LevelFilter::Off;
         !self.quiet && !is_logged && !ProgressDrawTarget::stderr().is_hidden()
     }
 
-    /// The work begins: how fast it goes is measured from here.
+    /// Marks the start of the work, from which its speed is measured.
     pub fn begin_progress(&self) {
         self.progress.reset_eta();
     }
 
-    /// Shows from now on how far the work has come, in the words of `tell`.
+    /// Shows the progress from now on, as formatted by `format`.
     pub fn show_progress(
         &self,
         total: Option<u64>,
-        tell: impl Fn(&ProgressSnapshot) -> String + Clone + Send + Sync + 'static,
+        format: impl Fn(&ProgressSnapshot) -> String + Clone + Send + Sync + 'static,
     ) {
         let told = move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let text = tell(&ProgressSnapshot::of(state));
+            let text = format(&ProgressSnapshot::of(state));
             let width = usize::from(Term::stderr().size().1).saturating_sub(MARGIN);
             let _ = out.write_str(text.get(..width).unwrap_or(&text));
         };
@@ -161,21 +159,20 @@ impl Messenger {
         self.progress.enable_steady_tick(REDRAW_INTERVAL);
     }
 
-    /// So much is done.
+    /// Sets the amount that is done.
     pub fn advance(&self, done: u64) {
         self.progress.set_position(done);
     }
 
-    /// Takes the progress away.
+    /// Removes the progress.
     pub fn end_progress(&self) {
         self.progress.finish_and_clear();
         self.progress.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
-/// The line of a terminal that the progress is on. It is not filled up with blanks, as the library
-/// would have it: the `^C` that a terminal shows would come on the next line, and what is above it
-/// would never be cleared.
+/// The terminal line of the progress. Unlike indicatif's own, it is not padded with spaces, which would put
+/// the terminal's `^C` on the next line and leave this one uncleared.
 #[derive(Debug)]
 struct StatusLine(Term);
 

@@ -1,11 +1,11 @@
-//! How bytes from elsewhere are shown to a person: on one line, and unable to move the cursor.
+//! Text for the user: bytes from outside on one line and without control characters; sizes and times.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
-/// A body as one line: valid UTF-8 as [`escape`]d text in single quotes, anything else as
+/// Returns a body as one line: valid UTF-8 as [`escape`]d text in single quotes, anything else as
 /// `b'…'` with `\xNN` for each byte that is not printable ASCII.
 pub fn quote(body: &[u8]) -> String {
     match std::str::from_utf8(body) {
@@ -22,9 +22,9 @@ pub fn quote(body: &[u8]) -> String {
     }
 }
 
-/// The known word that was probably meant, if one is near enough.
+/// Returns the known word that is most similar to a word, if one is similar enough.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // As near as clap wants it for an option.
+    // The limit of clap for options.
     const NEAR: f64 = 0.7;
     known
         .into_iter()
@@ -34,7 +34,7 @@ pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         .map(|(_, known)| known)
 }
 
-/// Writes what [`quote`] returns, piece by piece: the line of a long body is never in memory whole.
+/// Writes what [`quote`] returns, in chunks, so that the line of a long body is never in memory as a whole.
 pub fn write_quoted(out: &mut impl io::Write, body: &[u8]) -> io::Result<()> {
     match std::str::from_utf8(body) {
         Ok(mut text) => {
@@ -78,15 +78,15 @@ pub(crate) fn write_separated<'i, T: 'i, W: io::Write>(
     Ok(())
 }
 
-/// How many bytes of a body are escaped at a time.
+/// The number of bytes of a body that are escaped at a time.
 const ESCAPE_CHUNK: usize = 8192;
 
-/// Text with `\`, `'`, newline, carriage return and tab as in Rust or Python, and with every other
-/// control, bidirectional, invisible or unassigned character as `\xNN` or `\u{NNNN}`. Of the blanks
-/// only the plain space stays as it is: the others can't be told from it.
+/// Escapes `\`, `'`, newline, carriage return and tab as in Rust or Python, and every other
+/// control, bidirectional, invisible or unassigned character as `\xNN` or `\u{NNNN}`. Of the spaces only
+/// the ASCII space is kept, because the others look the same.
 pub fn escape(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
-    // Most text is plain for long runs.
+    // Most text has long runs without escapes.
     let mut rest = text;
     loop {
         let (plain, after) = rest.split_at(plain_length(rest.as_bytes()));
@@ -106,21 +106,21 @@ pub fn escape(text: &str) -> String {
     }
 }
 
-/// How many bytes at the start stay as they are.
+/// Returns the length of the start that needs no escapes.
 fn plain_length(bytes: &[u8]) -> usize {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'\\' | b'\'');
     bytes.iter().take_while(|byte| is_plain(byte)).count()
 }
 
-/// A broker's text as part of a sentence: line breaks and other runs of white space become one
-/// space, and what else can't be printed is escaped.
+/// Returns a broker's text on one line: runs of white space become one space, and other unprintable
+/// characters are escaped.
 pub fn one_line(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     escape(&words.join(" ")).replace("\\'", "'")
 }
 
-/// Bytes that stand for themselves, made fit for a terminal: as [`escape`] does it, but for `'`, which
-/// delimits nothing here, and with `\xNN` for each byte that is not UTF-8.
+/// Returns bytes for a terminal, escaped like [`escape`] except for `'`, and with `\xNN` for each byte that
+/// is not UTF-8.
 pub fn printable(bytes: &[u8]) -> String {
     let mut line = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -132,8 +132,7 @@ pub fn printable(bytes: &[u8]) -> String {
     line
 }
 
-/// A sentence of hello-mq's own, in which what comes from elsewhere is escaped already, as it may be
-/// shown: whatever was forgotten can't move the cursor.
+/// Escapes invisible characters in a message to the user, in case a part from outside is not escaped yet.
 pub fn visible(sentence: &str) -> Cow<'_, str> {
     if !sentence.contains(is_invisible) {
         return Cow::Borrowed(sentence);
@@ -163,13 +162,13 @@ fn push_byte(line: &mut String, byte: u8) {
     }
 }
 
-/// Whether a character leaves no mark of its own on the screen, or an unpredictable one.
+/// Whether a character is invisible or has an unpredictable appearance.
 pub fn is_invisible(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
     }
-    // Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties.txt) as far
-    // as it is not Cf, Cc or unassigned, which the standard library knows; and the blank of Braille.
+    // Default_Ignorable_Code_Point (Unicode Character Database, DerivedCoreProperties.txt) without Cf, Cc
+    // and unassigned characters, which the standard library knows; and the blank Braille pattern.
     matches!(character,
         '\u{34f}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
         | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}'
@@ -177,11 +176,11 @@ pub fn is_invisible(character: char) -> bool {
         || is_unprintable(character)
 }
 
-/// Whether the standard library would escape it when it shows text: the categories Cc, Cf, Cs, Co,
+/// Whether the standard library escapes a character in `Debug` output: the categories Cc, Cf, Cs, Co,
 /// Cn, Zl, Zp and Zs.
 ///
-/// It gives that answer only as part of `str::escape_debug`, where the first character of a text is
-/// a special case (a combining mark there is escaped too): hence the letter in front.
+/// Only `str::escape_debug` tells. It also escapes a combining mark at the start of a text, so a letter
+/// precedes the character.
 fn is_unprintable(character: char) -> bool {
     let mut buffer = [b'a', 0, 0, 0, 0];
     let length = character.encode_utf8(&mut buffer[1..]).len();
@@ -189,8 +188,8 @@ fn is_unprintable(character: char) -> bool {
         .is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'))
 }
 
-/// A text as a shell takes it for one word. Where it has characters that can't be shown, in the form
-/// `$'…'`, which bash, zsh and POSIX 2024 know.
+/// Returns a text as one word for a shell. With invisible characters it has the form `$'…'`, which bash,
+/// zsh and POSIX 2024 support.
 pub fn shell(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -204,8 +203,7 @@ pub fn shell(text: &str) -> String {
         match character {
             '\'' | '\\' => word.extend(['\\', character]),
             _ if is_invisible(character) => {
-                // In octal, of which the shell takes three digits: \x would go on for as long as
-                // hexadecimal digits follow.
+                // An octal escape has three digits at most, while \x extends over all that follow.
                 for byte in character.to_string().bytes() {
                     let _ = write!(word, "\\{byte:03o}");
                 }
@@ -217,10 +215,7 @@ pub fn shell(text: &str) -> String {
     word
 }
 
-/// The bytes that a text with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN` stands for.
-///
-/// # Errors
-/// Says what may follow a backslash.
+/// Decodes the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN`.
 pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -256,7 +251,7 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// A duration as people say it: `3s`, `1m 12s`; below a second, `120ms`.
+/// Formats a duration in whole seconds, `3s` or `1m 12s`, or below a second in milliseconds, `120ms`.
 pub fn rounded(duration: Duration) -> String {
     let whole = match duration.as_secs() {
         0 => Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or_default()),
@@ -265,17 +260,17 @@ pub fn rounded(duration: Duration) -> String {
     humantime::format_duration(whole).to_string()
 }
 
-/// So many bytes as people say it: `512 B`, `16.0 MB`.
+/// Formats a number of bytes: `512 B`, `16.0 MB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");
     }
-    // As exact as it is shown.
+    // One decimal place is shown.
     #[allow(clippy::cast_precision_loss)]
     let mut size = bytes as f64 / 1000.0;
     let mut unit = 0;
-    // What would be shown as 1000.0 belongs to the next.
+    // A size that rounds to 1000.0 takes the next unit.
     while size >= 999.95 && unit + 1 < UNITS.len() {
         size /= 1000.0;
         unit += 1;
@@ -283,7 +278,7 @@ pub fn size(bytes: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-/// So many in a second.
+/// Formats a number per second.
 pub fn rate(per_second: f64) -> String {
     if per_second < 9.95 {
         format!("{per_second:.1}")

@@ -1,8 +1,8 @@
-//! The body of a message that was published over AMQP 1.0, where it is no plain bytes.
+//! Bodies of messages that were published over AMQP 1.0 as values instead of plain bytes.
 //!
-//! RabbitMQ hands such a body over as AMQP 1.0 encodes it, with the type [`AMQP10_TYPE`]
-//! (<https://www.rabbitmq.com/docs/conversions>). How it is encoded: specification of AMQP 1.0, part 1,
-//! section 1.6, and part 3, sections 3.2.6 to 3.2.9.
+//! RabbitMQ delivers such a body in the encoding of AMQP 1.0, with the type [`AMQP10_TYPE`]
+//! (<https://www.rabbitmq.com/docs/conversions>). The encoding: AMQP 1.0 specification, part 1, section
+//! 1.6, and part 3, sections 3.2.6 to 3.2.9.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::Message;
 use crate::text;
 
-/// The type of a message whose body is encoded so.
+/// The type property of messages with an encoded body.
 const AMQP10_TYPE: &[u8] = b"amqp-1.0";
 
-/// The content of a body.
+/// A decoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Amqp10Value<'b> {
     Null,
@@ -34,19 +34,19 @@ pub enum Amqp10Value<'b> {
     Map(Vec<(Amqp10Value<'b>, Amqp10Value<'b>)>),
 }
 
-/// How deep lists and maps may stand in each other.
+/// The maximum depth of nested lists and maps.
 const AMQP10_MAX_DEPTH: usize = 32;
 
-/// How many values a body may have: a few bytes can stand for any number of them.
+/// The maximum number of values in a body, because a few bytes can encode any number of them.
 const AMQP10_MAX_VALUES: usize = 100_000;
 
-/// Returns the content of a message's body, if that is encoded in AMQP 1.0 and understood.
+/// Decodes the body of a message, if it has the encoding of AMQP 1.0 and only known types.
 pub fn value_of(message: &Message) -> Option<Amqp10Value<'_>> {
     let kind = message.properties.kind.as_ref()?;
     (kind.as_bytes() == AMQP10_TYPE).then(|| decode(&message.body))?
 }
 
-/// Reads the sections of a body: one value, or data, or sequences; and perhaps a footer.
+/// Decodes the sections of a body: a value, data or sequences, and possibly a footer.
 fn decode(body: &[u8]) -> Option<Amqp10Value<'_>> {
     let mut reader = Amqp10Reader {
         rest: body,
@@ -85,7 +85,7 @@ enum Section {
 
 struct Amqp10Reader<'b> {
     rest: &'b [u8],
-    /// How many values may still come.
+    /// The number of values that are still allowed.
     left: usize,
 }
 
@@ -104,7 +104,7 @@ impl<'b> Amqp10Reader<'b> {
         self.array().map(|[byte]| byte)
     }
 
-    /// A size or a count, in one byte or in four.
+    /// Reads a size or a count, in one byte or in four.
     fn size(&mut self, is_short: bool) -> Option<usize> {
         if is_short {
             return self.byte().map(usize::from);
@@ -112,7 +112,7 @@ impl<'b> Amqp10Reader<'b> {
         usize::try_from(u32::from_be_bytes(self.array()?)).ok()
     }
 
-    /// The descriptor of a section.
+    /// Reads the descriptor of a section.
     fn section(&mut self) -> Option<Section> {
         if self.byte()? != 0 {
             return None;
@@ -170,7 +170,7 @@ impl<'b> Amqp10Reader<'b> {
             0xc0 | 0xc1 | 0xd0 | 0xd1 | 0xe0 | 0xf0 if depth < AMQP10_MAX_DEPTH => {
                 self.compound(kind, depth + 1)?
             }
-            // A decimal, a described value, or nothing that AMQP 1.0 has.
+            // A decimal, a described value, or an unknown type.
             _ => return None,
         })
     }
@@ -216,7 +216,7 @@ impl<'b> Amqp10Reader<'b> {
 }
 
 impl Amqp10Value<'_> {
-    /// What it looks like if it is neither bytes nor has others in it.
+    /// Returns the text of a value that is neither a string nor bytes nor contains others.
     pub fn simple(&self) -> Option<String> {
         Some(match self {
             Self::Null => "null".to_owned(),
@@ -230,27 +230,23 @@ impl Amqp10Value<'_> {
         })
     }
 
-    /// Writes it on one line: texts and bytes in quotes, as a body.
+    /// Writes the value on one line. Strings and bytes are quoted like a body.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Text(text) => text::write_quoted(out, text.as_bytes()),
             Self::Binary(bytes) => text::write_quoted(out, bytes),
             Self::List(values) => {
                 out.write_all(b"[")?;
-                for (index, value) in values.iter().enumerate() {
-                    out.write_all(if index > 0 { b", " } else { b"" })?;
-                    value.write(out)?;
-                }
+                text::write_separated(values, ", ", out, Self::write)?;
                 out.write_all(b"]")
             }
             Self::Map(entries) => {
                 out.write_all(b"{")?;
-                for (index, (key, value)) in entries.iter().enumerate() {
-                    out.write_all(if index > 0 { b", " } else { b"" })?;
+                text::write_separated(entries, ", ", out, |(key, value), out| {
                     key.write(out)?;
                     out.write_all(b": ")?;
-                    value.write(out)?;
-                }
+                    value.write(out)
+                })?;
                 out.write_all(b"}")
             }
             simple => out.write_all(simple.simple().unwrap_or_default().as_bytes()),
@@ -258,7 +254,7 @@ impl Amqp10Value<'_> {
     }
 }
 
-/// The last millisecond of the year 9999, the last that can be shown as a date.
+/// The last millisecond of the year 9999, the last that can be formatted as a date.
 const LAST_DATE: i64 = 253_402_300_799_999;
 
 fn time(milliseconds: i64) -> String {

@@ -1,19 +1,19 @@
-//! JSON as it was written, read from a line that may still be coming.
+//! A JSON reader for envelopes, which may be incomplete.
 //!
-//! It is read here and not by a library because of what an envelope needs: whole numbers as they are,
-//! keys that stand twice, a body of which no second copy is made, and a bound on everything else.
+//! Envelopes need exact whole numbers, repeated keys, a body that is not copied, and a limit on the memory
+//! for everything else, which no library provides together.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// A value. Objects keep the order of their keys, and keys that stand twice.
+/// A JSON value. Objects keep the order of their keys, and repeated keys.
 #[derive(Debug, PartialEq)]
 pub enum Json<'l> {
     Null,
     Bool(bool),
-    /// A number without fraction and exponent.
+    /// A number without a fraction and an exponent.
     Number(i128),
     Double(f64),
     Text(Cow<'l, str>),
@@ -25,7 +25,7 @@ impl Json<'_> {
     pub fn double(&self) -> Option<f64> {
         match self {
             Self::Double(number) => Some(*number),
-            // Exact for what hello-mq writes, which has a fraction.
+            // hello-mq writes a double with a fraction, so this is a number of others.
             #[allow(clippy::cast_precision_loss)]
             Self::Number(number) => Some(*number as f64),
             _ => None,
@@ -33,54 +33,54 @@ impl Json<'_> {
     }
 }
 
-/// Why something can't be read.
+/// The reason why a value can't be read.
 #[derive(Debug, PartialEq)]
 pub enum JsonError {
-    /// What there is is right, and ends too early.
-    CutShort,
-    /// It is wrong, whatever may follow.
-    Wrong(String),
+    /// The text is valid, but ends too early.
+    Truncated,
+    /// The text is wrong, whatever follows.
+    Invalid(String),
 }
 
 impl From<String> for JsonError {
     fn from(problem: String) -> Self {
-        Self::Wrong(problem)
+        Self::Invalid(problem)
     }
 }
 
-/// How deep arrays and objects may stand in each other.
+/// The maximum depth of nested arrays and objects.
 const JSON_MAX_DEPTH: usize = 128;
 
-/// How much the values may cost that are kept, in bytes: in AMQP they have to fit into one frame,
-/// which has 128 KiB unless the broker's operator makes more of it.
+/// The maximum cost in bytes of the values that are kept. AMQP carries them in one frame, of 128 KiB unless
+/// the broker's operator allows more.
 const JSON_MAX_COST: usize = 1 << 20;
 
-/// The least that a value costs, so that many small ones take little memory, too.
+/// The minimum cost of a value, which limits the number of small ones.
 const JSON_MIN_COST: usize = 8;
 
-/// The bytes that a byte of text takes at most: `\u0000`.
+/// The maximum number of bytes for a byte of text: `\u0000`.
 const ESCAPE: usize = 6;
 
-/// A text as it stands in the line, without its quotes.
+/// A string as it is written, without its quotes.
 #[derive(Debug)]
-pub struct Raw<'l> {
+pub struct RawString<'l> {
     text: &'l str,
     start: usize,
     has_escapes: bool,
 }
 
-impl Raw<'_> {
-    /// Where it stands.
+impl RawString<'_> {
+    /// Returns the position in the line.
     pub fn range(&self) -> Range<usize> {
         self.start..self.start + self.text.len()
     }
 }
 
-/// Reads one thing after the other.
+/// A reader of JSON text.
 pub struct JsonReader<'l> {
     bytes: &'l [u8],
     at: usize,
-    /// How much the values may still cost.
+    /// The cost that is still allowed.
     left: usize,
     depth: usize,
 }
@@ -95,23 +95,23 @@ impl<'l> JsonReader<'l> {
         }
     }
 
-    /// A text that is not JSON, and the column.
+    /// Returns the error for the current position.
     fn wrong(&self, what: &str) -> JsonError {
-        JsonError::Wrong(not_json(what, self.at))
+        JsonError::Invalid(not_json(what, self.at))
     }
 
-    /// The next byte that is no white space.
+    /// Skips white space, and returns the next byte without consuming it.
     pub fn peek(&mut self) -> Result<u8, JsonError> {
         loop {
             match self.bytes.get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
                 Some(byte) => return Ok(*byte),
-                None => return Err(JsonError::CutShort),
+                None => return Err(JsonError::Truncated),
             }
         }
     }
 
-    /// Makes sure that nothing follows.
+    /// Checks that nothing follows.
     pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             Err(_) => Ok(()),
@@ -119,14 +119,14 @@ impl<'l> JsonReader<'l> {
         }
     }
 
-    /// Notes that a value of so many bytes is kept.
+    /// Charges the cost of a value of this number of bytes.
     fn charge(&mut self, bytes: usize) -> Result<(), JsonError> {
         let left = self.left.checked_sub(bytes.max(JSON_MIN_COST));
-        self.left = left.ok_or_else(too_much)?;
+        self.left = left.ok_or_else(too_large)?;
         Ok(())
     }
 
-    /// Reads an object: `entry` is told each key, and reads what belongs to it.
+    /// Reads an object. `entry` gets each key, and reads its value.
     pub fn object(
         &mut self,
         mut entry: impl FnMut(&mut Self, Cow<'l, str>) -> Result<(), JsonError>,
@@ -144,7 +144,7 @@ impl<'l> JsonReader<'l> {
         })
     }
 
-    /// Reads what stands between brackets, whose first is next, and between commas.
+    /// Reads the items between brackets, of which the first is next.
     fn items(
         &mut self,
         close: u8,
@@ -199,7 +199,7 @@ impl<'l> JsonReader<'l> {
         })
     }
 
-    /// Reads a value that nobody wants to know. Its texts may have any length.
+    /// Skips a value. Its strings may have any length.
     pub fn skip(&mut self) -> Result<(), JsonError> {
         match self.peek()? {
             b'"' => {
@@ -218,7 +218,7 @@ impl<'l> JsonReader<'l> {
         }
     }
 
-    /// Reads a value that is neither a text nor has others in it.
+    /// Reads a number, a boolean or `null`.
     fn simple(&mut self) -> Result<Json<'l>, JsonError> {
         match self.peek()? {
             b'-' | b'0'..=b'9' => self.number(),
@@ -236,7 +236,7 @@ impl<'l> JsonReader<'l> {
             self.at += word.len();
             Ok(value)
         } else if word.as_bytes().starts_with(rest) {
-            Err(JsonError::CutShort)
+            Err(JsonError::Truncated)
         } else {
             Err(self.wrong("expected a value"))
         }
@@ -268,11 +268,11 @@ impl<'l> JsonReader<'l> {
         }
         let digits = &self.bytes[start..self.at];
         self.charge(digits.len())?;
-        // It has nothing but ASCII in it.
+        // The digits are ASCII.
         let digits = std::str::from_utf8(digits).unwrap_or_default();
         if is_whole && digits != "-0" {
             let number = digits.parse().map(Json::Number);
-            return number.map_err(|_| JsonError::Wrong(not_in_64_bits(digits)));
+            return number.map_err(|_| JsonError::Invalid(not_in_64_bits(digits)));
         }
         match digits.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Json::Double(number)),
@@ -285,23 +285,23 @@ impl<'l> JsonReader<'l> {
         let others = rest.iter().position(|byte| !byte.is_ascii_digit());
         match others {
             Some(0) => return Err(self.wrong("expected a digit")),
-            // A number at the end may be complete, but not without a digit.
-            None if rest.is_empty() => return Err(JsonError::CutShort),
+            // A number without a digit is incomplete.
+            None if rest.is_empty() => return Err(JsonError::Truncated),
             others => self.at += others.unwrap_or(rest.len()),
         }
         if rest.len() > JSON_MAX_COST && others.is_none() {
-            return Err(too_much());
+            return Err(too_large());
         }
         Ok(())
     }
 
-    /// Reads a text, which is kept.
+    /// Reads a string to keep.
     fn text(&mut self) -> Result<Cow<'l, str>, JsonError> {
         let start = self.at;
         let raw = match self.raw() {
-            // Whatever follows, it is too long already.
-            Err(JsonError::CutShort) if (self.bytes.len() - start) / ESCAPE > self.left => {
-                return Err(too_much());
+            // The string is already too long.
+            Err(JsonError::Truncated) if (self.bytes.len() - start) / ESCAPE > self.left => {
+                return Err(too_large());
             }
             raw => raw?,
         };
@@ -320,14 +320,14 @@ impl<'l> JsonReader<'l> {
         Ok(Cow::Owned(text))
     }
 
-    /// Reads a text, whose first quote is next, without looking into its escapes.
-    pub fn raw(&mut self) -> Result<Raw<'l>, JsonError> {
+    /// Reads a string, whose first quote is next, without decoding its escapes.
+    pub fn raw(&mut self) -> Result<RawString<'l>, JsonError> {
         let start = self.at + 1;
         let mut end = start;
         let mut has_escapes = false;
         loop {
-            let rest = self.bytes.get(end..).ok_or(JsonError::CutShort)?;
-            end += memchr2(b'"', b'\\', rest).ok_or(JsonError::CutShort)?;
+            let rest = self.bytes.get(end..).ok_or(JsonError::Truncated)?;
+            end += memchr2(b'"', b'\\', rest).ok_or(JsonError::Truncated)?;
             if self.bytes[end] == b'"' {
                 break;
             }
@@ -335,7 +335,7 @@ impl<'l> JsonReader<'l> {
             end += 2;
         }
         let text = &self.bytes[start..end];
-        // To look at all is faster than to look where the first one is.
+        // Scanning the whole text is faster than searching for the first one.
         if text.iter().copied().min().is_some_and(|byte| byte < b' ') {
             let at = text.iter().position(|byte| *byte < b' ');
             self.at = start + at.unwrap_or_default();
@@ -346,7 +346,7 @@ impl<'l> JsonReader<'l> {
             self.wrong("invalid UTF-8")
         })?;
         self.at = end + 1;
-        Ok(Raw {
+        Ok(RawString {
             text,
             start,
             has_escapes,
@@ -354,13 +354,13 @@ impl<'l> JsonReader<'l> {
     }
 }
 
-/// Says that something is not JSON, and where.
+/// Returns the error for text that is not JSON.
 pub fn not_json(what: &str, at: usize) -> String {
     format!("is not JSON: {what} (column {})", at + 1)
 }
 
-fn too_much() -> JsonError {
-    JsonError::Wrong(format!(
+fn too_large() -> JsonError {
+    JsonError::Invalid(format!(
         "has more than {} MiB of properties and headers, which AMQP can't carry",
         JSON_MAX_COST >> 20
     ))
@@ -370,10 +370,7 @@ pub fn not_in_64_bits(number: impl std::fmt::Display) -> String {
     format!("{number} does not fit in 64 bits")
 }
 
-/// Puts what a text stands for in its place, which is never longer. Returns how long it is.
-///
-/// # Errors
-/// Says what is wrong, and where.
+/// Decodes the escapes of a string in place, and returns the new length, or the position of an error.
 pub fn unescape(text: &mut [u8]) -> Result<usize, (usize, &'static str)> {
     let (mut read, mut written) = (0, 0);
     while let Some(next) = memchr::memchr(b'\\', &text[read..]) {
@@ -410,7 +407,7 @@ pub fn unescape(text: &mut [u8]) -> Result<usize, (usize, &'static str)> {
     Ok(written + text.len() - read)
 }
 
-/// The UTF-16 unit of an escape such as `\u00e9`, with which a text begins.
+/// Returns the UTF-16 code unit of the escape at the start of a text, such as `\u00e9`.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |unit, digit| {
@@ -482,7 +479,7 @@ mod tests {
             for end in 0..text.len() {
                 let cut = read(&text[..end]);
                 prop_assert!(
-                    matches!(cut, Err(JsonError::CutShort) | Ok(Json::Number(_) | Json::Double(_))),
+                    matches!(cut, Err(JsonError::Truncated) | Ok(Json::Number(_) | Json::Double(_))),
                     "{:?} {:?}", cut, String::from_utf8_lossy(&text[..end])
                 );
             }
@@ -509,7 +506,7 @@ mod tests {
         assert_eq!(number("-0"), Ok(Json::Double(-0.0)));
         let long = "1".repeat(40);
         let expected = format!("{long} does not fit in 64 bits");
-        assert_eq!(number(&long), Err(JsonError::Wrong(expected)));
+        assert_eq!(number(&long), Err(JsonError::Invalid(expected)));
     }
 
     #[test]
@@ -527,15 +524,15 @@ mod tests {
             ("1.", "1"),
         ] {
             let text = format!("{begin}{}", repeated.repeat(8 << 20));
-            assert_eq!(read(text.as_bytes()), Err(too_much()), "{begin}{repeated}");
+            assert_eq!(read(text.as_bytes()), Err(too_large()), "{begin}{repeated}");
             let text = format!("{begin}{}", repeated.repeat(100));
             let fault = read(text.as_bytes());
-            assert!(fault != Err(too_much()), "{begin}{repeated}: {fault:?}");
+            assert!(fault != Err(too_large()), "{begin}{repeated}: {fault:?}");
         }
         let deep = "[".repeat(200);
         let fault = read(deep.as_bytes());
         assert!(
-            matches!(fault, Err(JsonError::Wrong(why)) if why.contains("nested deeper than 128"))
+            matches!(fault, Err(JsonError::Invalid(why)) if why.contains("nested deeper than 128"))
         );
     }
 }

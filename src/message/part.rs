@@ -1,4 +1,4 @@
-//! A part of what a message says of itself, by its name in an envelope.
+//! Properties and headers, selected by their names in an envelope.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 use super::{Properties, ShortString};
 use crate::text;
 
-/// A property, or one header.
+/// A property or a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// A property by its name; `headers` is all headers.
+    /// The property with this name; `headers` is the table of all headers.
     Property(&'static str),
-    /// The header with this name, if it has one: `headers.KEY`.
+    /// The header with this name: `headers.KEY`.
     Header(ShortString),
 }
 
 impl Part {
-    /// The properties' names.
+    /// The names of the properties.
     pub const NAMES: [&str; 14] = [
         "content_type",
         "content_encoding",
@@ -65,7 +65,7 @@ impl fmt::Display for Part {
 }
 
 impl Properties {
-    /// Leaves a part out. Returns whether it was there.
+    /// Removes a part, and returns whether it was present.
     pub fn remove(&mut self, part: &Part) -> bool {
         let name = match part {
             Part::Property(name) => *name,

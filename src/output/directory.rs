@@ -14,60 +14,60 @@ use super::{Output, OutputError, OutputFormat};
 use crate::error::SaveFailure;
 use crate::message::Message;
 
-/// How many digits a file's name has: enough for any number of messages to sort.
+/// The number of digits of a file name. Names with leading zeros sort by number.
 const DIGITS: usize = 12;
 
-/// Files that are numbered in the order of arrival, on from those that are there.
+/// Saves each message in a file of its own, numbered in the order of arrival after the existing files.
 ///
-/// A file is written under another name, synchronized with the disk, and then appears under its own,
-/// whole. None is ever overwritten, whoever else writes into the directory. The path of each goes to
-/// `out`.
+/// A file is written under a temporary name, synchronized with the disk, and then linked under its own.
+/// No file is ever overwritten, even if other processes write to the directory. The path of each file is
+/// written to `out`.
 #[derive(Debug)]
 pub struct Directory<W: Write> {
     path: PathBuf,
-    form: OutputFormat,
+    format: OutputFormat,
     out: BufWriter<W>,
     quiet: bool,
     next: u64,
     saved: u64,
-    cleared: usize,
+    removed: usize,
 }
 
 impl<W: Write> Directory<W> {
-    /// Makes the directory if it is not there, and removes what runs that were killed have left
-    /// unfinished in it. With `quiet`, no path is printed.
-    pub fn open(path: &Path, form: OutputFormat, out: W, quiet: bool) -> io::Result<Self> {
+    /// Creates the directory if it does not exist, and removes temporary files of killed processes. With
+    /// `quiet`, no path is printed.
+    pub fn open(path: &Path, format: OutputFormat, out: W, quiet: bool) -> io::Result<Self> {
         create(path)?;
-        let cleared = clear(path)?;
+        let removed = remove_abandoned(path)?;
         drop(TemporaryFile::create(path)?);
         Ok(Self {
             path: path.to_owned(),
-            form,
+            format,
             out: BufWriter::new(out),
             quiet,
             next: 1 + last_number(path)?,
             saved: 0,
-            cleared,
+            removed,
         })
     }
 
-    /// How many unfinished files were removed.
+    /// Returns the number of temporary files that were removed.
     pub fn cleared(&self) -> usize {
-        self.cleared
+        self.removed
     }
 
     fn save(&mut self, message: &Message) -> io::Result<PathBuf> {
-        let mut unfinished = TemporaryFile::create(&self.path)?;
-        let mut file = BufWriter::new(&mut unfinished.file);
-        self.form.write(message, &mut file)?;
+        let mut temporary = TemporaryFile::create(&self.path)?;
+        let mut file = BufWriter::new(&mut temporary.file);
+        self.format.write(message, &mut file)?;
         file.flush()?;
         file.get_ref().sync_all()?;
         drop(file);
         loop {
             let path = self.path.join(format!("{:0DIGITS$}", self.next));
             self.next += 1;
-            // A link fails where a renaming would overwrite.
-            match fs::hard_link(&unfinished.path, &path) {
+            // A hard link never replaces a file, unlike a renaming.
+            match fs::hard_link(&temporary.path, &path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 linked => return linked.map(|()| path),
             }
@@ -83,7 +83,7 @@ impl<W: Write> Directory<W> {
     }
 }
 
-/// Makes a directory that outlives a crash of the machine, and those that it is in.
+/// Creates a directory and its parents, and synchronizes them with the disk.
 fn create(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().take_while(|path| !path.exists());
     let missing: Vec<_> = missing.map(Path::to_owned).collect();
@@ -99,7 +99,7 @@ fn create(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The highest number that is a file's name.
+/// Returns the highest number among the file names.
 fn last_number(path: &Path) -> io::Result<u64> {
     let mut last = 0;
     for entry in fs::read_dir(path)? {
@@ -112,35 +112,34 @@ fn last_number(path: &Path) -> io::Result<u64> {
     Ok(last)
 }
 
-/// A file that is not whole yet: hidden, under a name that no other process has, and locked, so that
-/// what a killed process leaves behind can be told from what is being written. It is removed when it is
-/// dropped; what was linked to it by then stays.
+/// A file that is being written: hidden, with a unique name, and locked, so that the file of a killed process
+/// can be recognized. Its temporary name is removed when this is dropped.
 #[derive(Debug)]
 struct TemporaryFile {
     path: PathBuf,
     file: File,
-    /// None where the file system has no locks: nothing is ever cleared there.
+    /// `None` if the file system has no locks.
     _lock: Option<Flock<File>>,
 }
 
-/// What its name begins with. A random number of this many hexadecimal digits follows.
+/// The start of a temporary name. A random number of [`RANDOM_DIGITS`] hexadecimal digits follows.
 const TEMPORARY_PREFIX: &str = ".hello-mq-";
 const RANDOM_DIGITS: usize = 16;
 
 impl TemporaryFile {
     fn create(directory: &Path) -> io::Result<Self> {
         loop {
-            // The seeds of the standard library are random, also where process ids are alike.
+            // Process ids are not unique across containers and hosts that share a directory.
             let random = RandomState::new().build_hasher().finish();
             let path = directory.join(format!("{TEMPORARY_PREFIX}{random:0RANDOM_DIGITS$x}"));
-            // That it is new means, too, that it is not what a link leads to.
+            // A new file is also not the target of a symbolic link.
             let file = match File::options().write(true).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 file => file?,
             };
             let lock = match lock(file.try_clone()?) {
                 Ok(lock) => Some(lock),
-                // Somebody is just clearing up, and took it for abandoned.
+                // Another process is removing it because it seemed abandoned.
                 Err(Errno::EWOULDBLOCK) => continue,
                 Err(_) => None,
             };
@@ -157,7 +156,7 @@ impl TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // A file that can't be removed now is removed by the next run.
+        // The next run removes a file that can't be removed now.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -166,19 +165,19 @@ fn lock(file: File) -> Result<Flock<File>, Errno> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)
 }
 
-/// Removes the unfinished files that no living process writes, and returns how many they were.
-fn clear(directory: &Path) -> io::Result<usize> {
-    let mut cleared = 0;
+/// Removes the temporary files of processes that no longer exist, and returns their number.
+fn remove_abandoned(directory: &Path) -> io::Result<usize> {
+    let mut removed = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if is_unfinished(&entry) && remove_if_abandoned(&entry.path()).is_ok() {
-            cleared += 1;
+        if is_temporary(&entry) && remove_if_abandoned(&entry.path()).is_ok() {
+            removed += 1;
         }
     }
-    Ok(cleared)
+    Ok(removed)
 }
 
-fn is_unfinished(entry: &DirEntry) -> bool {
+fn is_temporary(entry: &DirEntry) -> bool {
     let name = entry.file_name();
     let digits = name.as_bytes().strip_prefix(TEMPORARY_PREFIX.as_bytes());
     digits.is_some_and(|digits| {
@@ -187,7 +186,7 @@ fn is_unfinished(entry: &DirEntry) -> bool {
 }
 
 fn remove_if_abandoned(path: &Path) -> io::Result<()> {
-    // Should it be something else by now: not through a link, nor waiting for a pipe's reader.
+    // It may have been replaced by a symbolic link or a named pipe.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = File::options()
         .write(true)

@@ -1,4 +1,4 @@
-//! `--format`: a text with places for parts of a message.
+//! `--format`: templates with placeholders for parts of a message.
 
 use std::io::{self, IsTerminal, Write};
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use std::time::SystemTime;
 use crate::message::{FieldValue, Message, Properties, ShortString, envelope};
 use crate::text;
 
-/// A text with places for parts of a message.
+/// A template with placeholders for parts of a message.
 #[derive(Clone, Debug)]
 pub struct Template {
-    pieces: Vec<Piece>,
-    /// Whether what could move a terminal's cursor is escaped in everything but the body.
+    tokens: Vec<Token>,
+    /// Whether characters that could control the terminal are escaped, except in the body.
     is_escaped: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Piece {
+enum Token {
     Bytes(Vec<u8>),
     Body,
     Hex,
@@ -31,17 +31,17 @@ enum Piece {
     Time,
 }
 
-/// A property that is not the headers.
+/// A property other than the headers.
 #[derive(Clone, Copy, Debug)]
 enum Property {
     Text(fn(&Properties) -> Option<&ShortString>),
     Number(fn(&Properties) -> Option<u64>),
 }
 
-/// The names of the envelope.
-fn named(name: &str) -> Option<Piece> {
-    let text = |get| Some(Piece::Property(Property::Text(get)));
-    let number = |get| Some(Piece::Property(Property::Number(get)));
+/// Returns the placeholder with this name, which is a key of the envelope.
+fn placeholder(name: &str) -> Option<Token> {
+    let text = |get| Some(Token::Property(Property::Text(get)));
+    let number = |get| Some(Token::Property(Property::Number(get)));
     match name {
         "content_type" => text(|p| p.content_type.as_ref()),
         "content_encoding" => text(|p| p.content_encoding.as_ref()),
@@ -56,15 +56,15 @@ fn named(name: &str) -> Option<Piece> {
         "user_id" => text(|p| p.user_id.as_ref()),
         "app_id" => text(|p| p.app_id.as_ref()),
         "cluster_id" => text(|p| p.cluster_id.as_ref()),
-        "headers" => Some(Piece::Headers),
-        "payload" => Some(Piece::Body),
-        "payload_bytes" => Some(Piece::Size),
-        "exchange" => Some(Piece::Exchange),
-        "routing_key" => Some(Piece::RoutingKey),
-        "redelivered" => Some(Piece::Redelivered),
+        "headers" => Some(Token::Headers),
+        "payload" => Some(Token::Body),
+        "payload_bytes" => Some(Token::Size),
+        "exchange" => Some(Token::Exchange),
+        "routing_key" => Some(Token::RoutingKey),
+        "redelivered" => Some(Token::Redelivered),
         _ => name
             .strip_prefix("headers.")
-            .map(|key| Piece::Header(key.to_owned())),
+            .map(|key| Token::Header(key.to_owned())),
     }
 }
 
@@ -72,33 +72,33 @@ impl FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
+        let mut tokens = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find('%') {
-            let (before, token) = rest.split_at(at);
-            push_bytes(&mut pieces, text::unescape(before)?);
-            let mut characters = token[1..].chars();
-            let (piece, length) = match characters.next() {
-                Some('s') => (Piece::Body, 2),
-                Some('S') => (Piece::Size, 2),
-                Some('x') => (Piece::Hex, 2),
-                Some('e') => (Piece::Exchange, 2),
-                Some('r') => (Piece::RoutingKey, 2),
-                Some('h') => (Piece::Headers, 2),
-                Some('j') => (Piece::Envelope, 2),
-                Some('T') => (Piece::Time, 2),
-                Some('%') => (Piece::Bytes(b"%".to_vec()), 2),
+            let (before, tail) = rest.split_at(at);
+            push_bytes(&mut tokens, text::unescape(before)?);
+            let mut characters = tail[1..].chars();
+            let (token, length) = match characters.next() {
+                Some('s') => (Token::Body, 2),
+                Some('S') => (Token::Size, 2),
+                Some('x') => (Token::Hex, 2),
+                Some('e') => (Token::Exchange, 2),
+                Some('r') => (Token::RoutingKey, 2),
+                Some('h') => (Token::Headers, 2),
+                Some('j') => (Token::Envelope, 2),
+                Some('T') => (Token::Time, 2),
+                Some('%') => (Token::Bytes(b"%".to_vec()), 2),
                 Some('{') => {
-                    let end = token.find('}').ok_or("'%{' is not closed with '}'")?;
-                    let name = &token[2..end];
-                    let piece = named(name).ok_or_else(|| {
+                    let end = tail.find('}').ok_or("'%{' is not closed with '}'")?;
+                    let name = &tail[2..end];
+                    let token = placeholder(name).ok_or_else(|| {
                         format!(
                             "'%{{{}}}' is unknown; use the names of '-o json', such as %{{message_id}} or \
                              %{{headers.KEY}}",
                             text::escape(name)
                         )
                     })?;
-                    (piece, end + 1)
+                    (token, end + 1)
                 }
                 Some(other) => {
                     return Err(format!(
@@ -110,31 +110,31 @@ impl FromStr for Template {
                     return Err("a single '%' at the end; write %% for a percent sign".to_owned());
                 }
             };
-            match piece {
-                Piece::Bytes(bytes) => push_bytes(&mut pieces, bytes),
-                piece => pieces.push(piece),
+            match token {
+                Token::Bytes(bytes) => push_bytes(&mut tokens, bytes),
+                token => tokens.push(token),
             }
-            rest = &token[length..];
+            rest = &tail[length..];
         }
-        push_bytes(&mut pieces, text::unescape(rest)?);
+        push_bytes(&mut tokens, text::unescape(rest)?);
         Ok(Self {
-            pieces,
+            tokens,
             is_escaped: false,
         })
     }
 }
 
-fn push_bytes(pieces: &mut Vec<Piece>, mut bytes: Vec<u8>) {
-    match pieces.last_mut() {
-        Some(Piece::Bytes(last)) => last.append(&mut bytes),
+fn push_bytes(tokens: &mut Vec<Token>, mut bytes: Vec<u8>) {
+    match tokens.last_mut() {
+        Some(Token::Bytes(last)) => last.append(&mut bytes),
         _ if bytes.is_empty() => {}
-        _ => pieces.push(Piece::Bytes(bytes)),
+        _ => tokens.push(Token::Bytes(bytes)),
     }
 }
 
 impl Template {
-    /// The same for standard output: on a terminal nothing but the body is written as it came, unless
-    /// everything is to be `raw`.
+    /// Returns the template for standard output. On a terminal it escapes everything but the body, unless
+    /// `raw` is set.
     pub fn for_stdout(self, raw: bool) -> Self {
         if raw || !io::stdout().is_terminal() {
             self
@@ -153,24 +153,24 @@ impl Template {
     /// Writes a message.
     pub fn write(&self, message: &Message, out: &mut impl Write) -> io::Result<()> {
         let properties = &message.properties;
-        for piece in &self.pieces {
-            match piece {
-                Piece::Bytes(bytes) => out.write_all(bytes)?,
-                Piece::Body => out.write_all(&message.body)?,
-                Piece::Hex => {
+        for token in &self.tokens {
+            match token {
+                Token::Bytes(bytes) => out.write_all(bytes)?,
+                Token::Body => out.write_all(&message.body)?,
+                Token::Hex => {
                     for byte in &message.body {
                         write!(out, "{byte:02x}")?;
                     }
                 }
-                Piece::Size => write!(out, "{}", message.body.len())?,
-                Piece::Exchange => self.write_metadata(message.exchange.as_bytes(), out)?,
-                Piece::RoutingKey => self.write_metadata(message.routing_key.as_bytes(), out)?,
-                Piece::Redelivered => write!(out, "{}", message.redelivered)?,
-                Piece::Headers => match &properties.headers {
+                Token::Size => write!(out, "{}", message.body.len())?,
+                Token::Exchange => self.write_metadata(message.exchange.as_bytes(), out)?,
+                Token::RoutingKey => self.write_metadata(message.routing_key.as_bytes(), out)?,
+                Token::Redelivered => write!(out, "{}", message.redelivered)?,
+                Token::Headers => match &properties.headers {
                     Some(headers) => envelope::write_table(headers, out)?,
                     None => out.write_all(b"{}")?,
                 },
-                Piece::Header(key) => {
+                Token::Header(key) => {
                     let value = properties
                         .headers
                         .as_ref()
@@ -183,18 +183,18 @@ impl Template {
                         Some(value) => envelope::write_value(value, out)?,
                     }
                 }
-                Piece::Property(Property::Text(get)) => {
+                Token::Property(Property::Text(get)) => {
                     if let Some(text) = get(properties) {
                         self.write_metadata(text.as_bytes(), out)?;
                     }
                 }
-                Piece::Property(Property::Number(get)) => {
+                Token::Property(Property::Number(get)) => {
                     if let Some(number) = get(properties) {
                         write!(out, "{number}")?;
                     }
                 }
-                Piece::Envelope => envelope::write(message, out)?,
-                Piece::Time => {
+                Token::Envelope => envelope::write(message, out)?,
+                Token::Time => {
                     let received = message.received.unwrap_or_else(SystemTime::now);
                     write!(out, "{}", humantime::format_rfc3339_micros(received))?;
                 }

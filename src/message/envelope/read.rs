@@ -45,8 +45,8 @@ pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
 /// need not be.
 pub(crate) fn check_beginning(line: &[u8]) -> Result<(), String> {
     match ParsedLine::read(line) {
-        Ok(_) | Err(JsonError::CutShort) => Ok(()),
-        Err(JsonError::Wrong(problem)) => Err(problem),
+        Ok(_) | Err(JsonError::Truncated) => Ok(()),
+        Err(JsonError::Invalid(problem)) => Err(problem),
     }
 }
 
@@ -66,7 +66,7 @@ impl ParsedLine {
     fn read(line: &[u8]) -> Result<Self, JsonError> {
         let mut reader = JsonReader::new(line);
         if reader.peek()? != b'{' {
-            return Err(JsonError::Wrong("is not a JSON object".to_owned()));
+            return Err(JsonError::Invalid("is not a JSON object".to_owned()));
         }
         let mut parsed = Self::default();
         let mut keys = Vec::with_capacity(TYPICAL_KEY_COUNT);
@@ -110,8 +110,8 @@ impl ParsedLine {
 /// Turns an error of the JSON reader into a message; `json` is complete.
 fn complete<T>(read: Result<T, JsonError>, json: &[u8]) -> Result<T, String> {
     read.map_err(|error| match error {
-        JsonError::CutShort => json::not_json("unexpected end", json.len()),
-        JsonError::Wrong(problem) => problem,
+        JsonError::Truncated => json::not_json("unexpected end", json.len()),
+        JsonError::Invalid(problem) => problem,
     })
 }
 
