@@ -1,4 +1,4 @@
-//! Ctrl+C, SIGTERM and SIGHUP as something that can be waited for.
+//! Ctrl+C, SIGTERM and SIGHUP as a request that threads can wait for.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -12,21 +12,20 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::Error;
 use crate::waker::{Waker, Wakers};
 
-/// A request to stop. It never goes away: whoever waits for it later gets it at once, and any
-/// number of threads may wait.
+/// A request to stop. Once made it stays, for any number of threads.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
     // Nothing is ever sent: the request is that the sender is gone.
-    happened: Receiver<Infallible>,
+    receiver: Receiver<Infallible>,
     sender: Arc<Mutex<Option<Sender<Infallible>>>>,
     wakers: Wakers,
 }
 
 impl Default for Interrupt {
     fn default() -> Self {
-        let (sender, happened) = bounded(0);
+        let (sender, receiver) = bounded(0);
         Self {
-            happened,
+            receiver,
             sender: Arc::new(Mutex::new(Some(sender))),
             wakers: Wakers::default(),
         }
@@ -34,9 +33,8 @@ impl Default for Interrupt {
 }
 
 impl Interrupt {
-    /// Makes it happen.
-    pub fn trigger(&self) {
-        // A thread that died with the lock held has left nothing half done.
+    /// Makes the request.
+    pub(crate) fn trigger(&self) {
         self.sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -44,38 +42,35 @@ impl Interrupt {
         self.wakers.wake();
     }
 
-    /// Lets it wake this waker, too, when it happens.
-    pub fn wakes(&self, waker: &Waker) {
+    /// Adds a waker that the request wakes.
+    pub(crate) fn add_waker(&self, waker: &Waker) {
         self.wakers.add(waker);
     }
 
-    /// Whether it has happened.
-    #[must_use]
-    pub fn happened(&self) -> bool {
-        self.happened.try_recv() == Err(TryRecvError::Disconnected)
+    /// Whether the request was made.
+    pub(crate) fn happened(&self) -> bool {
+        self.receiver.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Ready, for ever, once it has happened: for `select!`, whatever the result.
-    #[must_use]
-    pub fn receiver(&self) -> &Receiver<Infallible> {
-        &self.happened
+    /// Returns a channel for `select!` that is ready once the request was made.
+    pub(crate) fn receiver(&self) -> &Receiver<Infallible> {
+        &self.receiver
     }
 }
 
-/// Signals that follow each other so closely are one.
+/// Signals that follow each other within this time count as one.
 const SIGNAL_MERGE_WINDOW: Duration = Duration::from_millis(250);
 
-/// Catches the signals that ask a process to stop. The first of them is the interrupt: stop in good
-/// order. At the second, which wants it at once, `at_once` is called.
+/// Catches the signals that ask a process to stop. The first triggers the interrupt, the second calls
+/// `at_once`.
 ///
 /// SIGHUP stays ignored where it was ignored before (nohup).
 ///
 /// # Errors
 /// [`Error::System`] if the system refuses the handler.
 pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Error> {
-    if hangup_is_ignored() {
-        // The handler is set for all three signals, but one that is blocked never arrives. Threads
-        // started from here on inherit the mask.
+    if is_sighup_ignored() {
+        // ctrlc handles all three signals. The threads started later inherit the mask.
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGHUP);
         let _ = mask.thread_block();
@@ -85,12 +80,12 @@ pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Err
     let (mut is_first, mut at_once) = (true, Some(at_once));
     let mut last: Option<Instant> = None;
     ctrlc::set_handler(move || {
-        // GNU timeout signals the process and then its group: one wish, told twice.
+        // timeout(1) signals the process and then its group.
         if last.is_some_and(|last| last.elapsed() < SIGNAL_MERGE_WINDOW) {
             return;
         }
         last = Some(Instant::now());
-        // The interrupt may have other causes, too.
+        // The interrupt does not tell which signal is the first: a closed pipe triggers it, too.
         if std::mem::take(&mut is_first) {
             first.trigger();
         } else if let Some(at_once) = at_once.take() {
@@ -108,8 +103,8 @@ pub fn install(at_once: impl FnOnce() + Send + 'static) -> Result<Interrupt, Err
 }
 
 /// Whether this process was started with SIGHUP ignored. Only Linux tells (proc(5), `SigIgn`).
-fn hangup_is_ignored() -> bool {
-    // Of a file without a size the standard library reads little at a time, and all of it.
+fn is_sighup_ignored() -> bool {
+    // `read_to_string` would take several system calls, as the file has no size.
     let mut status = [0; 4096];
     let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
     let length = read.unwrap_or_default();

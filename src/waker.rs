@@ -1,8 +1,7 @@
 //! Wakes a thread that waits in poll(2) when another thread has something for it.
 //!
-//! Threads wait for files with poll(2) and for other threads in a channel. A thread that waits for both
-//! has a [`Waker`], which is a file for poll(2). A channel made here wakes whoever waits for it, as the
-//! user's interrupt does.
+//! A thread that waits both for files and for other threads has a [`Waker`], which is a file for
+//! poll(2). The channels of this module, and the user's interrupt, wake the wakers added to them.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,18 +17,15 @@ pub struct Waker(Arc<WakerState>);
 
 #[derive(Debug)]
 struct WakerState {
-    /// Whether the thread is about to wait, or waits, and was not woken since.
+    /// Whether the thread waits, or is about to, and was not woken since it was armed.
     is_armed: AtomicBool,
     reader: UnixStream,
     writer: UnixStream,
 }
 
 impl Waker {
-    /// A waker that is not armed.
-    ///
-    /// # Errors
-    /// Those of the system, if it has no more file descriptors.
-    pub fn new() -> io::Result<Self> {
+    /// Returns a waker that is not armed.
+    pub(crate) fn new() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
@@ -40,20 +36,19 @@ impl Waker {
         })))
     }
 
-    /// Wakes the thread if it is armed, once.
-    pub fn wake(&self) {
-        // A thread that arms itself after this looks at what there is to see only then.
+    /// Wakes the thread if the waker is armed, and disarms it.
+    pub(crate) fn wake(&self) {
+        // Orders what the caller has done before this with what the thread checks after arming.
         fence(Ordering::SeqCst);
         if self.0.is_armed.swap(false, Ordering::SeqCst) {
-            // If nothing more fits, it has been woken already.
+            // A full socket has woken the thread already.
             let _ = (&self.0.writer).write(&[0]);
         }
     }
 
-    /// Makes [`Waker::wake`] write to the file until the result is dropped. The order is: arm, look at
-    /// everything that may have come, wait.
-    #[must_use]
-    pub fn arm(&self) -> Armed<'_> {
+    /// Arms the waker until the result is dropped. The thread arms first, then checks for everything
+    /// that it waits for, then waits.
+    pub(crate) fn arm(&self) -> Armed<'_> {
         self.set_armed();
         Armed(self)
     }
@@ -66,17 +61,16 @@ impl Waker {
 
 /// A waker that is armed until this is dropped.
 #[derive(Debug)]
-pub struct Armed<'w>(&'w Waker);
+pub(crate) struct Armed<'w>(&'w Waker);
 
 impl Armed<'_> {
-    /// The file that becomes readable when the thread is to wake up.
-    #[must_use]
-    pub fn file(&self) -> BorrowedFd<'_> {
+    /// Returns the file that becomes readable when the thread is woken.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.0.0.reader.as_fd()
     }
 
-    /// Arms the waker again after it has woken the thread. Everything has to be looked at after this.
-    pub fn rearm(&self) {
+    /// Arms the waker again after it has woken the thread, which then checks for everything again.
+    pub(crate) fn rearm(&self) {
         let _ = (&self.0.0.reader).read(&mut [0; 64]);
         self.0.set_armed();
     }
@@ -88,29 +82,30 @@ impl Drop for Armed<'_> {
     }
 }
 
-/// The wakers of the threads that wait for one thing, perhaps one after the other.
+/// The wakers of all threads that wait for one thing.
 #[derive(Clone, Debug, Default)]
-pub struct Wakers(Arc<Mutex<Vec<Weak<WakerState>>>>);
+pub(crate) struct Wakers(Arc<Mutex<Vec<Weak<WakerState>>>>);
 
 impl Wakers {
-    /// Adds a waker, unless it is here already.
-    pub fn add(&self, waker: &Waker) {
-        let mut wakers = self.list();
-        let known = |other: &Weak<WakerState>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&waker.0));
-        if !wakers.iter().any(known) {
+    /// Adds a waker, unless it is in the list.
+    pub(crate) fn add(&self, waker: &Waker) {
+        let mut wakers = self.lock();
+        let is_same =
+            |other: &Weak<WakerState>| std::ptr::eq(other.as_ptr(), Arc::as_ptr(&waker.0));
+        if !wakers.iter().any(is_same) {
             wakers.retain(|waker| waker.strong_count() > 0);
             wakers.push(Arc::downgrade(&waker.0));
         }
     }
 
     /// Wakes every thread.
-    pub fn wake(&self) {
-        for waker in self.list().iter().filter_map(Weak::upgrade) {
+    pub(crate) fn wake(&self) {
+        for waker in self.lock().iter().filter_map(Weak::upgrade) {
             Waker(waker).wake();
         }
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<Weak<WakerState>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<WakerState>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,7 +113,7 @@ impl Wakers {
 /// The sending end of a channel.
 #[derive(Debug)]
 pub struct Sender<T> {
-    /// `None` while it is dropped.
+    /// `None` only while the sender is dropped.
     sender: Option<crossbeam_channel::Sender<T>>,
     wakers: Wakers,
 }
@@ -130,19 +125,17 @@ pub struct Receiver<T> {
     wakers: Wakers,
 }
 
-/// A channel without a bound.
-#[must_use]
-pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-    of(crossbeam_channel::unbounded())
+/// Returns a channel without a bound.
+pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+    with_wakers(crossbeam_channel::unbounded())
 }
 
-/// A channel that holds at most `most` items and makes the sender wait for room.
-#[must_use]
-pub fn bounded<T>(most: usize) -> (Sender<T>, Receiver<T>) {
-    of(crossbeam_channel::bounded(most))
+/// Returns a channel that holds at most `capacity` items and makes the sender wait for room.
+pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    with_wakers(crossbeam_channel::bounded(capacity))
 }
 
-fn of<T>(
+fn with_wakers<T>(
     (sender, receiver): (crossbeam_channel::Sender<T>, crossbeam_channel::Receiver<T>),
 ) -> (Sender<T>, Receiver<T>) {
     let wakers = Wakers::default();
@@ -154,11 +147,8 @@ fn of<T>(
 }
 
 impl<T> Sender<T> {
-    /// Sends an item, and wakes whoever waits for it.
-    ///
-    /// # Errors
-    /// If the receiver is gone.
-    pub fn send(&self, item: T) -> Result<(), SendError<T>> {
+    /// Sends an item and wakes the receiver's wakers. Fails if the receiver is gone.
+    pub(crate) fn send(&self, item: T) -> Result<(), SendError<T>> {
         match &self.sender {
             Some(sender) => sender.send(item)?,
             None => return Err(SendError(item)),
@@ -185,20 +175,17 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Lets what is sent from now on wake this waker, too.
-    pub fn wakes(&self, waker: &Waker) {
+    /// Adds a waker that is woken by each item and by the end of the channel.
+    pub(crate) fn add_waker(&self, waker: &Waker) {
         self.wakers.add(waker);
     }
 
     /// Returns the next item without waiting for it.
-    ///
-    /// # Errors
-    /// If there is nothing at the moment, or never will be.
-    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+    pub(crate) fn try_recv(&self) -> Result<T, TryRecvError> {
         self.receiver.try_recv()
     }
 
-    /// Returns the next item if there is one, and an error if there never will be one.
+    /// Returns the next item without waiting for it, or an error if the channel has ended.
     pub(crate) fn next(&self) -> Option<Result<T, RecvError>> {
         match self.receiver.try_recv() {
             Ok(item) => Some(Ok(item)),
@@ -207,9 +194,8 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// The channel, for those who wait for no file.
-    #[must_use]
-    pub fn inner(&self) -> &crossbeam_channel::Receiver<T> {
+    /// Returns the channel, to wait for it without a file.
+    pub(crate) fn inner(&self) -> &crossbeam_channel::Receiver<T> {
         &self.receiver
     }
 }
@@ -226,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_wakes_while_it_is_armed_and_once() {
+    fn an_armed_waker_wakes_once() {
         let waker = Waker::new().unwrap();
         waker.wake();
         let armed = waker.arm();
@@ -245,12 +231,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_wakes_and_so_does_the_end() {
+    fn an_item_wakes_and_so_does_the_end_of_the_channel() {
         let waker = Waker::new().unwrap();
         let (sender, receiver) = unbounded();
-        receiver.wakes(&waker);
-        receiver.wakes(&waker);
-        assert_eq!(receiver.wakers.list().len(), 1);
+        receiver.add_waker(&waker);
+        receiver.add_waker(&waker);
+        assert_eq!(receiver.wakers.lock().len(), 1);
         let armed = waker.arm();
         sender.send(1).unwrap();
         assert!(is_woken(&armed));
@@ -265,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_missed_however_threads_run() {
-        const MANY: u32 = 20_000;
+    fn no_item_is_missed() {
+        const ITEMS: u32 = 20_000;
         let waker = Waker::new().unwrap();
         let (sender, receiver) = bounded(3);
-        receiver.wakes(&waker);
-        let thread = thread::spawn(move || (0..MANY).for_each(|n| sender.send(n).unwrap()));
+        receiver.add_waker(&waker);
+        let thread = thread::spawn(move || (0..ITEMS).for_each(|n| sender.send(n).unwrap()));
         let armed = waker.arm();
         let mut got = 0;
         loop {
@@ -286,7 +272,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(got, MANY);
+        assert_eq!(got, ITEMS);
         thread.join().unwrap();
     }
 }

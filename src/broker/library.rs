@@ -1,20 +1,18 @@
 //! The client library, amiquip, on a stream in memory.
 //!
-//! It declares, binds, purges and deletes, each on its channel [`LIBRARY`]. Its calls block, so they run
-//! as closures on a helper thread, while whoever owns the socket waits for the result and moves frames
+//! It declares, binds, purges and deletes on channel [`LIBRARY`]. Its calls block, so they run as
+//! closures on a helper thread, while the owner of the socket waits for the result and moves frames
 //! between the stream in memory and the socket.
 //!
-//! This relies on the following of amiquip 0.4.2, the version that Cargo.toml demands, and on no more.
-//! Each has a test below.
+//! This module relies on four properties of amiquip 0.4.2, which Cargo.toml requires. Each has a test.
 //!
-//! 1. It insists on a handshake, and is satisfied with [`handshake`], found in one go. With heartbeat 0
-//!    in the tune it neither sends heartbeats nor expects any.
-//! 2. What it writes at a time, behind the protocol header of 8 bytes, are whole frames.
-//! 3. It opens the channel that it is told to open, again and again.
-//! 4. When its stream ends, every call on it ends with an error, and so does its thread.
+//! 1. It accepts [`handshake`] as the broker's side of a login. With heartbeat 0 in the tune it neither
+//!    sends nor expects heartbeats.
+//! 2. Each of its writes consists of whole frames, after the protocol header of 8 bytes.
+//! 3. It opens the channel that it is told to open, any number of times.
+//! 4. When its stream ends, so do all its calls, with an error, and its thread.
 //!
-//! Channel 0 is the socket's owner's: nothing that the library says on it leaves, and nothing that comes
-//! on it reaches the library.
+//! Channel 0 belongs to the owner of the socket: its frames go neither from nor to the library.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,75 +28,71 @@ use super::frames::{self, FrameHeader, LIBRARY, PROTOCOL_HEADER, method_frame, p
 use crate::error::Error;
 use crate::waker::{self, Waker};
 
-/// The library never waits so long for what is in memory already.
-const HANDSHAKE: Duration = Duration::from_secs(60);
+/// The handshake is in memory already, so this never elapses.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Something that the helper thread does with a channel.
+/// A call for the helper thread.
 type Job = Box<dyn FnOnce(&mut LibraryConnection) + Send>;
 
 /// The library, and the thread on which its calls run.
-pub struct Library {
+pub(crate) struct Library {
     jobs: Sender<Job>,
-    ours: OwnerEnd,
+    owner_end: OwnerEnd,
     waker: Waker,
 }
 
 impl Library {
-    /// Starts the library's threads, which takes about as long as a login and can go on beside it.
-    /// `is_channel_open` says that the login opens the library's channel; the `waker` wakes the socket's
-    /// owner.
-    ///
-    /// # Errors
-    /// [`Error::System`] if the system has no more threads.
-    pub fn start(is_channel_open: bool, waker: &Waker) -> Result<Self, Error> {
-        let (ours, stream) = pair(handshake(), is_channel_open, waker);
-        let (jobs, todo) = unbounded();
+    /// Starts the library's threads, which takes about as long as a login and can happen during it.
+    /// `is_channel_open` says that the login opens the library's channel. `waker` wakes the owner of the
+    /// socket.
+    pub(crate) fn start(is_channel_open: bool, waker: &Waker) -> Result<Self, Error> {
+        let (owner_end, stream) = pair(handshake(), is_channel_open, waker);
+        let (jobs, receiver) = unbounded();
         thread::Builder::new()
             .name("library".to_owned())
-            .spawn(move || run(stream, &todo))
+            .spawn(move || run(stream, &receiver))
             .map_err(Error::thread)?;
         Ok(Self {
             jobs,
-            ours,
+            owner_end,
             waker: waker.clone(),
         })
     }
 
-    /// Has the library do something with its channel. The result comes when it is done, and the waker is
-    /// woken then, as it is where no result ever comes.
-    pub fn call<T: Send + 'static>(
+    /// Runs a call on the library's channel. Its result, or the end of the helper thread, wakes the waker.
+    pub(crate) fn call<T: Send + 'static>(
         &self,
         run: impl FnOnce(&Channel) -> amiquip::Result<T> + Send + 'static,
     ) -> waker::Receiver<amiquip::Result<T>> {
         let (sender, result) = waker::bounded(1);
-        result.wakes(&self.waker);
-        let job: Job = Box::new(move |calls| {
-            let (result, closing) = calls.call(run);
+        result.add_waker(&self.waker);
+        let job: Job = Box::new(move |library| {
+            let (result, failed_channel) = library.call(run);
             let _ = sender.send(result);
             drop(sender);
-            // This waits for the broker, unless the broker has closed it.
-            drop(closing);
+            // Closing it may wait for the broker.
+            drop(failed_channel);
         });
         let _ = self.jobs.send(job);
         result
     }
 
-    /// Moves frames from the socket to the library, and from the library to the socket.
-    pub fn exchange(&mut self, socket: &mut Socket) {
-        socket.take_library_frames(&mut self.ours.incoming);
-        self.ours.exchange(|frames| socket.send(frames));
+    /// Moves frames between the socket and the library.
+    pub(crate) fn exchange(&mut self, socket: &mut Socket) {
+        socket.take_library_frames(&mut self.owner_end.incoming);
+        self.owner_end.exchange(|frames| socket.send(frames));
     }
 }
 
-/// The library's side of a connection: what its calls run on.
+/// The library's connection, as the helper thread has it.
 struct LibraryConnection {
     connection: amiquip::Result<Connection>,
-    /// A channel on which nothing was refused: the broker answers a refusal by closing the channel.
+    /// The open channel. The broker closes it when it refuses something.
     channel: Option<Channel>,
 }
 
 impl LibraryConnection {
-    /// Returns the result, and the channel if it is of no more use.
+    /// Returns the result, and after a failure the channel, to be closed.
     fn call<T>(
         &mut self,
         run: impl FnOnce(&Channel) -> amiquip::Result<T>,
@@ -126,35 +120,35 @@ impl LibraryConnection {
     }
 }
 
-/// The helper thread: one call after the other, until there are no more to come.
-fn run(stream: impl IoStream, todo: &Receiver<Job>) {
-    // The login is done: the library is given neither user nor password.
+/// Runs one job after the other, on the helper thread.
+fn run(stream: impl IoStream, jobs: &Receiver<Job>) {
+    // The login is done without the library, which gets neither user nor password.
     let options = ConnectionOptions::<Auth>::default()
         .auth(Auth::Plain {
             username: String::new(),
             password: String::new(),
         })
-        .connection_timeout(Some(HANDSHAKE));
+        .connection_timeout(Some(HANDSHAKE_TIMEOUT));
     let tuning = ConnectionTuning::default();
     let connection = Connection::insecure_open_stream(stream, options, tuning);
     if let Err(error) = &connection {
         log::debug!("the client library does not start: {error}");
     }
-    let mut calls = LibraryConnection {
+    let mut library = LibraryConnection {
         connection,
         channel: None,
     };
-    for job in todo {
-        job(&mut calls);
+    for job in jobs {
+        job(&mut library);
     }
 }
 
-/// What is between the two ends of the stream in memory.
+/// The bytes between the two ends of the stream in memory.
 #[derive(Debug, Default)]
 struct StreamBuffers {
     to_library: Vec<u8>,
     from_library: Vec<u8>,
-    is_over: bool,
+    is_closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -162,32 +156,30 @@ struct SharedBuffers(Arc<Mutex<StreamBuffers>>);
 
 impl SharedBuffers {
     fn lock(&self) -> MutexGuard<'_, StreamBuffers> {
-        // A thread that died with the lock held has left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The end of the stream that is the socket's owner's. When it is dropped, the library finds that its
-/// peer has hung up.
+/// The socket owner's end of the stream in memory. Dropping it closes the stream.
 #[derive(Debug)]
 struct OwnerEnd {
     shared: SharedBuffers,
     readiness: SetReadiness,
-    /// Frames for the library.
+    /// Frames to be given to the library.
     incoming: Vec<u8>,
-    /// Whether the library has said which protocol it speaks.
-    has_greeted: bool,
-    /// Whether the library's channel is open although the library has not yet opened it.
+    /// Whether the library has sent the protocol header.
+    has_protocol_header: bool,
+    /// Whether the channel is open although the library has yet to open it.
     is_channel_open: bool,
 }
 
 impl OwnerEnd {
-    /// Gives the library what came for it, and what it says on its channel to `send`.
+    /// Gives `incoming` to the library, and the frames that it has written to `send`.
     fn exchange(&mut self, mut send: impl FnMut(&[u8])) {
-        let said = std::mem::take(&mut self.shared.lock().from_library);
-        let mut rest = said.as_slice();
-        if !self.has_greeted && !rest.is_empty() {
-            self.has_greeted = true;
+        let written = std::mem::take(&mut self.shared.lock().from_library);
+        let mut rest = written.as_slice();
+        if !self.has_protocol_header && !rest.is_empty() {
+            self.has_protocol_header = true;
             rest = rest.strip_prefix(&PROTOCOL_HEADER).unwrap_or(rest);
         }
         while let Some(header) = FrameHeader::read(rest) {
@@ -205,13 +197,13 @@ impl OwnerEnd {
         }
         if !self.incoming.is_empty() {
             self.shared.lock().to_library.append(&mut self.incoming);
-            self.tell();
+            self.notify();
         }
     }
 
-    /// Has the library's thread look at the stream.
-    fn tell(&self) {
-        // Its poll is gone only with its thread.
+    /// Wakes the library's thread.
+    fn notify(&self) {
+        // It fails only if that thread has ended.
         let _ = self
             .readiness
             .set_readiness(Ready::readable() | Ready::writable());
@@ -220,8 +212,8 @@ impl OwnerEnd {
 
 impl Drop for OwnerEnd {
     fn drop(&mut self) {
-        self.shared.lock().is_over = true;
-        self.tell();
+        self.shared.lock().is_closed = true;
+        self.notify();
     }
 }
 
@@ -230,13 +222,13 @@ fn is_channel_open(frame: &[u8]) -> bool {
     frame[0] == frames::METHOD && method.is_ok_and(|method| method == frames::CHANNEL_OPEN)
 }
 
-/// What the library finds to begin with: the broker's side of a login.
+/// Returns the broker's side of a login, for the library.
 fn handshake() -> Vec<u8> {
     let mut start = vec![0, 9];
     put_long_string(&mut start, b"");
     put_long_string(&mut start, b"PLAIN");
     put_long_string(&mut start, b"en_US");
-    // One channel more than that of messages, frames of any size, no heartbeat.
+    // Channels up to the library's, frames of any size, no heartbeats.
     let mut tune = LIBRARY.to_be_bytes().to_vec();
     tune.extend([0; 6]);
     [
@@ -247,31 +239,31 @@ fn handshake() -> Vec<u8> {
     .concat()
 }
 
-/// A stream in memory on which the library finds `handshake` to begin with.
+/// Returns the two ends of a stream in memory, with `handshake` for the library to read.
 fn pair(handshake: Vec<u8>, is_channel_open: bool, waker: &Waker) -> (OwnerEnd, MemoryStream) {
     let (registration, readiness) = Registration::new2();
     let shared = SharedBuffers(Arc::new(Mutex::new(StreamBuffers {
         to_library: handshake,
         ..StreamBuffers::default()
     })));
-    let ours = OwnerEnd {
+    let owner_end = OwnerEnd {
         shared: shared.clone(),
         readiness: readiness.clone(),
         incoming: Vec::new(),
-        has_greeted: false,
+        has_protocol_header: false,
         is_channel_open,
     };
-    ours.tell();
+    owner_end.notify();
     let stream = MemoryStream {
         shared,
         registration,
         readiness,
         waker: waker.clone(),
     };
-    (ours, stream)
+    (owner_end, stream)
 }
 
-/// The end of the stream that is the library's.
+/// The library's end of the stream in memory.
 struct MemoryStream {
     shared: SharedBuffers,
     registration: Registration,
@@ -281,18 +273,18 @@ struct MemoryStream {
 
 impl Read for MemoryStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut between = self.shared.lock();
-        if between.to_library.is_empty() {
-            if between.is_over {
+        let mut buffers = self.shared.lock();
+        if buffers.to_library.is_empty() {
+            if buffers.is_closed {
                 return Ok(0);
             }
-            // It can always be written to. Under the lock, so that what comes next is told after this.
+            // It stays writable. The owner notifies of more only after it gets the lock.
             let _ = self.readiness.set_readiness(Ready::writable());
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let length = buffer.len().min(between.to_library.len());
-        buffer[..length].copy_from_slice(&between.to_library[..length]);
-        between.to_library.drain(..length);
+        let length = buffer.len().min(buffers.to_library.len());
+        buffer[..length].copy_from_slice(&buffers.to_library[..length]);
+        buffers.to_library.drain(..length);
         Ok(length)
     }
 }
@@ -300,7 +292,7 @@ impl Read for MemoryStream {
 impl Write for MemoryStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.shared.lock().from_library.extend_from_slice(bytes);
-        // Of its handshake nobody has to hear.
+        // The handshake is answered already.
         if FrameHeader::read(bytes).is_some_and(|header| header.channel == LIBRARY) {
             self.waker.wake();
         }
@@ -357,16 +349,16 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
-    /// The library needs no time for what is in memory: what is not there by then never comes.
+    /// A timeout that a test runs into only if it fails.
     const LONG: Duration = Duration::from_secs(60);
 
     const QUEUE_DECLARE: Method = (50, 10);
 
-    /// The stream in memory, and what the library writes to it at a time.
+    /// The stream in memory, with a record of the library's writes.
     struct Recorder {
         stream: MemoryStream,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
-        /// It ends with the thread that has the stream.
+        /// Dropped by the thread that has the stream.
         _ends: Sender<Infallible>,
     }
 
@@ -415,19 +407,19 @@ mod tests {
 
     impl IoStream for Recorder {}
 
-    /// The library, the socket that it shares, and the broker at the other end of that.
+    /// The library, the socket, and the broker at its other end.
     struct LibraryFixture {
         library: Library,
         writes: Arc<Mutex<Vec<Vec<u8>>>>,
-        /// They end with the library's threads.
+        /// Disconnected by the end of the library's threads.
         ends: [Receiver<Infallible>; 2],
         socket: Socket,
         waiter: Waiter,
         peer: UnixStream,
-        /// The frames that have come to the broker.
-        heard: Vec<Vec<u8>>,
-        /// The beginning of another one.
-        unheard: Vec<u8>,
+        /// The frames that the broker has received.
+        received: Vec<Vec<u8>>,
+        /// The beginning of another frame.
+        partial: Vec<u8>,
     }
 
     impl LibraryFixture {
@@ -435,14 +427,14 @@ mod tests {
             Self::with(handshake())
         }
 
-        /// As [`Library::start`], but for what is observed.
+        /// As [`Library::start`], with recorders.
         fn with(handshake: Vec<u8>) -> Self {
             let messenger = Messenger::new(true);
             let waiter = Waiter::new(&Interrupt::default(), None, &messenger).unwrap();
             let (stream, peer) = peer::pair();
             let mut socket = Socket::new(String::new(), stream, &messenger);
-            socket.logged_in(131_072, 0);
-            let (ours, stream) = pair(handshake, true, waiter.waker());
+            socket.finish_login(131_072, 0);
+            let (owner_end, stream) = pair(handshake, true, waiter.waker());
             let (stream_ends, stream_end) = bounded(0);
             let (thread_ends, thread_end) = bounded::<Infallible>(0);
             let recorder = Recorder {
@@ -451,15 +443,15 @@ mod tests {
                 _ends: stream_ends,
             };
             let writes = Arc::clone(&recorder.writes);
-            let (jobs, todo) = unbounded();
+            let (jobs, receiver) = unbounded();
             thread::spawn(move || {
-                run(recorder, &todo);
+                run(recorder, &receiver);
                 drop(thread_ends);
             });
             Self {
                 library: Library {
                     jobs,
-                    ours,
+                    owner_end,
                     waker: waiter.waker().clone(),
                 },
                 writes,
@@ -467,40 +459,40 @@ mod tests {
                 socket,
                 waiter,
                 peer,
-                heard: Vec::new(),
-                unheard: Vec::new(),
+                received: Vec::new(),
+                partial: Vec::new(),
             }
         }
 
-        /// Has the library and the broker talk to each other until `came` returns something.
-        fn wait<T>(&mut self, mut came: impl FnMut(&[Vec<u8>]) -> Option<T>) -> T {
+        /// Exchanges frames between library and broker until `check` returns something.
+        fn wait<T>(&mut self, mut check: impl FnMut(&[Vec<u8>]) -> Option<T>) -> T {
             let Self {
                 library,
                 socket,
                 waiter,
                 peer,
-                heard,
-                unheard,
+                received,
+                partial,
                 ..
             } = self;
             let wait = Wait {
-                until: Some(Instant::now() + LONG),
+                deadline: Some(Instant::now() + LONG),
                 on_interrupt: OnInterrupt::Ignore,
                 announcement: None,
             };
             let result = waiter.wait(socket, wait, |socket| {
                 library.exchange(socket);
-                // All there is; then it would block.
-                let _ = peer.read_to_end(unheard);
-                while let Some(header) = FrameHeader::read(unheard) {
-                    if unheard.len() < header.frame_size() {
+                // Until it would block.
+                let _ = peer.read_to_end(partial);
+                while let Some(header) = FrameHeader::read(partial) {
+                    if partial.len() < header.frame_size() {
                         break;
                     }
-                    let frame: Vec<_> = unheard.drain(..header.frame_size()).collect();
+                    let frame: Vec<_> = partial.drain(..header.frame_size()).collect();
                     peer.write_all(&answer(&frame)).unwrap();
-                    heard.push(frame);
+                    received.push(frame);
                 }
-                came(heard)
+                check(received)
             });
             result.unwrap()
         }
@@ -513,7 +505,7 @@ mod tests {
             self.wait(|_| result.try_recv().ok())
         }
 
-        /// Takes the socket's end away, and waits for the end of the library's threads.
+        /// Drops the owner's end, and waits for the end of the library's threads.
         fn end(self) {
             drop(self.library);
             for end in self.ends {
@@ -537,7 +529,7 @@ mod tests {
                     _ => [b"\x01q".to_vec(), number(2), number(1)].concat(),
                 }
             }
-            // Purged, and deleted.
+            // queue.purge and queue.delete.
             (50, 30) => number(7),
             (50, 40) => number(3),
             CHANNEL_CLOSE_OK => return Vec::new(),
@@ -551,36 +543,36 @@ mod tests {
         fields.method().unwrap()
     }
 
-    fn methods(heard: &[Vec<u8>]) -> Vec<Method> {
-        heard.iter().map(|frame| method(frame)).collect()
+    fn methods(received: &[Vec<u8>]) -> Vec<Method> {
+        received.iter().map(|frame| method(frame)).collect()
     }
 
     #[test]
     fn the_handshake_satisfies_it_and_there_are_no_heartbeats() {
-        let mut scene = LibraryFixture::new();
-        scene.call(|_| Ok(())).unwrap();
-        // It has opened its channel, too, and the broker has heard of none of that.
-        assert!(scene.heard.is_empty());
-        let said = scene.writes.lock().unwrap().concat();
-        let frames = cut(said.strip_prefix(&PROTOCOL_HEADER).unwrap());
+        let mut fixture = LibraryFixture::new();
+        fixture.call(|_| Ok(())).unwrap();
+        // The broker has seen neither the handshake nor the opening of the channel.
+        assert!(fixture.received.is_empty());
+        let written = fixture.writes.lock().unwrap().concat();
+        let frames = cut(written.strip_prefix(&PROTOCOL_HEADER).unwrap());
         let [start_ok, tune_ok, open, channel_open] = frames[..] else {
             panic!("{frames:?}")
         };
         assert_eq!(method(start_ok), frames::CONNECTION_START_OK);
         assert_eq!(method(open), frames::CONNECTION_OPEN);
         assert_eq!(method(channel_open), CHANNEL_OPEN);
-        // Without this it would send some, and after two of ours take the broker for dead.
+        // With a heartbeat it would send some, and after two intervals take the broker for dead.
         let limits = [0, 2, 255, 255, 255, 255, 0, 0];
         let expected = frames::method_frame(0, frames::CONNECTION_TUNE_OK, &limits);
         assert_eq!(tune_ok, expected);
-        scene.end();
+        fixture.end();
     }
 
     #[test]
-    fn whatever_it_writes_at_a_time_are_whole_frames() {
-        let mut scene = LibraryFixture::new();
+    fn each_write_consists_of_whole_frames() {
+        let mut fixture = LibraryFixture::new();
         let large = "x".repeat(300_000);
-        let declared = scene.call(move |channel| {
+        let declared = fixture.call(move |channel| {
             let mut arguments = FieldTable::new();
             arguments.insert("large".to_owned(), AmqpValue::LongString(large));
             let options = QueueDeclareOptions {
@@ -596,7 +588,7 @@ mod tests {
             Ok((name, messages, consumers))
         });
         assert_eq!(declared.unwrap(), ("q".to_owned(), Some(2), Some(1)));
-        let (purged, deleted) = scene
+        let (purged, deleted) = fixture
             .call(|channel| {
                 let (fanout, options) = (ExchangeType::Fanout, ExchangeDeclareOptions::default());
                 channel.exchange_declare(fanout, "x", options)?;
@@ -610,7 +602,7 @@ mod tests {
             .unwrap();
         assert_eq!((purged, deleted), (7, 3));
         assert_eq!(
-            methods(&scene.heard),
+            methods(&fixture.received),
             [
                 QUEUE_DECLARE,
                 (40, 10),
@@ -621,7 +613,7 @@ mod tests {
                 (40, 20)
             ]
         );
-        let writes = std::mem::take(&mut *scene.writes.lock().unwrap());
+        let writes = std::mem::take(&mut *fixture.writes.lock().unwrap());
         for (index, write) in writes.iter().enumerate() {
             let frames = match index {
                 0 => write.strip_prefix(&PROTOCOL_HEADER).unwrap(),
@@ -631,22 +623,23 @@ mod tests {
                 assert_eq!(frame.last(), Some(&frames::FRAME_END));
             }
         }
-        scene.end();
+        fixture.end();
     }
 
     #[test]
-    fn it_opens_its_channel_again_whenever_the_broker_has_closed_it() {
+    fn the_channel_is_opened_again_whenever_the_broker_has_closed_it() {
         const TIMES: usize = 50;
-        let mut scene = LibraryFixture::new();
+        let mut fixture = LibraryFixture::new();
         for _ in 0..TIMES {
-            let refused = scene.call(|channel| channel.queue_declare_passive("missing").map(drop));
+            let refused =
+                fixture.call(|channel| channel.queue_declare_passive("missing").map(drop));
             assert!(
                 matches!(&refused, Err(amiquip::Error::ServerClosedChannel { channel_id: LIBRARY, code: 404, message })
                     if message == "NOT_FOUND - no"),
                 "{refused:?}"
             );
         }
-        let messages = scene.call(|channel| {
+        let messages = fixture.call(|channel| {
             let queue = channel.queue_declare_passive("q")?;
             Ok(queue.declared_message_count())
         });
@@ -654,35 +647,35 @@ mod tests {
         // The first time it was opened with the login.
         let refused = [QUEUE_DECLARE, CHANNEL_CLOSE_OK, CHANNEL_OPEN];
         let expected = [&refused.repeat(TIMES)[..], &[QUEUE_DECLARE]].concat();
-        assert_eq!(methods(&scene.heard), expected);
-        scene.end();
+        assert_eq!(methods(&fixture.received), expected);
+        fixture.end();
     }
 
     #[test]
-    fn when_the_connection_ends_so_do_its_calls_and_its_threads() {
-        // At whatever it is then.
+    fn the_end_of_the_stream_ends_calls_and_threads() {
+        // At any stage of the start.
         for _ in 0..20 {
             LibraryFixture::new().end();
         }
-        let mut scene = LibraryFixture::new();
-        let result = scene
+        let mut fixture = LibraryFixture::new();
+        let result = fixture
             .library
             .call(|channel| channel.queue_declare_passive("silent").map(drop));
-        scene.wait(|heard| (!heard.is_empty()).then_some(()));
+        fixture.wait(|received| (!received.is_empty()).then_some(()));
         assert!(result.inner().is_empty());
-        scene.end();
+        fixture.end();
         assert!(result.inner().recv_timeout(LONG).unwrap().is_err());
     }
 
     #[test]
-    fn its_calls_fail_if_it_does_not_start_and_the_first_says_why() {
-        let mut scene = LibraryFixture::with(open_ok());
-        let failed = scene.call(|_| Ok(()));
+    fn calls_fail_if_it_does_not_start_and_the_first_says_why() {
+        let mut fixture = LibraryFixture::with(open_ok());
+        let failed = fixture.call(|_| Ok(()));
         assert!(
             matches!(failed, Err(amiquip::Error::FrameUnexpected)),
             "{failed:?}"
         );
-        assert!(scene.call(|_| Ok(())).is_err());
-        scene.end();
+        assert!(fixture.call(|_| Ok(())).is_err());
+        fixture.end();
     }
 }

@@ -1,9 +1,9 @@
 //! The login: AMQP's opening handshake, from the protocol header to `connection.open-ok`.
 //!
-//! The client library has a handshake of its own, but one that tells a wrong password only by a
-//! guess, three seconds late; names itself to the broker; writes the password to its log; and
-//! bounds each poll instead of the whole. So hello-mq logs in itself, and [`super::library`]
-//! satisfies the library with a handshake in memory.
+//! The client library's own handshake guesses that a password is wrong, after three seconds; gives its
+//! own name to the broker; writes the password to its log; and limits the time of each poll instead of
+//! the whole. So hello-mq logs in itself, and [`super::library`] gives the library a handshake in
+//! memory.
 //!
 //! Methods and their fields: AMQP 0-9-1 reference, class `connection`; frames: specification,
 //! section 2.3.5; capabilities: <https://www.rabbitmq.com/docs/consumer-cancel#capabilities>.
@@ -14,7 +14,7 @@ use std::io;
 use super::connection::{CloseCause, Socket};
 use super::endpoint::ConnectLimits;
 use super::frames::{
-    self, CutShort, FRAME_MIN_SIZE, Fields, LIBRARY, Method, method_frame, put_long_string,
+    self, FRAME_MIN_SIZE, Fields, LIBRARY, Method, Reply, Truncated, method_frame, put_long_string,
     put_short_string,
 };
 use super::wait::Waiter;
@@ -23,40 +23,35 @@ use crate::message::{FieldTable, FieldValue};
 use crate::text;
 use crate::values::Mechanism;
 
-/// What hello-mq says of itself and asks for.
+/// The client's side of a login.
 #[derive(Clone, Copy, Debug)]
-pub struct Login<'a> {
-    /// How to log in, the first that the broker offers.
-    pub mechanisms: &'a [Mechanism],
-    /// The user's name.
-    pub username: &'a str,
-    /// The password, in clear: it is what goes onto the wire.
-    pub password: &'a str,
-    /// The virtual host to open.
-    pub vhost: &'a str,
+pub(crate) struct Login<'a> {
+    /// The acceptable mechanisms. The first that the broker offers is used.
+    pub(crate) mechanisms: &'a [Mechanism],
+    pub(crate) username: &'a str,
+    pub(crate) password: &'a str,
+    pub(crate) vhost: &'a str,
     /// The proposed heartbeat interval in seconds; 0 for none.
-    pub heartbeat: u16,
-    /// Who connects, for the broker's listings and log.
-    pub client: &'a str,
-    /// Whether to open the library's channel in one go with the connection.
-    pub opens_channel: bool,
-    /// What to send on the channel for messages without waiting for the virtual host to be open; nothing
-    /// opens no such channel.
-    pub first: &'a [u8],
+    pub(crate) heartbeat: u16,
+    /// The name of the connection in the broker's listings and log.
+    pub(crate) connection_name: &'a str,
+    /// Whether to open the library's channel, too.
+    pub(crate) opens_library_channel: bool,
+    /// Frames for the channel for messages, which are sent before the virtual host is open. Without any,
+    /// that channel is not opened.
+    pub(crate) first_request: &'a [u8],
 }
 
-/// Where the handshake was when it failed.
+/// A step of the login, for messages about its failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Somebody has to listen there.
+pub(crate) enum Step {
     Connect,
-    /// The broker has to shake hands in TLS.
     Tls,
-    /// The broker has to answer the protocol header.
+    /// From the protocol header to connection.start.
     Greeting,
-    /// The broker has to accept user and password.
+    /// From connection.start-ok to connection.tune.
     Login,
-    /// The broker has to open the virtual host.
+    /// From connection.open to connection.open-ok.
     Open,
 }
 
@@ -72,56 +67,51 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why the handshake failed.
+/// The reason why a login failed.
 #[derive(Debug)]
-pub enum LoginFailure {
-    /// The broker closed the connection with AMQP's code and these words.
-    Refused {
-        /// AMQP's reply code.
-        code: u16,
-        /// The broker's words, not yet made fit to print.
-        said: String,
-    },
-    /// TLS can't be spoken with it.
+pub(crate) enum LoginFailure {
+    /// The broker refused the login.
+    Refused(Reply),
+    /// TLS failed.
     Tls(TlsFault, String),
-    /// What answers is no AMQP 0-9-1 broker.
-    NotAmqp(String),
+    /// The peer is not a broker that hello-mq can talk to.
+    Unusable(String),
     /// The connection ended, failed or took too long.
     Io(Step, io::Error),
-    /// The broker closed the connection without a word at a login of so many bytes, which are more than
-    /// every broker takes.
+    /// The broker closed the connection after a start-ok of this many bytes, more than every broker has
+    /// to accept.
     TooLong(usize),
     /// The user does not want to wait any longer.
-    Left(Error),
+    Stopped(Error),
 }
 
 impl From<Error> for LoginFailure {
     fn from(error: Error) -> Self {
-        Self::Left(error)
+        Self::Stopped(error)
     }
 }
 
-impl From<CutShort> for LoginFailure {
-    fn from(cut_short: CutShort) -> Self {
-        Self::NotAmqp(cut_short.to_string())
+impl From<Truncated> for LoginFailure {
+    fn from(truncated: Truncated) -> Self {
+        Self::Unusable(truncated.to_string())
     }
 }
 
-/// AMQP's reply code of a login that is not good.
+/// AMQP's reply code for a refused login.
 const ACCESS_REFUSED: u16 = 403;
 
-/// What was agreed on in the login, and what the broker says of itself.
+/// The outcome of a login: the agreed frame size and the broker's properties.
 #[derive(Debug)]
-pub struct ServerIdentity {
-    /// The largest frame, in bytes.
-    pub frame_max: u32,
+pub(crate) struct ServerIdentity {
+    /// The largest frame in bytes.
+    pub(crate) frame_max: u32,
     /// The broker's product, version and the like.
-    pub server_properties: FieldTable,
+    pub(crate) server_properties: FieldTable,
 }
 
 impl ServerIdentity {
-    /// The broker's product and version, for the log.
-    pub fn about_broker(&self) -> String {
+    /// Returns the broker's product and version for the log.
+    pub(crate) fn description(&self) -> String {
         let (product, version) = (self.property(b"product"), self.property(b"version"));
         format!("the broker is {product} {version}")
     }
@@ -133,8 +123,8 @@ impl ServerIdentity {
         }
     }
 
-    /// RabbitMQ's series, such as (4, 0); `None` if it is another product, or does not say.
-    pub fn series(&self) -> Option<(u32, u32)> {
+    /// Returns RabbitMQ's series, such as (4, 0); `None` for another product.
+    pub(crate) fn series(&self) -> Option<(u32, u32)> {
         let version = self.property(b"version");
         let mut numbers = version.split('.').map(|number| number.parse().ok());
         let series = (numbers.next()??, numbers.next()??);
@@ -142,22 +132,19 @@ impl ServerIdentity {
     }
 }
 
-/// Shakes hands in TLS.
-///
-/// # Errors
-/// A [`LoginFailure`]; the socket is then of no more use.
-pub fn shake_hands(
+/// Waits for the end of the TLS handshake. After a failure the socket is unusable.
+pub(crate) fn shake_hands(
     waiter: &mut Waiter,
     limits: &mut ConnectLimits,
     socket: &mut Socket,
 ) -> Result<(), LoginFailure> {
-    let shaken = limits.wait(waiter, socket, |socket| {
+    let done = limits.wait(waiter, socket, |socket| {
         (!socket.stream().is_handshaking()).then_some(())
     })?;
-    if shaken.is_some() {
+    if done.is_some() {
         return Ok(());
     }
-    let error = match socket.take_cause() {
+    let error = match socket.take_close_cause() {
         Some(CloseCause::Failed(error)) => error,
         Some(_) => io::ErrorKind::UnexpectedEof.into(),
         None => io::ErrorKind::TimedOut.into(),
@@ -165,31 +152,28 @@ pub fn shake_hands(
     Err(LoginFailure::Io(Step::Tls, error))
 }
 
-/// Logs in.
-///
-/// # Errors
-/// A [`LoginFailure`]; the socket is then of no more use.
-pub fn log_in(
+/// Logs in. After a failure the socket is unusable.
+pub(crate) fn log_in(
     waiter: &mut Waiter,
     limits: &mut ConnectLimits,
     socket: &mut Socket,
     login: &Login,
 ) -> Result<ServerIdentity, LoginFailure> {
-    let mut dialogue = Dialogue {
+    let mut handshake = Handshake {
         waiter,
         limits,
         socket,
         step: Step::Greeting,
     };
-    dialogue.socket.send(&frames::PROTOCOL_HEADER);
-    let start = dialogue.expect(frames::CONNECTION_START)?;
-    let (mechanism, server_properties) = choose(frames::arguments(&start), login.mechanisms)?;
+    handshake.socket.send(&frames::PROTOCOL_HEADER);
+    let start = handshake.expect(frames::CONNECTION_START)?;
+    let (mechanism, server_properties) = read_start(frames::arguments(&start), login.mechanisms)?;
 
-    dialogue.step = Step::Login;
+    handshake.step = Step::Login;
     let start_ok = start_ok(login, mechanism);
     let start_ok = method_frame(0, frames::CONNECTION_START_OK, &start_ok);
-    dialogue.socket.send(&start_ok);
-    let tune = dialogue.expect(frames::CONNECTION_TUNE);
+    handshake.socket.send(&start_ok);
+    let tune = handshake.expect(frames::CONNECTION_TUNE);
     let tune = tune.map_err(|failure| match failure {
         LoginFailure::Io(_, error)
             if error.kind() != io::ErrorKind::TimedOut
@@ -200,8 +184,8 @@ pub fn log_in(
         other => other,
     })?;
 
-    dialogue.step = Step::Open;
-    let agreed = agree(frames::arguments(&tune).0, login.heartbeat)?;
+    handshake.step = Step::Open;
+    let agreed = tuned_limits(frames::arguments(&tune).0, login.heartbeat)?;
     let mut open = Vec::new();
     put_short_string(&mut open, login.vhost.as_bytes());
     open.extend([0, 0]);
@@ -210,33 +194,33 @@ pub fn log_in(
         method_frame(0, frames::CONNECTION_OPEN, &open),
     ]
     .concat();
-    if login.opens_channel {
+    if login.opens_library_channel {
         requests.extend(method_frame(LIBRARY, frames::CHANNEL_OPEN, &[0]));
     }
-    dialogue.socket.send(&requests);
-    if !login.first.is_empty() {
-        dialogue.socket.open_channel();
-        dialogue.socket.post(login.first);
+    handshake.socket.send(&requests);
+    if !login.first_request.is_empty() {
+        handshake.socket.open_channel();
+        handshake.socket.send_on_channel(login.first_request);
     }
-    dialogue.expect(frames::CONNECTION_OPEN_OK)?;
-    if login.opens_channel {
-        dialogue.expect_channel()?;
+    handshake.expect(frames::CONNECTION_OPEN_OK)?;
+    if login.opens_library_channel {
+        handshake.expect_library_channel()?;
     }
-    socket.logged_in(agreed.frame_max, agreed.heartbeat);
+    socket.finish_login(agreed.frame_max, agreed.heartbeat);
     Ok(ServerIdentity {
         frame_max: agreed.frame_max,
         server_properties,
     })
 }
 
-/// Chooses how to log in, of what the broker offers in its start, and reads what it says of itself.
-fn choose(
+/// Reads connection.start: chooses a mechanism that the broker offers, and returns its properties.
+fn read_start(
     mut fields: Fields,
     mechanisms: &[Mechanism],
 ) -> Result<(Mechanism, FieldTable), LoginFailure> {
-    let version = (fields.byte()?, fields.byte()?);
+    let version = (fields.u8()?, fields.u8()?);
     if version != (0, 9) {
-        return Err(LoginFailure::NotAmqp(format!(
+        return Err(LoginFailure::Unusable(format!(
             "it speaks AMQP {}-{}, not 0-9-1",
             version.0, version.1
         )));
@@ -254,15 +238,15 @@ fn choose(
             [Mechanism::External, ..] => "a client certificate (EXTERNAL)",
             _ => "a user name and a password (PLAIN)",
         };
-        LoginFailure::Refused {
+        LoginFailure::Refused(Reply {
             code: ACCESS_REFUSED,
-            said: format!(
+            text: format!(
                 "it does not accept {wanted}, only {}",
                 String::from_utf8_lossy(offered)
             ),
-        }
+        })
     })?;
-    // Nothing that counts depends on them.
+    // Unreadable properties do not keep hello-mq from logging in.
     let server_properties = FieldTable::decode(server_properties).unwrap_or_default();
     Ok((mechanism, server_properties))
 }
@@ -270,7 +254,7 @@ fn choose(
 fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
     let mut capabilities = Vec::new();
     for name in [
-        // So that a refused login is answered in words instead of by silence and a closed socket.
+        // Without it the broker answers a refused login by closing the socket.
         "authentication_failure_close",
         "basic.nack",
         "connection.blocked",
@@ -286,8 +270,8 @@ fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
         ("product", "hello-mq"),
         ("version", env!("CARGO_PKG_VERSION")),
         ("platform", std::env::consts::OS),
-        ("connection_name", login.client),
-        ("information", login.client),
+        ("connection_name", login.connection_name),
+        ("information", login.connection_name),
     ] {
         put_short_string(&mut properties, name.as_bytes());
         properties.push(b'S');
@@ -309,7 +293,7 @@ fn start_ok(login: &Login, mechanism: Mechanism) -> Vec<u8> {
     arguments
 }
 
-/// The limits that both sides agree on.
+/// The limits that client and broker agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TunedLimits {
     channel_max: u16,
@@ -318,7 +302,7 @@ struct TunedLimits {
 }
 
 impl TunedLimits {
-    /// The arguments of a tune-ok.
+    /// Returns the arguments of connection.tune-ok.
     fn encode(self) -> Vec<u8> {
         let mut arguments = Vec::with_capacity(8);
         arguments.extend(self.channel_max.to_be_bytes());
@@ -328,9 +312,9 @@ impl TunedLimits {
     }
 }
 
-/// The answer to the broker's limits: all accepted, with the smaller heartbeat, or ours where the
-/// broker proposes none (0): without heartbeats a dead peer is never noticed.
-fn agree(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
+/// Accepts the broker's limits, with the smaller heartbeat. If the broker proposes none (0), ours is used:
+/// without heartbeats a dead peer is never noticed.
+fn tuned_limits(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
     let mut fields = Fields(tune);
     let channel_max = match fields.u16()? {
         0 => u16::MAX,
@@ -345,12 +329,12 @@ fn agree(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
         proposed => proposed.min(heartbeat),
     };
     if frame_max < FRAME_MIN_SIZE {
-        return Err(LoginFailure::NotAmqp(format!(
+        return Err(LoginFailure::Unusable(format!(
             "its maximum frame size is {frame_max} bytes, below AMQP's minimum of {FRAME_MIN_SIZE}"
         )));
     }
     if channel_max < LIBRARY {
-        return Err(LoginFailure::NotAmqp(format!(
+        return Err(LoginFailure::Unusable(format!(
             "it allows {channel_max} channel per connection (channel_max), and hello-mq needs {LIBRARY}"
         )));
     }
@@ -361,26 +345,26 @@ fn agree(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure> {
     })
 }
 
-struct Dialogue<'d, 'l> {
+struct Handshake<'d, 'l> {
     waiter: &'d mut Waiter,
     limits: &'d mut ConnectLimits<'l>,
     socket: &'d mut Socket,
     step: Step,
 }
 
-impl Dialogue<'_, '_> {
+impl Handshake<'_, '_> {
     /// Waits for `method`, and returns its frame.
     fn expect(&mut self, method: Method) -> Result<Vec<u8>, LoginFailure> {
-        let came = self
+        let received = self
             .limits
-            .wait(self.waiter, self.socket, Socket::login_frame)?;
-        let Some((got, frame)) = came else {
+            .wait(self.waiter, self.socket, Socket::next_login_method)?;
+        let Some(received) = received else {
             return Err(self.failure());
         };
-        if got == method {
-            return Ok(frame);
+        if received.method == method {
+            return Ok(received.frame);
         }
-        Err(LoginFailure::NotAmqp(match got {
+        Err(LoginFailure::Unusable(match received.method {
             frames::CONNECTION_SECURE => {
                 "it asks for a second factor after user and password".to_owned()
             }
@@ -389,55 +373,51 @@ impl Dialogue<'_, '_> {
     }
 
     /// Waits until the library's channel is open.
-    fn expect_channel(&mut self) -> Result<(), LoginFailure> {
+    fn expect_library_channel(&mut self) -> Result<(), LoginFailure> {
         let mut frame = Vec::new();
-        let came = self.limits.wait(self.waiter, self.socket, |socket| {
+        let received = self.limits.wait(self.waiter, self.socket, |socket| {
             socket.take_library_frames(&mut frame);
             (!frame.is_empty()).then_some(())
         })?;
-        match came {
-            Some(()) => Ok(()),
-            None => Err(self.failure()),
-        }
+        received.ok_or_else(|| self.failure())
     }
 
-    /// Why nothing came.
+    /// Returns the reason why the expected method did not come.
     fn failure(&mut self) -> LoginFailure {
         let io = |kind: io::ErrorKind| LoginFailure::Io(self.step, kind.into());
-        match self.socket.take_cause() {
-            Some(CloseCause::Closed(code, said)) => LoginFailure::Refused { code, said },
+        match self.socket.take_close_cause() {
+            Some(CloseCause::ClosedByBroker(reply)) => LoginFailure::Refused(reply),
             Some(CloseCause::Failed(error)) => LoginFailure::Io(self.step, error),
-            Some(CloseCause::NotAmqp) => stranger(self.socket.unread()),
-            Some(_) => match self.socket.unread() {
-                [] => io(io::ErrorKind::UnexpectedEof),
-                unread if is_cut_short(unread) => io(io::ErrorKind::UnexpectedEof),
-                unread => stranger(unread),
+            Some(CloseCause::NotAmqp) => not_a_broker(self.socket.unparsed()),
+            Some(_) => match self.socket.unparsed() {
+                rest if is_frame_start(rest) => io(io::ErrorKind::UnexpectedEof),
+                rest => not_a_broker(rest),
             },
             None => io(io::ErrorKind::TimedOut),
         }
     }
 }
 
-/// Whether these bytes are the beginning of one of the broker's frames.
-fn is_cut_short(bytes: &[u8]) -> bool {
+/// Whether these bytes may begin a frame of the login, as no bytes do, too.
+fn is_frame_start(bytes: &[u8]) -> bool {
     bytes.iter().zip(&[frames::METHOD, 0]).all(|(a, b)| a == b)
 }
 
-/// Says who answers, by the first bytes of an answer that is not an AMQP 0-9-1 frame.
-fn stranger(first: &[u8]) -> LoginFailure {
+/// Describes a peer whose answer is not an AMQP 0-9-1 frame.
+fn not_a_broker(first: &[u8]) -> LoginFailure {
     match first {
         [0x15 | 0x16, 3, ..] => {
             LoginFailure::Tls(TlsFault::NotHere, "that port uses TLS".to_owned())
         }
-        first => LoginFailure::NotAmqp(stranger_words(first)),
+        first => LoginFailure::Unusable(describe_peer(first)),
     }
 }
 
-/// How many of a stranger's first bytes are shown.
+/// The number of first bytes that a message shows.
 const SHOWN_BYTES: usize = 8;
 
-/// What a stranger is, by its first bytes.
-pub fn stranger_words(first: &[u8]) -> String {
+/// Describes a peer that is not a broker by its first bytes.
+pub(crate) fn describe_peer(first: &[u8]) -> String {
     let first = &first[..first.len().min(SHOWN_BYTES)];
     match first {
         [b'A', b'M', b'Q', b'P', version @ ..] => format!(
@@ -479,9 +459,9 @@ mod tests {
         password: "s3cret",
         vhost: "/",
         heartbeat: 10,
-        client: "n",
-        opens_channel: true,
-        first: b"first",
+        connection_name: "n",
+        opens_library_channel: true,
+        first_request: b"first",
     };
 
     static BROKER: LazyLock<Broker> = LazyLock::new(broker);
@@ -494,7 +474,7 @@ mod tests {
         peer::tune(60)
     }
 
-    /// Logs in with a broker that has said all that it has to say beforehand. Returns what it was told.
+    /// Logs in with a broker that sends all its answers beforehand. Returns the bytes that it received.
     fn log_in_with(
         interrupt: &Interrupt,
         deadline: Instant,
@@ -509,14 +489,14 @@ mod tests {
         let mut waiter = Waiter::new(interrupt, None, &messenger).unwrap();
         let mut limits = ConnectLimits {
             deadline,
-            patience: &mut SilenceTimer::default(),
+            silence: &mut SilenceTimer::default(),
             broker: &BROKER,
         };
         let result = log_in(&mut waiter, &mut limits, &mut socket, &LOGIN);
-        let mut said = Vec::new();
-        // It would block, or the broker does not listen.
-        let _ = peer.read_to_end(&mut said);
-        (result.map(|greeting| (greeting, socket)), said)
+        let mut sent = Vec::new();
+        // It would block, or the broker reads nothing.
+        let _ = peer.read_to_end(&mut sent);
+        (result.map(|server| (server, socket)), sent)
     }
 
     fn in_an_hour() -> Instant {
@@ -530,17 +510,17 @@ mod tests {
 
     fn why(answers: &[&[u8]]) -> String {
         match try_log_in(answers).0.unwrap_err() {
-            LoginFailure::NotAmqp(why) | LoginFailure::Tls(TlsFault::NotHere, why) => why,
+            LoginFailure::Unusable(why) | LoginFailure::Tls(TlsFault::NotHere, why) => why,
             other => format!("{other:?}"),
         }
     }
 
-    fn has(said: &[u8], part: &[u8]) -> bool {
-        said.windows(part.len()).any(|window| window == part)
+    fn has(sent: &[u8], part: &[u8]) -> bool {
+        sent.windows(part.len()).any(|window| window == part)
     }
 
     #[test]
-    fn a_login_opens_the_virtual_host_and_the_channels_and_asks_first_what_is_to_be_asked() {
+    fn a_login_opens_the_virtual_host_and_the_channels_and_sends_the_first_request() {
         let answers = [
             &start()[..],
             &HEARTBEAT_FRAME,
@@ -548,15 +528,15 @@ mod tests {
             &open_ok(),
             &channel_open_ok(),
         ];
-        let (result, said) = try_log_in(&answers);
-        let (greeting, socket) = result.unwrap();
-        assert_eq!(greeting.frame_max, 131_072);
-        // It keeps the heartbeats.
+        let (result, sent) = try_log_in(&answers);
+        let (server, socket) = result.unwrap();
+        assert_eq!(server.frame_max, 131_072);
+        // Heartbeats are on.
         assert!(socket.timer().is_some());
-        assert_eq!(greeting.about_broker(), "the broker is Rabbit ?");
-        assert!(said.starts_with(b"AMQP\x00\x00\x09\x01"));
+        assert_eq!(server.description(), "the broker is Rabbit ?");
+        assert!(sent.starts_with(b"AMQP\x00\x00\x09\x01"));
         assert!(has(
-            &said,
+            &sent,
             b"\x05PLAIN\x00\x00\x00\x09\x00u\x00s3cret\x05en_US"
         ));
         let requests = [
@@ -564,23 +544,23 @@ mod tests {
             method_frame(0, CONNECTION_OPEN, b"\x01/\x00\x00"),
             method_frame(LIBRARY, CHANNEL_OPEN, &[0]),
             method_frame(MESSAGES, CHANNEL_OPEN, &[0]),
-            LOGIN.first.to_vec(),
+            LOGIN.first_request.to_vec(),
         ];
-        assert!(said.ends_with(&requests.concat()));
-        // Nothing is asked of a broker before it accepts user and password.
-        let (_, said) = try_log_in(&[&start()]);
-        assert!(has(&said, b"s3cret") && !has(&said, LOGIN.first));
+        assert!(sent.ends_with(&requests.concat()));
+        // Nothing is requested before the broker accepts user and password.
+        let (_, sent) = try_log_in(&[&start()]);
+        assert!(has(&sent, b"s3cret") && !has(&sent, LOGIN.first_request));
     }
 
     #[test]
     fn the_first_mechanism_that_the_broker_offers_is_used() {
-        let (_, said) = try_log_in(&[&peer::start(b"PLAIN EXTERNAL")]);
-        assert!(has(&said, b"\x08EXTERNAL\x00\x00\x00\x00\x05en_US"));
-        let (result, said) = try_log_in(&[&peer::start(b"PLAINER")]);
-        assert_eq!(said, frames::PROTOCOL_HEADER);
+        let (_, sent) = try_log_in(&[&peer::start(b"PLAIN EXTERNAL")]);
+        assert!(has(&sent, b"\x08EXTERNAL\x00\x00\x00\x00\x05en_US"));
+        let (result, sent) = try_log_in(&[&peer::start(b"PLAINER")]);
+        assert_eq!(sent, frames::PROTOCOL_HEADER);
         assert!(
-            matches!(&result, Err(LoginFailure::Refused { code: 403, said })
-                if said == "it does not accept a client certificate (EXTERNAL), only PLAINER"),
+            matches!(&result, Err(LoginFailure::Refused(Reply { code: 403, text }))
+                if text == "it does not accept a client certificate (EXTERNAL), only PLAINER"),
             "{result:?}"
         );
     }
@@ -588,8 +568,8 @@ mod tests {
     #[test]
     fn heartbeats_are_on_unless_we_want_none() {
         for (proposed, ours, agreed) in [(60, 10, 10), (5, 10, 5), (0, 10, 10), (60, 0, 0)] {
-            let tune = [7, 255, 0, 2, 0, 0, 0, proposed];
-            let heartbeat = agree(&tune, ours).unwrap().heartbeat;
+            let limits = [7, 255, 0, 2, 0, 0, 0, proposed];
+            let heartbeat = tuned_limits(&limits, ours).unwrap().heartbeat;
             assert_eq!(heartbeat, agreed, "{proposed} {ours}");
         }
     }
@@ -598,9 +578,11 @@ mod tests {
     fn limits_that_are_too_small_are_refused_and_0_is_no_limit() {
         let agreed = |channel_max: u8, frame_max: u16| {
             let [high, low] = frame_max.to_be_bytes();
-            agree(&[0, channel_max, 0, 0, high, low, 0, 60], 10).map_err(|failure| match failure {
-                LoginFailure::NotAmqp(why) => why,
-                other => format!("{other:?}"),
+            tuned_limits(&[0, channel_max, 0, 0, high, low, 0, 60], 10).map_err(|failure| {
+                match failure {
+                    LoginFailure::Unusable(why) => why,
+                    other => format!("{other:?}"),
+                }
             })
         };
         let least = agreed(2, 4096).unwrap();
@@ -618,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_in_the_brokers_words() {
+    fn a_refusal_has_the_brokers_words() {
         let refusal = close(0, 403, "ACCESS_REFUSED - no");
         let (start, tune, open_ok) = (start(), tune(), open_ok());
         let before: [&[&[u8]]; 4] = [&[], &[&start], &[&start, &tune], &[&start, &tune, &open_ok]];
@@ -626,14 +608,14 @@ mod tests {
             let answers = [before, &[&refusal]].concat();
             let is_refused = |result: &Result<_, _>| {
                 assert!(
-                    matches!(result, Err(LoginFailure::Refused { code: 403, said }) if said == "ACCESS_REFUSED - no"),
+                    matches!(result, Err(LoginFailure::Refused(Reply { code: 403, text })) if text == "ACCESS_REFUSED - no"),
                     "{result:?}"
                 );
             };
-            let (result, said) = try_log_in(&answers);
+            let (result, sent) = try_log_in(&answers);
             is_refused(&result);
-            assert!(has(&said, &method_frame(0, CONNECTION_CLOSE_OK, &[])));
-            // It may be gone when it should hear of us.
+            assert!(has(&sent, &method_frame(0, CONNECTION_CLOSE_OK, &[])));
+            // It may be gone before close-ok.
             let interrupt = Interrupt::default();
             let (result, _) = log_in_with(&interrupt, in_an_hour(), Shutdown::Both, &answers);
             is_refused(&result);
@@ -641,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_told_by_what_it_says() {
+    fn a_peer_that_is_no_broker_is_described() {
         assert_eq!(
             why(&[b"AMQP\x03\x01\x00\x00"]),
             "it speaks another version of AMQP (3-1-0-0)"
@@ -677,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_with_the_step_that_it_interrupts() {
+    fn an_end_of_the_connection_is_reported_with_its_step() {
         let (start, tune, open_ok) = (start(), tune(), open_ok());
         let answers: [(&[&[u8]], Step); 7] = [
             (&[], Step::Greeting),
@@ -710,14 +692,17 @@ mod tests {
         interrupt.trigger();
         let interrupted = log_in();
         assert!(
-            matches!(interrupted, Err(LoginFailure::Left(Error::Interrupted(_)))),
+            matches!(
+                interrupted,
+                Err(LoginFailure::Stopped(Error::Interrupted(_)))
+            ),
             "{interrupted:?}"
         );
     }
 
     #[test]
-    fn no_answer_of_any_bytes_makes_it_panic() {
-        // Every prefix of a good dialogue, and each byte of it in turn replaced.
+    fn no_answer_panics() {
+        // Every prefix of a valid dialogue, and each byte of it replaced in turn.
         let good = [start(), tune(), open_ok(), channel_open_ok()].concat();
         assert!(try_log_in(&[&good]).0.is_ok());
         for length in 0..good.len() {

@@ -1,23 +1,25 @@
-//! The broker: the only room that knows the client library and its sockets.
+//! The broker: the only modules that use the client library and sockets.
 //!
-//! From the ground up: [`wait`] is the one wait; `endpoint` gets a stream to the broker; `connection`
-//! owns its socket; `login` logs in; `library` is the client library on a stream in memory; a
-//! [`Session`] is all of that. On it, [`topology`] declares queues, [`publish`] sends messages and
-//! [`consume`] receives them. [`Connector`] gets a session, and gets it back.
+//! Each module uses those before it: [`wait`] is the one wait; `endpoint` opens a stream to the broker;
+//! `connection` owns its socket; `login` logs in; `library` is the client library on a stream in memory; a
+//! [`Session`] has all of these. On a session, [`topology`] declares queues, [`publish`] sends messages and
+//! [`consume`] receives them. A [`Connector`] opens and reopens sessions.
 
 mod connection;
-pub mod consume;
+pub(crate) mod consume;
 mod endpoint;
 mod frames;
 mod library;
 mod login;
 #[cfg(test)]
 mod peer;
-pub mod publish;
+pub(crate) mod publish;
 mod reconnect;
 mod session;
-pub mod topology;
+pub(crate) mod topology;
 mod wait;
 
-pub use reconnect::Retry;
+pub use publish::window::{PublishOutcome, Window};
+pub(crate) use reconnect::Retry;
 pub use session::{Connector, Session};
+pub use topology::difference;

@@ -1,4 +1,4 @@
-//! The other end of a connection, as the tests play it.
+//! The broker's end of a connection, for tests.
 
 use std::ffi::OsString;
 use std::net::TcpStream;
@@ -15,13 +15,13 @@ use crate::cli::{self, Command};
 use crate::message::{Message, Properties};
 use crate::settings::{self, Broker};
 
-/// The settings of a broker that nobody connects to.
-pub fn broker() -> Broker {
+/// Returns the settings of a broker that is never connected to.
+pub(crate) fn broker() -> Broker {
     broker_at("amqp://localhost")
 }
 
-/// The settings of the broker with this URL.
-pub fn broker_at(url: &str) -> Broker {
+/// Returns the settings of the broker with this URL.
+pub(crate) fn broker_at(url: &str) -> Broker {
     let cli = cli::parse(["hello-mq", "send", "--url", url].map(OsString::from)).unwrap();
     let Command::Verb(verb) = &cli.command else {
         panic!("{cli:?}")
@@ -30,18 +30,18 @@ pub fn broker_at(url: &str) -> Broker {
     settings.unwrap().broker
 }
 
-/// A stream, and its other end. What is written to one can be read from the other at once, which no
-/// system promises of TCP, so that a test knows what comes first.
-pub fn pair() -> (BrokerStream, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    let ours = TcpStream::from(OwnedFd::from(ours));
-    (BrokerStream::Plain(ours), theirs)
+/// Returns a stream and its other end. Bytes can be read as soon as they are written, which TCP does not
+/// promise.
+pub(crate) fn pair() -> (BrokerStream, UnixStream) {
+    let (client, broker) = UnixStream::pair().unwrap();
+    client.set_nonblocking(true).unwrap();
+    broker.set_nonblocking(true).unwrap();
+    let client = TcpStream::from(OwnedFd::from(client));
+    (BrokerStream::Plain(client), broker)
 }
 
-/// The broker's greeting, with the ways to log in that it offers.
-pub fn start(mechanisms: &[u8]) -> Vec<u8> {
+/// Returns connection.start with these mechanisms.
+pub(crate) fn start(mechanisms: &[u8]) -> Vec<u8> {
     let mut arguments = vec![0, 9];
     put_long_string(&mut arguments, b"\x07productS\x00\x00\x00\x06Rabbit");
     put_long_string(&mut arguments, mechanisms);
@@ -49,8 +49,8 @@ pub fn start(mechanisms: &[u8]) -> Vec<u8> {
     method_frame(0, frames::CONNECTION_START, &arguments)
 }
 
-/// RabbitMQ's limits, with this heartbeat.
-pub fn tune(heartbeat: u8) -> Vec<u8> {
+/// Returns connection.tune with RabbitMQ's limits and this heartbeat.
+pub(crate) fn tune(heartbeat: u8) -> Vec<u8> {
     method_frame(
         0,
         frames::CONNECTION_TUNE,
@@ -58,21 +58,21 @@ pub fn tune(heartbeat: u8) -> Vec<u8> {
     )
 }
 
-/// The answer to the opening of the virtual host.
-pub fn open_ok() -> Vec<u8> {
+/// Returns connection.open-ok.
+pub(crate) fn open_ok() -> Vec<u8> {
     method_frame(0, frames::CONNECTION_OPEN_OK, &[0])
 }
 
-/// The answer to the opening of the library's channel.
-pub fn channel_open_ok() -> Vec<u8> {
+/// Returns channel.open-ok on the library's channel.
+pub(crate) fn channel_open_ok() -> Vec<u8> {
     method_frame(LIBRARY, (20, 11), &[0; 4])
 }
 
-/// How many bytes of a body stand in a frame: so few that most bodies have several.
-pub const PART: usize = 20;
+/// The size of a body frame: so small that most bodies have several.
+pub(crate) const BODY_FRAME_SIZE: usize = 20;
 
-/// The frames with which the broker hands over a message.
-pub fn content(method: Method, arguments: &[u8], body: &[u8]) -> Vec<u8> {
+/// Returns a method with the content frames of a message.
+pub(crate) fn content(method: Method, arguments: &[u8], body: &[u8]) -> Vec<u8> {
     let message = Message {
         properties: Properties {
             priority: Some(7),
@@ -86,22 +86,22 @@ pub fn content(method: Method, arguments: &[u8], body: &[u8]) -> Vec<u8> {
     let method_size = FrameHeader::read(&publish).unwrap().frame_size();
     let mut frames = method_frame(MESSAGES, method, arguments);
     frames.extend(&publish[method_size..]);
-    for part in body.chunks(PART) {
+    for part in body.chunks(BODY_FRAME_SIZE) {
         put_body(&mut frames, MESSAGES, part);
     }
     frames
 }
 
-/// The frames of a message for the consumer.
-pub fn delivery(tag: u8, body: &[u8]) -> Vec<u8> {
+/// Returns basic.deliver with the content frames of a message.
+pub(crate) fn delivery(tag: u8, body: &[u8]) -> Vec<u8> {
     let arguments = [b"\x03tag\0\0\0\0\0\0\0", &[tag][..], b"\0\0\x01k"];
     content(frames::BASIC_DELIVER, &arguments.concat(), body)
 }
 
-/// The frame with which the broker closes a channel, or with channel 0 the connection.
-pub fn close(channel: u16, code: u16, said: &str) -> Vec<u8> {
+/// Returns channel.close, or with channel 0 connection.close.
+pub(crate) fn close(channel: u16, code: u16, text: &str) -> Vec<u8> {
     let mut arguments = code.to_be_bytes().to_vec();
-    put_short_string(&mut arguments, said.as_bytes());
+    put_short_string(&mut arguments, text.as_bytes());
     arguments.extend([0; 4]);
     let method = match channel {
         0 => frames::CONNECTION_CLOSE,
@@ -110,8 +110,8 @@ pub fn close(channel: u16, code: u16, said: &str) -> Vec<u8> {
     method_frame(channel, method, &arguments)
 }
 
-/// Cuts whole frames apart.
-pub fn cut(mut bytes: &[u8]) -> Vec<&[u8]> {
+/// Splits whole frames.
+pub(crate) fn cut(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut all = Vec::new();
     while let Some(header) = FrameHeader::read(bytes) {
         let (frame, rest) = bytes.split_at(header.frame_size());
@@ -122,12 +122,12 @@ pub fn cut(mut bytes: &[u8]) -> Vec<&[u8]> {
     all
 }
 
-/// All that an arrival says, but for when it came.
-pub fn told(arrival: &ChannelEvent) -> String {
-    match arrival {
-        ChannelEvent::Delivered(content) => told_content("delivered", content),
-        ChannelEvent::Returned(said, content) => told_content(said, content),
-        ChannelEvent::Got(Some(content)) => told_content("got", content),
+/// Describes an event, except for its time.
+pub(crate) fn describe(event: &ChannelEvent) -> String {
+    match event {
+        ChannelEvent::Delivered(content) => describe_content("delivered", content),
+        ChannelEvent::Returned(reason, content) => describe_content(reason, content),
+        ChannelEvent::Got(Some(content)) => describe_content("got", content),
         ChannelEvent::Got(None) => "got nothing".to_owned(),
         ChannelEvent::Confirmed(confirm) => format!("{confirm:?}"),
         ChannelEvent::Answered(method) => format!("answered {method:?}"),
@@ -135,7 +135,7 @@ pub fn told(arrival: &ChannelEvent) -> String {
     }
 }
 
-fn told_content(what: &str, content: &Content) -> String {
+fn describe_content(what: &str, content: &Content) -> String {
     let Content { tag, message } = content;
     assert_eq!(message.properties.priority, Some(7));
     format!(

@@ -1,4 +1,4 @@
-//! How to get a session, and how to get it back: the one retry policy.
+//! Opening and reopening sessions: the one retry policy.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use crate::error::Error;
 use crate::text;
 use crate::values::Span;
 
-/// The first delay is at most this long.
+/// The longest first delay.
 const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(200);
 
-/// No delay is longer than this.
+/// The longest delay.
 const RECONNECT_MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Delays that double from 200 ms to 30 s, each shortened by up to half at random: so that many
-/// clients that lost the same broker don't come back all at once.
+/// Delays that double from 200 ms to 30 s. Each is shortened by up to half at random, so that many clients
+/// do not reconnect all at once.
 #[derive(Debug)]
 struct Backoff {
     delay: Duration,
@@ -33,7 +33,6 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next delay.
     fn next_delay(&mut self) -> Duration {
         let delay = self.delay;
         self.delay = (delay * 2).min(RECONNECT_MAX_DELAY);
@@ -41,135 +40,131 @@ impl Backoff {
     }
 }
 
-/// A number from 0 to 1, different each time: the standard library's hash tables are seeded at
-/// random, and nothing here needs more than that.
+/// Returns a random number from 0 to 1, of the seed of the standard library's hash tables.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish() >> 32;
     f64::from(u32::try_from(bits).unwrap_or_default()) / f64::from(u32::MAX)
 }
 
-/// How often the broker may close a connection with the same complaint, with no progress in between,
-/// before that is taken for its answer.
+/// The number of equal refusals in a row, without progress, that count as final.
 const MAX_EQUAL_REFUSALS: u32 = 3;
 
-/// How long to try again, and how fast, over all connections of a command. The time, the pauses and the
-/// count of equal failures start anew with each progress.
+/// The retry policy over all connections of a command. Progress resets its time, delays and count of
+/// refusals.
 #[derive(Debug)]
-pub struct Retry {
-    /// `None` is for ever.
-    patience: Option<Span>,
-    until: Option<Instant>,
+pub(crate) struct Retry {
+    /// The time to try again after a failure; `None` for ever.
+    timeout: Option<Span>,
+    deadline: Option<Instant>,
     backoff: Backoff,
-    /// The broker's last complaint, and how often it came in a row.
-    complaint: Option<(String, u32)>,
+    last_refusal: Option<EqualRefusals>,
+}
+
+/// A refusal, and how often it came in a row.
+#[derive(Debug)]
+struct EqualRefusals {
+    text: String,
+    count: u32,
 }
 
 impl Retry {
-    /// Tries again for so long; 0s is not at all, and `None` for ever.
-    #[must_use]
-    pub fn new(patience: Option<Span>) -> Self {
+    /// Returns a policy that tries again for `timeout`: 0s for not at all, `None` for ever.
+    pub(crate) fn new(timeout: Option<Span>) -> Self {
         Self {
-            patience,
-            until: None,
+            timeout,
+            deadline: None,
             backoff: Backoff::default(),
-            complaint: None,
+            last_refusal: None,
         }
     }
 
     /// Whether to try again at all.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.patience != Some(Span::seconds(0))
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.timeout != Some(Span::seconds(0))
     }
 
-    /// Notes that something went well: a message was confirmed, or came.
-    pub fn progress(&mut self) {
-        *self = Self::new(self.patience);
+    /// Resets the policy after a message was confirmed or received.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.timeout);
     }
 
-    /// Starts the time with the first failure after a progress.
-    pub fn begin(&mut self) {
-        if self.until.is_none() {
-            self.until = self
-                .patience
+    /// Starts the time, at the first failure after progress.
+    pub(crate) fn start(&mut self) {
+        if self.deadline.is_none() {
+            self.deadline = self
+                .timeout
                 .and_then(|time| Instant::now().checked_add(time.get()));
         }
     }
 
     /// Whether the time is over.
-    #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+    pub(crate) fn is_expired(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// The pause before the next attempt.
-    pub fn next_pause(&mut self) -> Duration {
+    /// Returns the delay before the next attempt.
+    pub(crate) fn next_delay(&mut self) -> Duration {
         self.backoff.next_delay()
     }
 
-    /// Notes a failure. One with which the broker has answered again and again is its answer.
-    fn judge(&mut self, failure: Error) -> Error {
-        let Some(words) = failure.complaint() else {
+    /// Counts equal refusals, and makes one final that came too often.
+    fn count_refusal(&mut self, failure: Error) -> Error {
+        let Some(text) = failure.complaint() else {
             return failure;
         };
-        let times = match &self.complaint {
-            Some((last, times)) if last == words => times + 1,
+        let count = match &self.last_refusal {
+            Some(last) if last.text == text => last.count + 1,
             _ => 1,
         };
-        self.complaint = Some((words.to_owned(), times));
-        if times < MAX_EQUAL_REFUSALS {
+        let text = text.to_owned();
+        self.last_refusal = Some(EqualRefusals { text, count });
+        if count < MAX_EQUAL_REFUSALS {
             return failure;
         }
-        failure.into_refusal(times)
+        failure.into_refusal(count)
     }
 }
 
 impl Connector {
-    /// Connects and logs in; where the user is willing to wait for a broker that is not up yet
-    /// (`--wait`), again and again.
+    /// Connects and logs in, repeatedly if the user wants to wait for the broker (`--wait`).
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::LoginRefused`], or [`Error::Interrupted`] if the user did
-    /// not wait.
+    /// [`Error::Unreachable`], [`Error::LoginRefused`], or [`Error::Interrupted`].
     pub fn open(&self) -> Result<Session, Error> {
         let wait = self.broker.wait.value;
         let mut retry = Retry::new(Some(wait));
-        retry.begin();
-        match self.open_once(true, &self.first) {
-            Err(error) if error.is_transient() && retry.is_wanted() => {
+        retry.start();
+        match self.open_once(true, &self.first_request) {
+            Err(error) if error.is_transient() && retry.is_enabled() => {
                 self.messenger
                     .note(&format!("{error}; waiting up to {wait}"));
-                self.try_until(&self.first, None, &mut retry)
+                self.open_repeatedly(&self.first_request, None, &mut retry)
             }
             result => result,
         }
     }
 
-    /// Connects again after the connection was `lost`, and says so, if the policy allows it and until
-    /// the moment `until`.
+    /// Connects again after the connection was `lost`, and says so, if the policy allows it, until
+    /// `deadline`.
     ///
     /// # Errors
-    /// `lost` itself, if it is not to be tried again; [`Error::NotBack`]; [`Error::LoginRefused`] if it
-    /// is for good; [`Error::Interrupted`].
-    pub fn reopen(
+    /// `lost` itself if it is final; [`Error::NotBack`]; [`Error::LoginRefused`] if that is final;
+    /// [`Error::Interrupted`].
+    pub(crate) fn reopen(
         &self,
         lost: Error,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         retry: &mut Retry,
     ) -> Result<Session, Error> {
-        retry.begin();
-        let lost = retry.judge(lost);
-        if !lost.is_transient() || !retry.is_wanted() || retry.is_over() {
+        retry.start();
+        let lost = retry.count_refusal(lost);
+        if !lost.is_transient() || !retry.is_enabled() || retry.is_expired() {
             return Err(lost);
         }
         let start = Instant::now();
         self.messenger.note(&format!("{lost}; reconnecting"));
-        let not_back = |last: Error| Error::NotBack {
-            lost: Box::new(lost),
-            patience: text::rounded(start.elapsed()),
-            last: Box::new(last),
-        };
-        match self.try_until(&[], until, retry) {
+        match self.open_repeatedly(&[], deadline, retry) {
             Ok(session) => {
                 let name = session.name();
                 let after = text::rounded(start.elapsed());
@@ -177,30 +172,36 @@ impl Connector {
                     .note(&format!("reconnected to {name} after {after}"));
                 Ok(session)
             }
-            Err(error) if error.is_transient() => Err(not_back(error)),
+            Err(error) if error.is_transient() => Err(Error::NotBack {
+                lost: Box::new(lost),
+                patience: text::rounded(start.elapsed()),
+                last: Box::new(error),
+            }),
             Err(error) => Err(error),
         }
     }
 
-    fn try_until(
+    fn open_repeatedly(
         &self,
-        first: &[u8],
-        until: Option<Instant>,
+        first_request: &[u8],
+        deadline: Option<Instant>,
         retry: &mut Retry,
     ) -> Result<Session, Error> {
-        let until = [until, retry.until].into_iter().flatten().min();
+        let deadline = [deadline, retry.deadline].into_iter().flatten().min();
         loop {
-            let next = [Some(Instant::now() + retry.next_pause()), until, self.until];
-            let next = next.into_iter().flatten().min().map_or_else(never, at);
+            let next_attempt = Some(Instant::now() + retry.next_delay());
+            let moments = [next_attempt, deadline, self.deadline];
+            let moment = moments.into_iter().flatten().min().map_or_else(never, at);
             select! {
-                recv(next) -> _ => {}
+                recv(moment) -> _ => {}
                 recv(self.interrupt.receiver()) -> _ => {
                     return Err(Error::Interrupted(format!("while waiting for {}", self.broker)));
                 }
             }
-            match self.open_once(false, first) {
+            match self.open_once(false, first_request) {
                 Err(error)
-                    if error.is_transient() && until.is_none_or(|until| Instant::now() < until) =>
+                    if error.is_transient()
+                        && deadline.is_none_or(|deadline| Instant::now() < deadline) =>
                 {
                     info!("{error}");
                 }

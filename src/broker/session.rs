@@ -1,4 +1,4 @@
-//! A session: one connection to the broker that is logged in, and how to open another one.
+//! A session: a connection to the broker after the login, and how it is opened.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,65 +7,67 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use nix::unistd;
 
-use super::connection::{Connection, Content, Socket};
+use super::connection::{Connection, Socket};
 use super::endpoint::tls::Client;
-use super::endpoint::{self, BrokerStream, ConnectLimits, share};
-use super::frames::Method;
+use super::endpoint::{self, BrokerStream, ConnectFailure, ConnectLimits, first_share};
+use super::frames::{Method, Reply};
 use super::library::Library;
 use super::login::{self, Login, LoginFailure, ServerIdentity, Step};
 use super::wait::{GRACE, SilenceTimer, Waiter};
 use crate::credentials;
 use crate::error::{Error, TlsFault, is_exhaustion, reason};
 use crate::interrupt::Interrupt;
+use crate::message::Message;
 use crate::messenger::Messenger;
 use crate::settings::{Broker, Origin};
 use crate::text;
 use crate::topology::QueueKind;
 use crate::values::{Host, Mechanism, Secret};
 
-/// How long to connect in silence.
+/// The time after which connecting is announced.
 const ANNOUNCE_CONNECT_AFTER: Duration = Duration::from_secs(2);
 
-/// AMQP's reply code of a frame that is too long.
+/// AMQP's reply code for a frame that is too long.
 const FRAME_ERROR: u16 = 501;
 
-/// How to get a session with the broker, and in [`super::reconnect`] how to get it back.
+/// Opens sessions with the broker, and in [`super::reconnect`] reopens them.
 #[derive(Clone, Debug)]
 pub struct Connector {
     pub(super) broker: Broker,
-    client: String,
+    connection_name: String,
     pub(super) interrupt: Interrupt,
-    pub(super) until: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     pub(super) messenger: Messenger,
-    /// Whether sessions have the library at hand.
+    /// Whether sessions start the client library.
     is_declaring: bool,
-    /// The frames on the channel for messages with which the first session begins.
-    pub(super) first: Vec<u8>,
+    /// The frames on the channel for messages that the first session sends with its login.
+    pub(super) first_request: Vec<u8>,
 }
 
 impl Connector {
-    /// A way to the broker. `verb` is what the connection is for, in the broker's listings; at the
-    /// moment `until` everything ends, whatever it is waiting for.
+    /// Returns a connector. `verb` describes the connection in the broker's listings; at the `deadline`
+    /// every wait ends.
     #[must_use]
     pub fn new(
         broker: &Broker,
         verb: &str,
         interrupt: &Interrupt,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         messenger: &Messenger,
     ) -> Self {
         Self {
             broker: broker.clone(),
-            client: client(verb),
+            connection_name: connection_name(verb),
             interrupt: interrupt.clone(),
-            until,
+            deadline,
             messenger: messenger.clone(),
             is_declaring: false,
-            first: Vec::new(),
+            first_request: Vec::new(),
         }
     }
 
-    /// The same for sessions that declare, delete or the like: they have the client library at hand.
+    /// Sets whether sessions will declare, delete or the like: they start the client library during the
+    /// login then.
     #[must_use]
     pub fn declaring(self, is_declaring: bool) -> Self {
         Self {
@@ -74,36 +76,41 @@ impl Connector {
         }
     }
 
-    /// The same, but that the session of [`Connector::open`] begins with these frames on the channel for
-    /// messages, which go with the login.
-    pub(super) fn beginning_with(self, first: Vec<u8>) -> Self {
-        Self { first, ..self }
+    /// Has the session of [`Connector::open`] send frames on the channel for messages with its login.
+    pub(super) fn with_first_request(self, first_request: Vec<u8>) -> Self {
+        Self {
+            first_request,
+            ..self
+        }
     }
 
-    /// The broker's URL without the password.
+    /// Returns the broker's URL without the password.
     #[must_use]
     pub fn broker(&self) -> String {
         self.broker.to_string()
     }
 
-    /// Connects and logs in once, and sends what is to be sent `first`. With `is_announced` it says so if
-    /// that takes long.
+    /// Connects and logs in once, and announces it if that takes long and `is_announced`.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] with what failed at each address; [`Error::LoginRefused`] in the broker's
-    /// words if user, password or virtual host are not good: no other host will have them then;
-    /// [`Error::Tls`] if nothing but TLS failed; [`Error::Interrupted`]; [`Error::TimeIsUp`].
-    pub(super) fn open_once(&self, is_announced: bool, first: &[u8]) -> Result<Session, Error> {
+    /// [`Error::Unreachable`] with the reason of each address; [`Error::LoginRefused`] in the broker's
+    /// words, as no other host would accept the login; [`Error::Tls`] if every attempt failed in TLS;
+    /// [`Error::Interrupted`]; [`Error::TimeIsUp`].
+    pub(super) fn open_once(
+        &self,
+        is_announced: bool,
+        first_request: &[u8],
+    ) -> Result<Session, Error> {
         let password = match self.broker.mechanisms() {
             [Mechanism::External] => Secret::default(),
             _ => credentials::password(&self.broker.password, &self.interrupt, &self.messenger)?,
         };
-        let mut waiter = Waiter::new(&self.interrupt, self.until, &self.messenger)?;
+        let mut waiter = Waiter::new(&self.interrupt, self.deadline, &self.messenger)?;
         let library = self
             .is_declaring
             .then(|| Library::start(true, waiter.waker()))
             .transpose()?;
-        let mut patience = SilenceTimer::new(if is_announced {
+        let mut silence = SilenceTimer::new(if is_announced {
             ANNOUNCE_CONNECT_AFTER
         } else {
             Duration::MAX
@@ -118,188 +125,192 @@ impl Connector {
                 password: password.expose(),
                 vhost: self.broker.vhost.value.as_str(),
                 heartbeat: self.broker.heartbeat.value.seconds(),
-                client: &self.client,
-                opens_channel: self.is_declaring,
-                first,
+                connection_name: &self.connection_name,
+                opens_library_channel: self.is_declaring,
+                first_request,
             },
             waiter: &mut waiter,
             limits: ConnectLimits {
                 deadline: Instant::now() + self.broker.connect_timeout.value.get(),
-                patience: &mut patience,
+                silence: &mut silence,
                 broker: &self.broker,
             },
-            failed: Vec::new(),
+            failures: Vec::new(),
         };
-        match attempt.each_host()? {
-            Some((socket, greeting)) => Ok(Session {
-                connection: Connection::new(waiter, socket, greeting.frame_max),
-                series: greeting.series(),
-                queue: None,
+        match attempt.try_hosts()? {
+            Some(LoggedIn { socket, server }) => Ok(Session {
+                connection: Connection::new(waiter, socket, server.frame_max),
+                series: server.series(),
+                queue_kind: None,
                 library,
-                first: first.to_vec(),
+                first_request: first_request.to_vec(),
                 connector: self.clone(),
             }),
-            None => Err(attempt.outcome()),
+            None => Err(attempt.into_error()),
         }
     }
 }
 
-/// The attempts to open one session, at each host and each of its addresses.
+/// The attempt to open a session, at each address of each host.
 struct Attempt<'a> {
     connector: &'a Connector,
     tls: Option<Client>,
     login: Login<'a>,
     waiter: &'a mut Waiter,
     limits: ConnectLimits<'a>,
-    /// Why it failed so far, each with TLS's part in it.
-    failed: Vec<(String, Option<TlsFault>)>,
+    failures: Vec<AddressFailure>,
 }
 
-type OpenedSocket = (Socket, ServerIdentity);
+/// The reason why an address, or a host, failed.
+struct AddressFailure {
+    reason: String,
+    tls_fault: Option<TlsFault>,
+}
+
+struct LoggedIn {
+    socket: Socket,
+    server: ServerIdentity,
+}
 
 impl Attempt<'_> {
-    /// Tries each host in order, and of each host each address. They share the time.
-    fn each_host(&mut self) -> Result<Option<OpenedSocket>, Error> {
+    /// Tries each host in order, and each of its addresses. They share the time. Returns `None` if all fail.
+    fn try_hosts(&mut self) -> Result<Option<LoggedIn>, Error> {
         let hosts = &self.connector.broker.hosts.value;
         let deadline = self.limits.deadline;
         for (index, host) in hosts.iter().enumerate() {
-            self.limits.deadline = share(deadline, hosts.len() - index);
+            self.limits.deadline = first_share(deadline, hosts.len() - index);
             let start = Instant::now();
-            let addresses = match endpoint::resolve(self.waiter, &mut self.limits, host)? {
-                Some(Ok(addresses)) => addresses,
-                Some(Err(error)) => {
+            match endpoint::resolve(self.waiter, &mut self.limits, host) {
+                Ok(addresses) => {
+                    let logged_in = self.try_addresses(host, &addresses, start)?;
+                    if logged_in.is_some() {
+                        return Ok(logged_in);
+                    }
+                }
+                Err(ConnectFailure::Io(error)) => {
                     let name = text::escape(host.name());
                     let reason = reason(&error);
-                    self.failed
-                        .push((format!("unknown host name: {reason} ({name})"), None));
-                    continue;
+                    self.add_failure(format!("unknown host name: {reason} ({name})"), None);
                 }
-                None => {
+                Err(ConnectFailure::TimedOut) => {
                     let timeout = self.connector.broker.connect_timeout.value.get();
                     let timeout = humantime::format_duration(timeout);
-                    let why = format!("the host name was not resolved within {timeout}");
-                    self.failed.push((why, None));
-                    continue;
+                    self.add_failure(
+                        format!("the host name was not resolved within {timeout}"),
+                        None,
+                    );
                 }
-            };
-            if let Some(opened) = self.each_address(host, &addresses, start)? {
-                return Ok(Some(opened));
+                Err(ConnectFailure::Stopped(error)) => return Err(error),
             }
         }
         Ok(None)
     }
 
-    fn each_address(
+    fn try_addresses(
         &mut self,
         host: &Host,
         addresses: &[SocketAddr],
         mut start: Instant,
-    ) -> Result<Option<OpenedSocket>, Error> {
+    ) -> Result<Option<LoggedIn>, Error> {
         let deadline = self.limits.deadline;
         for (index, &address) in addresses.iter().enumerate() {
             debug!("connecting to {address}");
-            self.limits.deadline = share(deadline, addresses.len() - index);
-            match self.at(host, address) {
-                Ok(opened) => {
-                    info!(
-                        "logged in to {} at {address}",
-                        self.connector.broker.at(host)
-                    );
-                    info!("{}", opened.1.about_broker());
-                    return Ok(Some(opened));
+            self.limits.deadline = first_share(deadline, addresses.len() - index);
+            match self.try_address(host, address) {
+                Ok(logged_in) => {
+                    let broker = self.connector.broker.at(host);
+                    info!("logged in to {broker} at {address}");
+                    info!("{}", logged_in.server.description());
+                    return Ok(Some(logged_in));
                 }
-                Err(failure) => self.note(failure, host, address, start.elapsed())?,
+                Err(failure) => self.note_failure(failure, host, address, start.elapsed())?,
             }
             start = Instant::now();
         }
         Ok(None)
     }
 
-    fn at(&mut self, host: &Host, address: SocketAddr) -> Result<OpenedSocket, LoginFailure> {
-        let connected = endpoint::connect_to(self.waiter, &mut self.limits, address)?;
-        let connected = connected.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()));
-        let socket = connected.map_err(|error| LoginFailure::Io(Step::Connect, error))?;
-        let name = self.connector.broker.at(host);
-        let mut socket = match &self.tls {
-            None => Socket::new(name, BrokerStream::Plain(socket), &self.connector.messenger),
+    fn try_address(&mut self, host: &Host, address: SocketAddr) -> Result<LoggedIn, LoginFailure> {
+        let socket = endpoint::connect_to(self.waiter, &mut self.limits, address)?;
+        let stream = match &self.tls {
+            None => BrokerStream::Plain(socket),
             Some(client) => {
-                let peer = self.peer(host);
-                let connection = client
-                    .connection(peer)
-                    .map_err(|error| LoginFailure::Io(Step::Tls, error))?;
-                let stream = BrokerStream::over_tls(socket, connection);
-                let mut socket = Socket::new(name, stream, &self.connector.messenger);
-                let shaken = login::shake_hands(self.waiter, &mut self.limits, &mut socket);
-                shaken.map_err(|failure| self.tls_failure(failure, host, &mut socket))?;
-                socket
+                let connection = client.connection(self.certificate_name(host));
+                BrokerStream::tls(socket, connection.map_err(LoginFailure::Unusable)?)
             }
         };
-        let greeting = login::log_in(self.waiter, &mut self.limits, &mut socket, &self.login)
-            // In TLS 1.3 the broker looks at our certificate when our handshake is done.
-            .map_err(|failure| self.tls_failure(failure, host, &mut socket))?;
-        Ok((socket, greeting))
+        let name = self.connector.broker.at(host);
+        let mut socket = Socket::new(name, stream, &self.connector.messenger);
+        // In TLS 1.3 the broker checks our certificate only after our handshake, during the login.
+        let server = login::shake_hands(self.waiter, &mut self.limits, &mut socket)
+            .and_then(|()| login::log_in(self.waiter, &mut self.limits, &mut socket, &self.login))
+            .map_err(|failure| self.tls_failure(failure, host, &socket))?;
+        Ok(LoggedIn { socket, server })
     }
 
-    /// The name that the broker's certificate has to be for.
-    fn peer<'h>(&'h self, host: &'h Host) -> &'h str {
+    /// Returns the name that the broker's certificate has to be for.
+    fn certificate_name<'h>(&'h self, host: &'h Host) -> &'h str {
         match &self.connector.broker.tls.server_name.value {
             Some(name) => name.as_str(),
             None => host.name(),
         }
     }
 
-    /// Finds out whether it was TLS that failed.
-    fn tls_failure(&self, failure: LoginFailure, host: &Host, socket: &mut Socket) -> LoginFailure {
-        let Some(client) = &self.tls else {
+    /// Turns a failure of the connection into one of TLS if TLS has caused it.
+    fn tls_failure(&self, failure: LoginFailure, host: &Host, socket: &Socket) -> LoginFailure {
+        let (Some(client), LoginFailure::Io(step, _)) = (&self.tls, &failure) else {
             return failure;
         };
-        let (step, error) = match failure {
-            LoginFailure::Io(step, error) => (step, error),
-            other => return other,
-        };
         let first = socket.stream().first_bytes();
-        if step == Step::Tls && first.starts_with(b"AMQP") {
+        if *step == Step::Tls && first.starts_with(b"AMQP") {
             let why = "that port uses AMQP without TLS".to_owned();
             return LoginFailure::Tls(TlsFault::NotThere, why);
         }
-        if step == Step::Tls && !matches!(first, [] | [0x15 | 0x16, 3, ..]) {
-            return LoginFailure::Tls(TlsFault::NotThere, login::stranger_words(first));
+        if *step == Step::Tls && !matches!(first, [] | [0x15 | 0x16, 3, ..]) {
+            return LoginFailure::Tls(TlsFault::NotThere, login::describe_peer(first));
         }
-        match client.fault(&error, self.peer(host)) {
-            Some((fault, why)) => LoginFailure::Tls(fault, why),
-            None => LoginFailure::Io(step, error),
+        match socket.stream().tls_error() {
+            Some(error) => {
+                let (fault, why) = client.fault(error, self.certificate_name(host));
+                LoginFailure::Tls(fault, why)
+            }
+            None => failure,
         }
     }
 
-    /// Notes why an attempt failed.
+    /// Notes why an address failed.
     ///
     /// # Errors
-    /// If no other address is better.
-    fn note(
+    /// The failure itself if no other address can do better.
+    fn note_failure(
         &mut self,
         failure: LoginFailure,
         host: &Host,
         address: SocketAddr,
-        waited: Duration,
+        elapsed: Duration,
     ) -> Result<(), Error> {
-        let failed = match failure {
-            LoginFailure::Left(error) => return Err(error),
+        match failure {
+            LoginFailure::Stopped(error) => return Err(error),
             LoginFailure::TooLong(length) => {
-                let said = format!(
+                let text = format!(
                     "it closed the connection without an error after a login of {length} bytes, most of \
                      them password or token"
                 );
-                return Err(self.refused(host, FRAME_ERROR, said));
+                let code = FRAME_ERROR;
+                return Err(self.refused(host, Reply { code, text }));
             }
-            LoginFailure::Refused { code, said } => {
-                let error = self.refused(host, code, text::one_line(&said));
+            LoginFailure::Refused(mut reply) => {
+                reply.text = text::one_line(&reply.text);
+                let error = self.refused(host, reply);
                 if !error.is_transient() {
                     return Err(error);
                 }
-                (error.to_string(), None)
+                self.add_failure(error.to_string(), None);
             }
-            LoginFailure::NotAmqp(why) => (format!("{why} ({address})"), None),
-            LoginFailure::Tls(fault, why) => (format!("{why} ({address})"), Some(fault)),
+            LoginFailure::Unusable(why) => self.add_failure(format!("{why} ({address})"), None),
+            LoginFailure::Tls(fault, why) => {
+                self.add_failure(format!("{why} ({address})"), Some(fault));
+            }
             LoginFailure::Io(_, source) if is_exhaustion(&source) => {
                 return Err(Error::System {
                     what: "connect",
@@ -307,37 +318,39 @@ impl Attempt<'_> {
                 });
             }
             LoginFailure::Io(step, error) => {
-                let why = why(step, &error, self.tls.is_some(), waited);
-                (format!("{why} ({address})"), None)
+                let why = describe_io_error(step, &error, self.tls.is_some(), elapsed);
+                self.add_failure(format!("{why} ({address})"), None);
             }
-        };
-        self.failed.push(failed);
+        }
         Ok(())
     }
 
-    fn refused(&self, host: &Host, code: u16, said: String) -> Error {
+    fn add_failure(&mut self, reason: String, tls_fault: Option<TlsFault>) {
+        self.failures.push(AddressFailure { reason, tls_fault });
+    }
+
+    fn refused(&self, host: &Host, reply: Reply) -> Error {
         let broker = &self.connector.broker;
         Error::LoginRefused {
             broker: broker.at(host),
             username: broker.username.value.clone(),
             has_password: broker.password.origin != Origin::Default,
-            code,
-            said,
+            code: reply.code,
+            said: reply.text,
         }
     }
 
-    /// The error of a broker that let nobody in anywhere.
-    fn outcome(mut self) -> Error {
-        let broker = &self.connector.broker;
-        if self.failed.is_empty() {
-            let why = "the host name has no address".to_owned();
-            self.failed.push((why, None));
+    /// Returns the error for an attempt of which every address failed.
+    fn into_error(mut self) -> Error {
+        if self.failures.is_empty() {
+            self.add_failure("the host name has no address".to_owned(), None);
         }
-        // What is not TLS's fault may get better by waiting.
-        let is_tls = self.failed.iter().all(|(_, fault)| fault.is_some());
-        let fault = self.failed[0].1.filter(|_| is_tls);
-        let reasons: Vec<_> = self.failed.into_iter().map(|(reason, _)| reason).collect();
+        // Failures besides TLS's may pass with time.
+        let is_tls = self.failures.iter().all(|it| it.tls_fault.is_some());
+        let fault = self.failures[0].tls_fault.filter(|_| is_tls);
+        let reasons: Vec<_> = self.failures.into_iter().map(|it| it.reason).collect();
         let reason = reasons.join("; ");
+        let broker = &self.connector.broker;
         match fault {
             Some(fault) => Error::Tls {
                 broker: broker.to_string(),
@@ -353,17 +366,32 @@ impl Attempt<'_> {
     }
 }
 
-fn why(step: Step, error: &io::Error, over_tls: bool, waited: Duration) -> String {
-    let while_ = match step {
-        // What else should have been going on?
+impl From<ConnectFailure> for LoginFailure {
+    fn from(failure: ConnectFailure) -> Self {
+        match failure {
+            ConnectFailure::TimedOut => Self::Io(Step::Connect, io::ErrorKind::TimedOut.into()),
+            ConnectFailure::Io(error) => Self::Io(Step::Connect, error),
+            ConnectFailure::Stopped(error) => Self::Stopped(error),
+        }
+    }
+}
+
+fn describe_io_error(
+    step: Step,
+    error: &io::Error,
+    is_over_tls: bool,
+    elapsed: Duration,
+) -> String {
+    let during = match step {
+        // The system's errors say that it was connecting.
         Step::Connect if error.kind() != io::ErrorKind::TimedOut => String::new(),
         step => format!(" while {step}"),
     };
-    // Who does not understand, or does not like what is shown, may hang up without an answer.
-    let what_if = match (step, error.kind()) {
-        (_, io::ErrorKind::TimedOut | io::ErrorKind::InvalidInput) => "",
+    // A peer of another protocol, or one that refuses a certificate, may hang up without an answer.
+    let guess = match (step, error.kind()) {
+        (_, io::ErrorKind::TimedOut) => "",
         (Step::Tls, _) => "; does that port use TLS?",
-        (Step::Greeting, _) if over_tls => {
+        (Step::Greeting, _) if is_over_tls => {
             "; does it require a client certificate, or a different one?"
         }
         (Step::Greeting, _) => "; does that port use TLS (amqps)?",
@@ -371,16 +399,16 @@ fn why(step: Step, error: &io::Error, over_tls: bool, waited: Duration) -> Strin
     };
     match error.kind() {
         io::ErrorKind::TimedOut => {
-            let waited = text::rounded(waited);
-            format!("no answer within {waited}{while_}")
+            let elapsed = text::rounded(elapsed);
+            format!("no answer within {elapsed}{during}")
         }
-        io::ErrorKind::UnexpectedEof => format!("it closed the connection{while_}{what_if}"),
-        _ => format!("{}{while_}{what_if}", reason(error)),
+        io::ErrorKind::UnexpectedEof => format!("it closed the connection{during}{guess}"),
+        _ => format!("{}{during}{guess}", reason(error)),
     }
 }
 
-/// Who connects: `hello-mq 0.1.0 send, host, pid 42`.
-fn client(verb: &str) -> String {
+/// Returns the connection's name, such as `hello-mq 0.1.0 send, host, pid 42`.
+fn connection_name(verb: &str) -> String {
     let host = unistd::gethostname()
         .ok()
         .and_then(|name| name.into_string().ok())
@@ -392,22 +420,22 @@ fn client(verb: &str) -> String {
     )
 }
 
-/// One open connection to the broker.
+/// A connection to the broker after the login.
 pub struct Session {
     pub(super) connection: Connection,
-    /// RabbitMQ's series, such as (4, 0), if it is RabbitMQ.
+    /// RabbitMQ's series, such as (4, 0); `None` for another product.
     pub(super) series: Option<(u32, u32)>,
     /// The kind of the queue that is consumed from, once it is known.
-    pub(super) queue: Option<QueueKind>,
+    pub(super) queue_kind: Option<QueueKind>,
     /// The client library, once it is started.
     library: Option<Library>,
-    /// The request that was sent with the login, until somebody waits for the answer.
-    first: Vec<u8>,
+    /// The request that was sent with the login, until its answer is waited for.
+    first_request: Vec<u8>,
     connector: Connector,
 }
 
 impl Session {
-    /// The broker's URL without the password.
+    /// Returns the broker's URL without the password.
     #[must_use]
     pub fn name(&self) -> &str {
         self.connection.name()
@@ -418,68 +446,62 @@ impl Session {
         self.connector.messenger.note(text);
     }
 
-    /// The user that is logged in.
     pub(super) fn username(&self) -> &str {
         &self.connector.broker.username.value
     }
 
-    /// Opens another connection to the same broker for something that is done by `until`.
-    ///
-    /// # Errors
-    /// As [`Connector::open`].
-    pub(super) fn beside(&self, interrupt: &Interrupt, until: Instant) -> Result<Session, Error> {
+    /// Opens another connection to the same broker, with an interrupt and a deadline of its own.
+    pub(super) fn open_another(
+        &self,
+        interrupt: &Interrupt,
+        deadline: Instant,
+    ) -> Result<Session, Error> {
         let connector = Connector {
             interrupt: interrupt.clone(),
-            until: Some(until),
+            deadline: Some(deadline),
             ..self.connector.clone()
         };
         connector.declaring(false).open_once(true, &[])
     }
 
-    /// Opens a new connection in place of this one, which the broker has closed.
-    ///
-    /// # Errors
-    /// As [`Connector::open`].
+    /// Replaces this connection, which the broker has closed.
     pub(super) fn reopen(&mut self) -> Result<(), Error> {
         *self = self.connector.open_once(true, &[])?;
         Ok(())
     }
 
-    /// Opens a new connection if the broker has closed this one, as it does for a refusal of the
-    /// graver kind.
-    ///
-    /// # Errors
-    /// As [`Connector::open`].
-    pub fn revive(&mut self) -> Result<(), Error> {
+    /// Replaces this connection if the broker has closed it, as it does after some refusals.
+    pub(crate) fn reopen_if_closed(&mut self) -> Result<(), Error> {
         if self.connection.is_open() {
             return Ok(());
         }
         self.reopen()
     }
 
-    /// Makes a request on the channel for messages while nothing else uses it, unless it was made with the
-    /// login, and waits for its `answer`. `operation` says what, such as `declare queue 'hello'`.
+    /// Sends a request on the channel for messages, which has no other use meanwhile, and waits for its
+    /// answer. A request that was sent with the login is not sent again. `operation` describes it, such as
+    /// `declare queue 'hello'`.
     ///
     /// # Errors
     /// [`Error::Refused`] in the broker's words; [`Error::Lost`], [`Error::Interrupted`] and
     /// [`Error::TimeIsUp`].
-    pub(super) fn ask(
+    pub(super) fn request(
         &mut self,
         operation: &str,
         request: &[u8],
         answer: Method,
     ) -> Result<(), Error> {
-        if std::mem::take(&mut self.first) != request {
+        if std::mem::take(&mut self.first_request) != request {
             let socket = self.connection.socket();
             socket.open_channel();
-            socket.post(request);
+            socket.send_on_channel(request);
         }
         self.connection
-            .answer(operation, |socket| socket.take_answer(answer).then_some(()))
+            .wait_for_answer(operation, |socket| socket.take_answer(answer))
     }
 
-    /// Has the client library do something on its channel, and waits for it. `operation` says what, such
-    /// as `declare queue 'hello'`.
+    /// Runs a call of the client library on its channel, and waits for the result. `operation` describes it,
+    /// such as `declare queue 'hello'`.
     ///
     /// # Errors
     /// [`Error::Refused`] in the broker's words; [`Error::Lost`], [`Error::Interrupted`] and
@@ -497,7 +519,7 @@ impl Session {
             }
         };
         let answer = library.call(run);
-        let result = self.connection.answer(operation, |socket| {
+        let result = self.connection.wait_for_answer(operation, |socket| {
             library.exchange(socket);
             answer.next()
         })?;
@@ -518,31 +540,30 @@ impl Session {
             amiquip::Error::ExhaustedChannelIds
             | amiquip::Error::UnavailableChannelId { .. }
             | amiquip::Error::IoThreadPanic => Error::Bug(format!("the client library: {error}")),
-            // It does not go on after an answer that it can't make sense of.
+            // The library is unusable after an answer that it does not understand.
             other => {
                 info!("the client library: {other}");
-                self.misunderstood(operation)
+                self.protocol_error(operation)
             }
         })
     }
 
-    /// Gives the connection up, as the broker's answer makes no sense.
-    pub(super) fn misunderstood(&mut self, operation: &str) -> Error {
-        self.connection.misunderstood(operation)
+    /// Ends the connection because of an answer that is not valid, and returns the error.
+    pub(super) fn protocol_error(&mut self, operation: &str) -> Error {
+        self.connection.protocol_error(operation)
     }
 
-    /// Says what can't be read of a message that came, and is left out.
-    pub(super) fn inspect(&self, content: Content) -> Content {
-        if let Some(problem) = &content.message.incomplete {
+    /// Warns of the parts of a received message that cannot be read.
+    pub(super) fn warn_if_incomplete(&self, message: &Message) {
+        if let Some(problem) = &message.incomplete {
             let note = format!("part of a message can't be decoded and is left out: {problem}");
             warn!("{note}");
             self.note(&note);
         }
-        content
     }
 
-    /// Says goodbye to the broker, within a second. What was done before is known to be done, whether or
-    /// not the broker answers.
+    /// Closes the connection, within a second. All requests before it have been answered, so it does not
+    /// matter whether the broker answers this one.
     pub fn close(mut self) {
         if let Err(error) = self.connection.close(GRACE) {
             info!("{error}");

@@ -1,7 +1,7 @@
-//! The one wait of this room. Whatever is waited for, a wait ends in one of five ways.
+//! The one wait of the broker modules.
 //!
-//! It came; the user interrupts; a deadline passes; the connection ends; or nothing happens for a
-//! while, which is announced once with what is waited for, and then the wait goes on.
+//! A wait ends with what it waits for, with the user's interrupt, at a deadline, or with the
+//! connection. One that lasts long is announced once and goes on.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -12,80 +12,80 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::messenger::Messenger;
 use crate::ready;
-use crate::waker::Waker;
+use crate::waker::{Armed, Waker};
 
 /// The time that the broker has for its last answers once the user wants to leave.
-pub const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// The time without an answer after which a wait is announced.
 const ANNOUNCE_WAIT_AFTER: Duration = Duration::from_secs(5);
 
-/// A file that a wait keeps going: it reads and writes what it can, and keeps its own time.
-pub trait PollSource {
-    /// The file and what of it is waited for; `None` for nothing but the waker and the time.
+/// A file that is read and written during a wait.
+pub(crate) trait PollSource {
+    /// Returns the file and the events to poll for; `None` for the waker and the time alone.
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)>;
 
-    /// When there is something to do although nothing comes; a moment in the past means at once.
+    /// Returns when [`PollSource::process`] is due although the file is not ready.
     fn timer(&self) -> Option<Instant> {
         None
     }
 
-    /// Does what there is to do. `is_ready` says whether the file is.
-    fn turn(&mut self, is_ready: bool);
+    /// Reads and writes as far as that does not block, and does what is due.
+    fn process(&mut self, is_ready: bool);
 
     /// Whether nothing more can come.
-    fn is_over(&self) -> bool {
+    fn is_closed(&self) -> bool {
         false
     }
 }
 
-/// A wait for nothing but another thread.
+/// No file: a wait for another thread.
 impl PollSource for () {
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         None
     }
 
-    fn turn(&mut self, _: bool) {}
+    fn process(&mut self, _: bool) {}
 }
 
-/// Why a wait ended without what was waited for.
+/// The reason why a wait ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WaitEnd {
-    /// The user interrupts, and the wait is one that reports it at once.
+pub(crate) enum WaitEnd {
+    /// The user interrupted a wait of [`OnInterrupt::Return`].
     Interrupted,
     /// The wait's own deadline has passed.
-    Late,
-    /// The user wants to leave, or has given a time, and the broker's [`GRACE`] is over.
-    GaveUp,
-    /// The source is over.
-    Over,
+    TimedOut,
+    /// The broker's [`GRACE`] after the user's interrupt or time limit is over.
+    GraceOver,
+    /// The source is closed.
+    Closed,
 }
 
-/// The time that a wait lasts in silence, over as many calls of [`Waiter::wait`] as it takes.
+/// Measures how long the broker has been silent, over any number of waits.
 #[derive(Clone, Copy, Debug)]
-pub struct SilenceTimer {
+pub(crate) struct SilenceTimer {
     since: Instant,
-    silence: Duration,
+    limit: Duration,
     is_announced: bool,
 }
 
 impl SilenceTimer {
-    /// Announces a wait that lasts longer than this.
-    pub fn new(silence: Duration) -> Self {
+    /// Returns a timer that announces a silence longer than `limit`.
+    pub(crate) fn new(limit: Duration) -> Self {
         Self {
             since: Instant::now(),
-            silence,
+            limit,
             is_announced: false,
         }
     }
 
-    /// Starts the time anew: the broker has answered.
-    pub fn renew(&mut self) {
-        *self = Self::new(self.silence);
+    /// Starts anew, after an answer.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.limit);
     }
 
     fn announce_at(&self) -> Option<Instant> {
-        let announce_at = self.since.checked_add(self.silence);
+        let announce_at = self.since.checked_add(self.limit);
         announce_at.filter(|_| !self.is_announced)
     }
 }
@@ -96,162 +96,164 @@ impl Default for SilenceTimer {
     }
 }
 
-/// What the user's interrupt does to a wait.
+/// The effect of the user's interrupt on a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnInterrupt {
-    /// It ends the wait at once.
+pub(crate) enum OnInterrupt {
+    /// Ends the wait at once.
     Return,
-    /// It leaves the broker [`GRACE`] for its answer, or as long from the beginning of the wait.
-    Hurry,
-    /// It is known, and something else ends the wait.
+    /// Leaves the broker [`GRACE`], from the interrupt or from the beginning of the wait.
+    Grace,
+    /// Has no effect.
     Ignore,
 }
 
-/// What may end a wait, and how it is announced.
-pub struct Wait<'a> {
-    /// When it ends at the latest.
-    pub until: Option<Instant>,
-    /// What the user's interrupt does.
-    pub on_interrupt: OnInterrupt,
-    /// The announcement, and how long it has time; `None` where the user asked to wait for messages or
-    /// for input, so that silence is what was asked for.
-    pub announcement: Option<(&'a mut SilenceTimer, &'a dyn Fn() -> String)>,
+/// Tells the user what is waited for when the broker has been silent for too long.
+pub(crate) struct Announcement<'a> {
+    pub(crate) timer: &'a mut SilenceTimer,
+    pub(crate) text: &'a dyn Fn() -> String,
 }
 
-/// The side of a wait that is the user's: who may end it, and who is told.
+/// The conditions of a wait.
+pub(crate) struct Wait<'a> {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) on_interrupt: OnInterrupt,
+    /// `None` for a wait that the user asked for.
+    pub(crate) announcement: Option<Announcement<'a>>,
+}
+
+/// Waits, and heeds the user's interrupt and time limit meanwhile.
 #[derive(Debug)]
-pub struct Waiter {
+pub(crate) struct Waiter {
     waker: Waker,
     interrupt: Interrupt,
-    /// When everything ends (`--timeout`).
-    until: Option<Instant>,
+    /// The user's time limit (`--timeout`).
+    deadline: Option<Instant>,
     messenger: Messenger,
-    /// When the broker's time for last answers is over, once it has begun.
-    leave_by: Option<Instant>,
+    /// The bound of every wait, once one is set.
+    give_up_at: Option<Instant>,
 }
 
 impl Waiter {
-    /// A waiter that can be interrupted, and that gives up [`GRACE`] after `until`.
-    ///
-    /// # Errors
-    /// [`Error::System`] if the system has no more file descriptors.
-    pub fn new(
+    /// Returns a waiter that heeds `interrupt`, and gives up [`GRACE`] after `deadline`.
+    pub(crate) fn new(
         interrupt: &Interrupt,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         messenger: &Messenger,
     ) -> Result<Self, Error> {
         let waker = Waker::new().map_err(|source| Error::System {
             what: "create a socket pair",
             source,
         })?;
-        interrupt.wakes(&waker);
+        interrupt.add_waker(&waker);
         Ok(Self {
             waker,
             interrupt: interrupt.clone(),
-            until,
+            deadline,
             messenger: messenger.clone(),
-            leave_by: None,
+            give_up_at: None,
         })
     }
 
-    /// What ends a wait for another thread.
-    pub fn waker(&self) -> &Waker {
+    /// Returns the waker that another thread ends a wait with.
+    pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Whether the user has interrupted.
-    pub fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupt.happened()
     }
 
-    /// Whether the time that the user gave is over.
-    pub fn is_late(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+    /// Whether the user's time limit has passed.
+    pub(crate) fn is_time_up(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// When everything ends that the user has given a time for.
-    pub fn until(&self) -> Option<Instant> {
-        self.until
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
-    /// Bounds every wait from now on. The earliest bound counts.
-    pub fn leave_within(&mut self, time: Duration) {
+    /// Bounds every wait to come. The earliest bound counts.
+    pub(crate) fn give_up_within(&mut self, time: Duration) {
         let bound = Instant::now() + time;
-        self.leave_by = Some(self.leave_by.map_or(bound, |other| other.min(bound)));
+        self.give_up_at = Some(self.give_up_at.map_or(bound, |other| other.min(bound)));
     }
 
-    /// Keeps `source` going until `came` returns something, and returns that. `came` is asked again
+    /// Processes `source` until `check` returns something, and returns that. `check` is called
     /// whenever the source may have changed or the waker was woken.
-    ///
-    /// # Errors
-    /// The [`WaitEnd`] of the wait.
-    pub fn wait<S: PollSource, T>(
+    pub(crate) fn wait<S: PollSource, T>(
         &mut self,
         source: &mut S,
         mut wait: Wait,
-        mut came: impl FnMut(&mut S) -> Option<T>,
+        mut check: impl FnMut(&mut S) -> Option<T>,
     ) -> Result<T, WaitEnd> {
         let waker = self.waker.clone();
         let armed = waker.arm();
-        let mut hurry_by = None;
+        let mut grace_end = None;
         loop {
             if self.interrupt.happened() {
                 match wait.on_interrupt {
                     OnInterrupt::Return => return Err(WaitEnd::Interrupted),
-                    OnInterrupt::Hurry => {
-                        hurry_by.get_or_insert_with(|| Instant::now() + GRACE);
+                    OnInterrupt::Grace => {
+                        grace_end.get_or_insert_with(|| Instant::now() + GRACE);
                     }
                     OnInterrupt::Ignore => {}
                 }
             }
-            if let Some(it) = came(source) {
-                return Ok(it);
+            if let Some(result) = check(source) {
+                return Ok(result);
             }
-            if source.is_over() {
-                return Err(WaitEnd::Over);
+            if source.is_closed() {
+                return Err(WaitEnd::Closed);
             }
             let now = Instant::now();
-            let has_come = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
-            if has_come(wait.until) {
-                return Err(WaitEnd::Late);
+            let has_passed = |moment: Option<Instant>| moment.is_some_and(|moment| moment <= now);
+            if has_passed(wait.deadline) {
+                return Err(WaitEnd::TimedOut);
             }
-            let give_up = [self.give_up_at(), hurry_by].into_iter().flatten().min();
-            if has_come(give_up) {
-                return Err(WaitEnd::GaveUp);
+            let give_up_at = [self.give_up_at(), grace_end].into_iter().flatten().min();
+            if has_passed(give_up_at) {
+                return Err(WaitEnd::GraceOver);
             }
-            let announce_at = wait.announcement.as_mut().and_then(|(patience, text)| {
-                if has_come(patience.announce_at()) {
-                    patience.is_announced = true;
-                    self.messenger.note(&text());
+            let announce_at = wait.announcement.as_mut().and_then(|it| {
+                if has_passed(it.timer.announce_at()) {
+                    it.timer.is_announced = true;
+                    self.messenger.note(&(it.text)());
                 }
-                patience.announce_at()
+                it.timer.announce_at()
             });
-            let until = [wait.until, give_up, announce_at, source.timer()];
-            let until = until.into_iter().flatten().min();
-            let is_ready = {
-                let interest = source.interest();
-                let (file, flags) = interest.unwrap_or((armed.file(), PollFlags::empty()));
-                let mut files = [
-                    PollFd::new(armed.file(), PollFlags::POLLIN),
-                    PollFd::new(file, flags),
-                ];
-                // A socket that has failed would be ready whatever is asked for.
-                let count = if flags.is_empty() { 1 } else { 2 };
-                ready::wait_for_any(&mut files[..count], until);
-                let came = |file: &PollFd| file.any() != Some(false);
-                if came(&files[0]) {
-                    armed.rearm();
-                }
-                count == 2 && came(&files[1])
-            };
-            source.turn(is_ready);
+            let timeouts = [wait.deadline, give_up_at, announce_at, source.timer()];
+            let timeout = timeouts.into_iter().flatten().min();
+            let is_ready = poll(&armed, source.interest(), timeout);
+            source.process(is_ready);
         }
     }
 
     fn give_up_at(&self) -> Option<Instant> {
-        let over = self.until.map(|until| until + GRACE);
-        [self.leave_by, over].into_iter().flatten().min()
+        let grace_end = self.deadline.map(|deadline| deadline + GRACE);
+        [self.give_up_at, grace_end].into_iter().flatten().min()
     }
+}
+
+/// Waits for the file, the waker or the timeout, and says whether the file is ready.
+fn poll(
+    armed: &Armed,
+    interest: Option<(BorrowedFd, PollFlags)>,
+    timeout: Option<Instant>,
+) -> bool {
+    let (file, events) = interest.unwrap_or((armed.file(), PollFlags::empty()));
+    let mut files = [
+        PollFd::new(armed.file(), PollFlags::POLLIN),
+        PollFd::new(file, events),
+    ];
+    // A socket that has failed would be ready whatever is polled for.
+    let count = if events.is_empty() { 1 } else { 2 };
+    ready::wait_for_any(&mut files[..count], timeout);
+    let is_ready = |file: &PollFd| file.any() != Some(false);
+    if is_ready(&files[0]) {
+        armed.rearm();
+    }
+    count == 2 && is_ready(&files[1])
 }
 
 #[cfg(test)]
@@ -259,10 +261,10 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    /// A source that has something to do, without ever a pause, for so many turns, and is then over.
-    struct Turns(u32);
+    /// A source whose timer is always due, and that closes after this many calls of `process`.
+    struct Countdown(u32);
 
-    impl PollSource for Turns {
+    impl PollSource for Countdown {
         fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
             None
         }
@@ -271,24 +273,24 @@ mod tests {
             Some(Instant::now())
         }
 
-        fn turn(&mut self, _: bool) {
+        fn process(&mut self, _: bool) {
             self.0 -= 1;
         }
 
-        fn is_over(&self) -> bool {
+        fn is_closed(&self) -> bool {
             self.0 == 0
         }
     }
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn waiter(interrupt: &Interrupt, until: Option<Instant>) -> Waiter {
-        Waiter::new(interrupt, until, &Messenger::new(true)).unwrap()
+    fn waiter(interrupt: &Interrupt, deadline: Option<Instant>) -> Waiter {
+        Waiter::new(interrupt, deadline, &Messenger::new(true)).unwrap()
     }
 
-    fn wait(on_interrupt: OnInterrupt, until: Option<Instant>) -> Wait<'static> {
+    fn wait(on_interrupt: OnInterrupt, deadline: Option<Instant>) -> Wait<'static> {
         Wait {
-            until,
+            deadline,
             on_interrupt,
             announcement: None,
         }
@@ -299,79 +301,81 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_announced_once_when_it_has_lasted_and_again_when_it_is_renewed() {
+    fn a_long_wait_is_announced_once_and_again_after_a_reset() {
         let mut waiter = waiter(&Interrupt::default(), None);
-        let mut patience = SilenceTimer::new(HOUR);
+        let mut timer = SilenceTimer::new(HOUR);
         let announced = Cell::new(0);
-        let mut announced_in_turns = |patience: &mut SilenceTimer| {
+        let mut announcements = |timer: &mut SilenceTimer| {
             let text = || {
                 announced.set(announced.get() + 1);
                 String::new()
             };
             let wait = Wait {
-                announcement: Some((patience, &text)),
+                announcement: Some(Announcement { timer, text: &text }),
                 ..wait(OnInterrupt::Return, None)
             };
-            let end = waiter.wait(&mut Turns(5), wait, |_| None::<()>);
-            assert_eq!(end, Err(WaitEnd::Over));
+            let end = waiter.wait(&mut Countdown(5), wait, |_| None::<()>);
+            assert_eq!(end, Err(WaitEnd::Closed));
             announced.take()
         };
-        assert_eq!(announced_in_turns(&mut patience), 0);
-        patience.since = ago(HOUR);
-        assert_eq!(announced_in_turns(&mut patience), 1);
-        assert_eq!(announced_in_turns(&mut patience), 0);
-        // The broker has answered, and is silent for long once more.
-        patience.renew();
-        assert_eq!(announced_in_turns(&mut patience), 0);
-        patience.since = ago(HOUR);
-        assert_eq!(announced_in_turns(&mut patience), 1);
+        assert_eq!(announcements(&mut timer), 0);
+        timer.since = ago(HOUR);
+        assert_eq!(announcements(&mut timer), 1);
+        assert_eq!(announcements(&mut timer), 0);
+        // The broker answers, and is silent again.
+        timer.reset();
+        assert_eq!(announcements(&mut timer), 0);
+        timer.since = ago(HOUR);
+        assert_eq!(announcements(&mut timer), 1);
         // Never, whatever the clock says.
-        assert_eq!(announced_in_turns(&mut SilenceTimer::new(Duration::MAX)), 0);
+        assert_eq!(announcements(&mut SilenceTimer::new(Duration::MAX)), 0);
     }
 
     #[test]
-    fn it_ends_with_what_comes_or_with_why_it_does_not() {
+    fn a_wait_returns_its_result_or_the_reason_for_none() {
         let interrupt = Interrupt::default();
         let mut waiter = waiter(&interrupt, None);
         let now = Some(Instant::now());
-        let mut turns = 0;
-        let came = waiter.wait(&mut Turns(9), wait(OnInterrupt::Return, None), |_| {
-            turns += 1;
-            (turns == 4).then_some(turns)
+        let mut checks = 0;
+        let result = waiter.wait(&mut Countdown(9), wait(OnInterrupt::Return, None), |_| {
+            checks += 1;
+            (checks == 4).then_some(checks)
         });
-        assert_eq!(came, Ok(4));
-        let mut ended = |on_interrupt, until, turns| {
-            waiter.wait(&mut Turns(turns), wait(on_interrupt, until), |_| None::<()>)
+        assert_eq!(result, Ok(4));
+        let mut ended = |on_interrupt, deadline, count| {
+            waiter.wait(&mut Countdown(count), wait(on_interrupt, deadline), |_| {
+                None::<()>
+            })
         };
-        assert_eq!(ended(OnInterrupt::Return, None, 3), Err(WaitEnd::Over));
-        assert_eq!(ended(OnInterrupt::Return, now, 3), Err(WaitEnd::Late));
-        assert_eq!(ended(OnInterrupt::Return, now, 0), Err(WaitEnd::Over));
+        assert_eq!(ended(OnInterrupt::Return, None, 3), Err(WaitEnd::Closed));
+        assert_eq!(ended(OnInterrupt::Return, now, 3), Err(WaitEnd::TimedOut));
+        assert_eq!(ended(OnInterrupt::Return, now, 0), Err(WaitEnd::Closed));
         interrupt.trigger();
         assert_eq!(
             ended(OnInterrupt::Return, now, 0),
             Err(WaitEnd::Interrupted)
         );
-        assert_eq!(ended(OnInterrupt::Ignore, None, 3), Err(WaitEnd::Over));
-        assert_eq!(ended(OnInterrupt::Hurry, now, 3), Err(WaitEnd::Late));
-        // Although it is late and given up: what came counts.
-        waiter.leave_within(Duration::ZERO);
-        let came = waiter.wait(&mut (), wait(OnInterrupt::Hurry, now), |()| Some(5));
-        assert_eq!(came, Ok(5));
+        assert_eq!(ended(OnInterrupt::Ignore, None, 3), Err(WaitEnd::Closed));
+        assert_eq!(ended(OnInterrupt::Grace, now, 3), Err(WaitEnd::TimedOut));
+        // A result counts even after the deadline.
+        waiter.give_up_within(Duration::ZERO);
+        let result = waiter.wait(&mut (), wait(OnInterrupt::Grace, now), |()| Some(5));
+        assert_eq!(result, Ok(5));
         let ended = waiter.wait(&mut (), wait(OnInterrupt::Ignore, None), |()| None::<()>);
-        assert_eq!(ended, Err(WaitEnd::GaveUp));
+        assert_eq!(ended, Err(WaitEnd::GraceOver));
     }
 
     #[test]
-    fn an_interrupt_leaves_the_broker_its_grace_in_each_wait_for_an_answer_and_bounds_no_other() {
+    fn an_interrupt_bounds_each_wait_for_an_answer_and_no_other() {
         let interrupt = Interrupt::default();
         let mut waiter = waiter(&interrupt, None);
         interrupt.trigger();
         for _ in 0..2 {
             let start = Instant::now();
-            let ended = waiter.wait(&mut (), wait(OnInterrupt::Hurry, None), |()| None::<()>);
-            assert_eq!(ended, Err(WaitEnd::GaveUp));
+            let ended = waiter.wait(&mut (), wait(OnInterrupt::Grace, None), |()| None::<()>);
+            assert_eq!(ended, Err(WaitEnd::GraceOver));
             assert!(start.elapsed() >= GRACE);
-            // What something else ends goes on for as long as that takes.
+            // Other waits stay unbounded.
             assert_eq!(waiter.give_up_at(), None);
         }
     }
@@ -380,19 +384,19 @@ mod tests {
     fn the_earliest_bound_counts() {
         let in_an_hour = Instant::now() + HOUR;
         let mut waiter = waiter(&Interrupt::default(), Some(in_an_hour));
-        assert!(!waiter.is_late());
+        assert!(!waiter.is_time_up());
         assert_eq!(waiter.give_up_at(), Some(in_an_hour + GRACE));
-        waiter.leave_within(HOUR / 2);
+        waiter.give_up_within(HOUR / 2);
         let half = waiter.give_up_at().unwrap();
         assert!(half < in_an_hour);
-        waiter.leave_within(HOUR);
+        waiter.give_up_within(HOUR);
         assert_eq!(waiter.give_up_at(), Some(half));
-        waiter.until = Some(ago(2 * GRACE));
-        assert!(waiter.is_late());
+        waiter.deadline = Some(ago(2 * GRACE));
+        assert!(waiter.is_time_up());
         assert!(waiter.give_up_at().unwrap() < Instant::now());
-        // What the user gave is not the wait's own deadline: the broker has a grace.
-        waiter.until = Some(Instant::now());
-        assert!(waiter.is_late());
-        assert!(waiter.give_up_at().unwrap() > waiter.until.unwrap());
+        // After the user's time limit the broker has its grace.
+        waiter.deadline = Some(Instant::now());
+        assert!(waiter.is_time_up());
+        assert!(waiter.give_up_at().unwrap() > waiter.deadline.unwrap());
     }
 }

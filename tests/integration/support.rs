@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use amiquip::{Channel, Connection};
 use hello_mq::broker::Connector;
-use hello_mq::broker::topology::difference::{self, Comparison};
+use hello_mq::broker::difference::{self, Comparison};
 use hello_mq::interrupt::Interrupt;
 use hello_mq::messenger::Messenger;
 use hello_mq::topology::{ExchangeOptions, QueueOptions};

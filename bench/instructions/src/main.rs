@@ -17,7 +17,7 @@ use std::io;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, UNIX_EPOCH};
 
-use hello_mq::broker::publish::window::Window;
+use hello_mq::broker::Window;
 use hello_mq::color::Paint;
 use hello_mq::input::split::Splitter;
 use hello_mq::message::{FieldValue, Message, Properties, ShortString, envelope};

@@ -1,50 +1,47 @@
-//! The heartbeats of a connection: when to send one, and when the peer is taken for dead.
+//! The heartbeat times of a connection.
 
 use std::time::{Duration, Instant};
 
-/// The times of one connection. Nothing here looks at a clock.
+/// Tells when a heartbeat is due and when the peer counts as dead, by the times given to it.
 #[derive(Clone, Copy, Debug)]
-pub struct HeartbeatTimer {
-    /// The interval that was agreed on; `None` for no heartbeats.
+pub(crate) struct HeartbeatTimer {
+    /// The agreed interval; `None` without heartbeats.
     interval: Option<Duration>,
-    /// When something was last sent.
-    sent: Instant,
-    /// When something last came.
-    came: Instant,
+    last_sent: Instant,
+    last_received: Instant,
 }
 
 impl HeartbeatTimer {
-    /// Heartbeats every so many seconds; 0 for none.
-    pub fn new(seconds: u16, now: Instant) -> Self {
+    /// Returns a timer with this interval in seconds; 0 for no heartbeats.
+    pub(crate) fn new(seconds: u16, now: Instant) -> Self {
         Self {
             interval: (seconds > 0).then(|| Duration::from_secs(seconds.into())),
-            sent: now,
-            came: now,
+            last_sent: now,
+            last_received: now,
         }
     }
 
-    /// Notes that something was sent.
-    pub fn sent(&mut self, now: Instant) {
-        self.sent = now;
+    pub(crate) fn note_sent(&mut self, now: Instant) {
+        self.last_sent = now;
     }
 
-    /// Notes that something came, or that nothing could.
-    pub fn came(&mut self, now: Instant) {
-        self.came = now;
+    pub(crate) fn note_received(&mut self, now: Instant) {
+        self.last_received = now;
     }
 
-    /// When a heartbeat is due: after half of the interval, so that one that is late is in time.
-    pub fn due_at(&self) -> Option<Instant> {
-        self.interval.map(|interval| self.sent + interval / 2)
+    /// Returns when a heartbeat is due: after half the interval, so that a late one is still in time.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.interval.map(|interval| self.last_sent + interval / 2)
     }
 
-    /// When the peer is taken for dead: after two intervals (specification, section 4.2.7).
-    pub fn dead_at(&self) -> Option<Instant> {
-        self.interval.map(|interval| self.came + interval * 2)
+    /// Returns when the peer counts as dead: after two intervals (specification, section 4.2.7).
+    pub(crate) fn dead_at(&self) -> Option<Instant> {
+        self.interval
+            .map(|interval| self.last_received + interval * 2)
     }
 
-    /// How long a peer may be silent.
-    pub fn limit(&self) -> Duration {
+    /// Returns the time that a peer may be silent.
+    pub(crate) fn timeout(&self) -> Duration {
         self.interval.unwrap_or_default() * 2
     }
 }
@@ -60,8 +57,8 @@ mod tests {
         let mut heartbeat = HeartbeatTimer::new(10, start);
         assert_eq!(heartbeat.due_at(), Some(after(5)));
         assert_eq!(heartbeat.dead_at(), Some(after(20)));
-        heartbeat.sent(after(3));
-        heartbeat.came(after(4));
+        heartbeat.note_sent(after(3));
+        heartbeat.note_received(after(4));
         assert_eq!(heartbeat.due_at(), Some(after(8)));
         assert_eq!(heartbeat.dead_at(), Some(after(24)));
         let never = HeartbeatTimer::new(0, start);

@@ -1,97 +1,101 @@
-//! The frames that come, cut out of the bytes and sorted by their channel.
+//! Parses the bytes received into frames, and sorts these by their channel.
 //!
-//! Channel 0 is the connection's, channel [`MESSAGES`] that of messages, and all others are the client
-//! library's, which gets their frames as they are.
+//! Channel 0 is the connection's and channel [`MESSAGES`] that of messages. The frames of all others go
+//! to the client library as they are.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::SystemTime;
 
-use super::super::frames::{self, FrameHeader, MESSAGES, Method};
+use super::super::frames::{
+    self, ContentHeader, FrameHeader, MESSAGES, Method, NotAmqp, Reply, Truncated,
+};
 use crate::message::{Message, Properties};
 use crate::text;
 
-/// Something that came on the channel for messages.
+/// A method received on the channel for messages, with its content.
 #[derive(Debug)]
-pub enum ChannelEvent {
-    /// A message for the consumer.
+pub(crate) enum ChannelEvent {
+    /// basic.deliver.
     Delivered(Content),
-    /// A message that no queue took, and the broker's words for it.
+    /// basic.return, with its reply code and text.
     Returned(String, Content),
-    /// The answer to basic.get: a message, if there is one.
+    /// basic.get-ok or basic.get-empty.
     Got(Option<Content>),
-    /// The broker has taken a message that was published, or refuses it.
+    /// basic.ack or basic.nack of a published message.
     Confirmed(Confirm),
-    /// The answer to any other request, by its method.
+    /// Any other method: the answer to a request.
     Answered(Method),
-    /// The broker has cancelled the consumer.
+    /// basic.cancel.
     Cancelled,
 }
 
-/// What concerns the connection or a channel as a whole.
+/// A method that concerns the connection or a channel as a whole.
 #[derive(Debug)]
-pub enum Control {
-    /// A method of the connection's own channel, as its frame.
-    Connection(Method, Vec<u8>),
-    /// The broker has closed the channel for messages, with its reply code and its words.
-    ChannelClosed(u16, String),
+pub(crate) enum Control {
+    /// A method on channel 0.
+    Connection(MethodFrame),
+    /// channel.close on the channel for messages.
+    ChannelClosed(Reply),
 }
 
-/// A message as it came.
+/// A method and its whole frame.
 #[derive(Debug)]
-pub struct Content {
-    /// What settles it; 0 if it need not be settled.
-    pub tag: u64,
-    /// The message.
-    pub message: Box<Message>,
+pub(crate) struct MethodFrame {
+    pub(crate) method: Method,
+    pub(crate) frame: Vec<u8>,
 }
 
-/// The broker's word on a message that was published, or on all up to it.
+/// A message received.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// The delivery tag; 0 for a returned message.
+    pub(crate) tag: u64,
+    pub(crate) message: Box<Message>,
+}
+
+/// The confirmation or refusal of published messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Confirm {
-    /// The message's number on its channel, from 1.
-    pub tag: u64,
-    /// Whether all before it are meant, too.
-    pub multiple: bool,
-    /// Whether the broker has taken it.
-    pub is_ack: bool,
+pub(crate) struct Confirm {
+    /// The number of the message on its channel, from 1.
+    pub(crate) tag: u64,
+    /// Whether it applies to all earlier messages, too.
+    pub(crate) multiple: bool,
+    pub(crate) is_ack: bool,
 }
 
-/// What was read, up to the frame that is still coming.
+/// Everything that was read and not yet taken.
 #[derive(Debug)]
-pub struct Incoming {
-    /// The bytes of no frame may be more, whatever its header says.
+pub(crate) struct Incoming {
+    /// The largest payload accepted.
     frame_max: usize,
-    /// What was read and not yet dealt with: the beginning of a frame.
+    /// The bytes read, of which the first `filled` are not parsed.
     buffer: Vec<u8>,
     filled: usize,
-    /// Whether what comes for messages is dropped.
-    pub is_discarding: bool,
-    /// What came on the channel for messages.
-    pub arrivals: VecDeque<ChannelEvent>,
-    /// The bytes of their bodies.
-    pub held: usize,
-    /// What came for the connection.
-    pub control: VecDeque<Control>,
-    /// The frames of the library's channels.
-    pub library: Vec<u8>,
-    /// The message that is coming.
-    content: Option<PartialMessage>,
-    /// How many bytes of a body's frame are still to come, its end included.
-    body: usize,
+    /// Whether events other than answers are dropped.
+    is_discarding: bool,
+    pub(crate) events: VecDeque<ChannelEvent>,
+    /// The size of the bodies in [`ChannelEvent::Delivered`].
+    pub(crate) delivered_bytes: usize,
+    pub(crate) control: VecDeque<Control>,
+    /// The frames for the client library.
+    pub(crate) library_frames: Vec<u8>,
+    /// The message whose frames are being received.
+    partial: Option<PartialMessage>,
+    /// The number of bytes to come of a body frame, with its end; 0 between frames.
+    body_frame_left: usize,
 }
 
-/// A message of which something is still to come.
+/// A message of which frames are still to come.
 #[derive(Debug)]
 struct PartialMessage {
-    arrival: ChannelEvent,
-    /// How many bytes of the body are to come; `None` before the content header.
-    left: Option<u64>,
+    event: ChannelEvent,
+    /// The size of the rest of the body; `None` before the content header.
+    body_left: Option<u64>,
 }
 
 impl PartialMessage {
     fn content(&mut self) -> Option<&mut Content> {
-        match &mut self.arrival {
+        match &mut self.event {
             ChannelEvent::Delivered(content)
             | ChannelEvent::Returned(_, content)
             | ChannelEvent::Got(Some(content)) => Some(content),
@@ -100,14 +104,13 @@ impl PartialMessage {
     }
 }
 
-/// The most bytes that are set aside for a body because its header says so. RabbitMQ's own limit is
-/// 128 MiB, or what its operator makes of it.
+/// The most bytes that are reserved for a body by its content header. It is RabbitMQ's default limit.
 const MAX_RESERVED_BYTES: usize = 128 << 20;
 
-/// How many bytes are read at a time.
+/// The size of a read from the socket.
 const SOCKET_READ_SIZE: usize = 1 << 17;
 
-/// The longest frame of a login that is accepted: no broker's comes near it.
+/// The largest frame that is accepted during the login.
 const LOGIN_FRAME_MAX: usize = 1 << 20;
 
 impl Default for Incoming {
@@ -117,72 +120,68 @@ impl Default for Incoming {
             buffer: vec![0; SOCKET_READ_SIZE],
             filled: 0,
             is_discarding: false,
-            arrivals: VecDeque::new(),
-            held: 0,
+            events: VecDeque::new(),
+            delivered_bytes: 0,
             control: VecDeque::new(),
-            library: Vec::new(),
-            content: None,
-            body: 0,
+            library_frames: Vec::new(),
+            partial: None,
+            body_frame_left: 0,
         }
     }
 }
 
 impl Incoming {
-    /// Bounds the frames that come from now on.
-    pub fn bound(&mut self, frame_max: u32) {
+    pub(crate) fn set_frame_max(&mut self, frame_max: u32) {
         self.frame_max = frame_max as usize;
     }
 
-    /// The place for what is read next. A frame that is longer than all there is gets more.
-    pub fn room(&mut self) -> &mut [u8] {
+    /// Returns the buffer for the next read. It grows if a frame does not fit.
+    pub(crate) fn read_buffer(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
             self.buffer.resize(2 * self.filled, 0);
         }
         &mut self.buffer[self.filled..]
     }
 
-    /// The beginning of a frame, or of what is none.
-    pub fn unread(&self) -> &[u8] {
+    /// Returns the bytes that are not parsed: the beginning of a frame, or no AMQP.
+    pub(crate) fn unparsed(&self) -> &[u8] {
         &self.buffer[..self.filled]
     }
 
-    /// Sorts what was read to the first `length` bytes of [`Incoming::room`].
-    ///
-    /// # Errors
-    /// If it is not AMQP.
-    pub fn read(&mut self, length: usize) -> io::Result<()> {
+    /// Parses the bytes read to the first `length` bytes of [`Incoming::read_buffer`].
+    pub(crate) fn parse(&mut self, length: usize) -> Result<(), NotAmqp> {
         self.filled += length;
         let buffer = std::mem::take(&mut self.buffer);
-        let sorted = self.sort(&buffer[..self.filled]);
+        let parsed = self.parse_frames(&buffer[..self.filled]);
         self.buffer = buffer;
-        let sorted = sorted?;
-        self.buffer.copy_within(sorted..self.filled, 0);
-        self.filled -= sorted;
+        let parsed = parsed?;
+        self.buffer.copy_within(parsed..self.filled, 0);
+        self.filled -= parsed;
         Ok(())
     }
 
-    /// Returns the next arrival.
-    pub fn next(&mut self) -> Option<ChannelEvent> {
-        let arrival = self.arrivals.pop_front()?;
-        if let ChannelEvent::Delivered(content) = &arrival {
-            self.held -= content.message.body.len();
+    pub(crate) fn next_event(&mut self) -> Option<ChannelEvent> {
+        let event = self.events.pop_front()?;
+        if let ChannelEvent::Delivered(content) = &event {
+            self.delivered_bytes -= content.message.body.len();
         }
-        Some(arrival)
+        Some(event)
     }
 
-    /// Drops what came for messages.
-    pub fn discard(&mut self) {
-        self.arrivals.clear();
-        self.held = 0;
+    /// Drops all events, and if `is_discarding` those to come, too, except answers.
+    pub(crate) fn discard(&mut self, is_discarding: bool) {
+        self.is_discarding = is_discarding;
+        self.events.clear();
+        self.delivered_bytes = 0;
     }
 
-    /// Returns how many bytes are dealt with; the rest is the beginning of a frame.
-    fn sort(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Returns the number of bytes parsed. The rest is the beginning of a frame.
+    fn parse_frames(&mut self, bytes: &[u8]) -> Result<usize, NotAmqp> {
         let mut at = 0;
         loop {
             let rest = &bytes[at..];
-            if self.body > 0 {
-                match self.read_body(rest)? {
+            if self.body_frame_left > 0 {
+                match self.parse_body(rest)? {
                     0 => return Ok(at),
                     length => at += length,
                 }
@@ -196,7 +195,7 @@ impl Incoming {
                 frames::METHOD | frames::HEADER | frames::BODY | frames::HEARTBEAT
             );
             if !is_frame || header.size > self.frame_max {
-                return Err(frames::not_amqp());
+                return Err(NotAmqp);
             }
             if header.kind == frames::BODY {
                 self.begin_body(header)?;
@@ -207,17 +206,18 @@ impl Incoming {
                 return Ok(at);
             };
             let [payload @ .., frames::FRAME_END] = &frame[frames::FRAME_HEADER..] else {
-                return Err(frames::not_amqp());
+                return Err(NotAmqp);
             };
             match (header.kind, header.channel) {
-                (frames::HEADER, _) => self.read_content_header(header.channel, payload)?,
-                (frames::METHOD, MESSAGES) => self.read_method(payload)?,
+                (frames::HEADER, _) => self.parse_content_header(header.channel, payload)?,
+                (frames::METHOD, MESSAGES) => self.parse_method(payload)?,
                 (frames::METHOD, 0) => {
                     let method = frames::Fields(payload).method()?;
-                    let control = Control::Connection(method, frame.to_vec());
+                    let frame = frame.to_vec();
+                    let control = Control::Connection(MethodFrame { method, frame });
                     self.control.push_back(control);
                 }
-                (frames::METHOD, _) => self.library.extend_from_slice(frame),
+                (frames::METHOD, _) => self.library_frames.extend_from_slice(frame),
                 // A heartbeat.
                 _ => {}
             }
@@ -225,127 +225,123 @@ impl Incoming {
         }
     }
 
-    fn read_method(&mut self, payload: &[u8]) -> io::Result<()> {
+    fn parse_method(&mut self, payload: &[u8]) -> Result<(), NotAmqp> {
         let mut fields = frames::Fields(payload);
         let method = fields.method()?;
-        let arrival = match method {
+        let event = match method {
             frames::BASIC_DELIVER => {
                 let _consumer_tag = fields.short_string()?;
-                ChannelEvent::Delivered(addressed(&mut fields)?)
+                ChannelEvent::Delivered(delivery(&mut fields)?)
             }
-            frames::BASIC_GET_OK => ChannelEvent::Got(Some(addressed(&mut fields)?)),
+            frames::BASIC_GET_OK => ChannelEvent::Got(Some(delivery(&mut fields)?)),
             frames::BASIC_RETURN => {
-                let (code, said) = fields.reply()?;
-                let content = unsettled(&mut fields)?;
-                ChannelEvent::Returned(format!("{code} {}", text::one_line(&said)), content)
+                let Reply { code, text } = fields.reply()?;
+                let content = content(&mut fields)?;
+                ChannelEvent::Returned(format!("{code} {}", text::one_line(&text)), content)
             }
             frames::BASIC_GET_EMPTY => ChannelEvent::Got(None),
             frames::BASIC_ACK | frames::BASIC_NACK => ChannelEvent::Confirmed(Confirm {
                 tag: fields.u64()?,
-                multiple: fields.byte()? & 1 != 0,
+                multiple: fields.u8()? & 1 != 0,
                 is_ack: method == frames::BASIC_ACK,
             }),
             frames::BASIC_CANCEL => ChannelEvent::Cancelled,
             frames::CHANNEL_CLOSE => {
-                let (code, said) = fields.reply()?;
-                self.control.push_back(Control::ChannelClosed(code, said));
+                let reply = fields.reply()?;
+                self.control.push_back(Control::ChannelClosed(reply));
                 return Ok(());
             }
             answer => ChannelEvent::Answered(answer),
         };
-        let mut coming = PartialMessage {
-            arrival,
-            left: None,
+        let mut partial = PartialMessage {
+            event,
+            body_left: None,
         };
-        if coming.content().is_none() {
-            self.keep(coming.arrival);
-        } else if self.content.replace(coming).is_some() {
-            // Messages come one after the other on a channel.
-            return Err(frames::not_amqp());
+        if partial.content().is_none() {
+            self.push(partial.event);
+        } else if self.partial.replace(partial).is_some() {
+            // The frames of two messages are never interleaved on a channel.
+            return Err(NotAmqp);
         }
         Ok(())
     }
 
-    fn read_content_header(&mut self, channel: u16, payload: &[u8]) -> io::Result<()> {
-        let (length, properties) = frames::content_header(payload)?;
-        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
-        let is_due = channel == MESSAGES && coming.left.is_none();
-        let content = coming.content().filter(|_| is_due);
-        let content = content.ok_or_else(frames::not_amqp)?;
-        match Properties::decode(properties) {
+    fn parse_content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), NotAmqp> {
+        let header = ContentHeader::read(payload)?;
+        let partial = self.partial.as_mut().ok_or(NotAmqp)?;
+        let is_expected = channel == MESSAGES && partial.body_left.is_none();
+        let content = partial.content().filter(|_| is_expected).ok_or(NotAmqp)?;
+        match Properties::decode(header.properties) {
             Ok(properties) => content.message.properties = properties,
             Err(problem) => content.message.incomplete = Some(format!("properties: {problem}")),
         }
-        let reserved = usize::try_from(length)
-            .unwrap_or(MAX_RESERVED_BYTES)
-            .min(MAX_RESERVED_BYTES);
-        content.message.body = Vec::with_capacity(reserved);
-        coming.left = Some(length);
-        self.finish();
+        let size = usize::try_from(header.body_size).unwrap_or(usize::MAX);
+        content.message.body = Vec::with_capacity(size.min(MAX_RESERVED_BYTES));
+        partial.body_left = Some(header.body_size);
+        self.push_if_complete();
         Ok(())
     }
 
-    fn begin_body(&mut self, header: FrameHeader) -> io::Result<()> {
-        let coming = self.content.as_mut().ok_or_else(frames::not_amqp)?;
-        let left = coming.left.ok_or_else(frames::not_amqp)?;
+    fn begin_body(&mut self, header: FrameHeader) -> Result<(), NotAmqp> {
+        let partial = self.partial.as_mut().ok_or(NotAmqp)?;
+        let left = partial.body_left.ok_or(NotAmqp)?;
         let left = left.checked_sub(header.size as u64);
         if header.channel != MESSAGES || left.is_none() {
-            return Err(frames::not_amqp());
+            return Err(NotAmqp);
         }
-        coming.left = left;
-        self.body = header.size + 1;
+        partial.body_left = left;
+        self.body_frame_left = header.size + 1;
         Ok(())
     }
 
-    /// Takes what is there of a body's frame, and returns how many bytes that is.
-    fn read_body(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let part = &bytes[..bytes.len().min(self.body - 1)];
-        if let Some(content) = self.content.as_mut().and_then(PartialMessage::content) {
+    /// Takes the bytes that belong to the body frame, and returns their number.
+    fn parse_body(&mut self, bytes: &[u8]) -> Result<usize, NotAmqp> {
+        let part = &bytes[..bytes.len().min(self.body_frame_left - 1)];
+        if let Some(content) = self.partial.as_mut().and_then(PartialMessage::content) {
             content.message.body.extend_from_slice(part);
         }
-        self.body -= part.len();
+        self.body_frame_left -= part.len();
         match bytes.get(part.len()) {
-            Some(&frames::FRAME_END) if self.body == 1 => {
-                self.body = 0;
-                self.finish();
+            Some(&frames::FRAME_END) if self.body_frame_left == 1 => {
+                self.body_frame_left = 0;
+                self.push_if_complete();
                 Ok(part.len() + 1)
             }
-            Some(_) if self.body == 1 => Err(frames::not_amqp()),
+            Some(_) if self.body_frame_left == 1 => Err(NotAmqp),
             _ => Ok(part.len()),
         }
     }
 
-    /// Keeps the message if nothing of it is to come any more.
-    fn finish(&mut self) {
-        if let Some(coming) = self.content.take_if(|coming| coming.left == Some(0)) {
-            self.keep(coming.arrival);
+    fn push_if_complete(&mut self) {
+        if let Some(partial) = self.partial.take_if(|it| it.body_left == Some(0)) {
+            self.push(partial.event);
         }
     }
 
-    fn keep(&mut self, arrival: ChannelEvent) {
-        let is_answer = matches!(arrival, ChannelEvent::Answered(_));
+    fn push(&mut self, event: ChannelEvent) {
+        let is_answer = matches!(event, ChannelEvent::Answered(_));
         if self.is_discarding && !is_answer {
             return;
         }
-        if let ChannelEvent::Delivered(content) = &arrival {
-            self.held += content.message.body.len();
+        if let ChannelEvent::Delivered(content) = &event {
+            self.delivered_bytes += content.message.body.len();
         }
-        self.arrivals.push_back(arrival);
+        self.events.push_back(event);
     }
 }
 
-/// The address and the tag of a message that is to be settled.
-fn addressed(fields: &mut frames::Fields) -> io::Result<Content> {
+/// Reads the tag and the address of a message to be settled.
+fn delivery(fields: &mut frames::Fields) -> Result<Content, Truncated> {
     let tag = fields.u64()?;
-    let redelivered = fields.byte()? & 1 != 0;
-    let mut content = unsettled(fields)?;
+    let redelivered = fields.u8()? & 1 != 0;
+    let mut content = content(fields)?;
     content.tag = tag;
     content.message.redelivered = redelivered;
     Ok(content)
 }
 
-/// The address of a message.
-fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
+/// Reads the address of a message.
+fn content(fields: &mut frames::Fields) -> Result<Content, Truncated> {
     let mut incomplete = None;
     let mut name = |what: &str, bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(name) => name.to_owned(),
@@ -369,19 +365,19 @@ fn unsettled(fields: &mut frames::Fields) -> io::Result<Content> {
 #[cfg(test)]
 mod tests {
     use super::super::super::frames::{CONNECTION_BLOCKED, HEARTBEAT_FRAME, LIBRARY, method_frame};
-    use super::super::super::peer::{PART, close, content, cut, delivery, told};
+    use super::super::super::peer::{BODY_FRAME_SIZE, close, content, cut, delivery, describe};
     use super::*;
 
     const DECLARE_OK: Method = (50, 11);
 
-    /// Reads the bytes in pieces that are no longer than that.
-    fn read(incoming: &mut Incoming, mut bytes: &[u8], width: usize) -> io::Result<()> {
+    /// Has the bytes read in pieces of this size at most.
+    fn parse(incoming: &mut Incoming, mut bytes: &[u8], width: usize) -> Result<(), NotAmqp> {
         while !bytes.is_empty() {
-            let room = incoming.room();
-            let length = bytes.len().min(width).min(room.len());
+            let buffer = incoming.read_buffer();
+            let length = bytes.len().min(width).min(buffer.len());
             let (piece, rest) = bytes.split_at(length);
-            room[..length].copy_from_slice(piece);
-            incoming.read(length)?;
+            buffer[..length].copy_from_slice(piece);
+            incoming.parse(length)?;
             bytes = rest;
         }
         Ok(())
@@ -389,31 +385,31 @@ mod tests {
 
     fn incoming() -> Incoming {
         let mut incoming = Incoming::default();
-        incoming.bound(4096);
+        incoming.set_frame_max(4096);
         incoming
     }
 
-    fn arrivals(incoming: &mut Incoming) -> Vec<String> {
-        let arrivals = std::iter::from_fn(|| incoming.next());
-        arrivals.map(|arrival| told(&arrival)).collect()
+    fn events(incoming: &mut Incoming) -> Vec<String> {
+        let events = std::iter::from_fn(|| incoming.next_event());
+        events.map(|event| describe(&event)).collect()
     }
 
     #[test]
-    fn what_comes_is_sorted_wherever_it_is_cut() {
-        let big = [b'b'; 2 * PART + 5];
+    fn frames_are_sorted_wherever_the_bytes_are_cut() {
+        let big = [b'b'; 2 * BODY_FRAME_SIZE + 5];
         let declared = method_frame(LIBRARY, DECLARE_OK, b"declared");
         let blocked = method_frame(0, CONNECTION_BLOCKED, b"\x06memory");
         let others = [&declared[..], &HEARTBEAT_FRAME, &blocked].concat();
         let method = b"\x03tag\0\0\0\0\0\0\0\x06\0\0\x02k\xff";
         let bigger = content(frames::BASIC_DELIVER, method, &big);
         let answer = (20, 11);
-        let came = [
+        let received = [
             content(
                 frames::BASIC_DELIVER,
                 b"\x03tag\0\0\0\0\0\0\0\x05\x01\x01x\x03key",
                 b"hello",
             ),
-            // Method, header and three parts of a body, with frames of all other channels between them.
+            // Method, header and three body frames, with frames of all other channels between them.
             cut(&bigger).join(&others[..]),
             method_frame(MESSAGES, frames::BASIC_ACK, b"\0\0\0\0\0\0\0\x09\x01"),
             method_frame(MESSAGES, frames::BASIC_NACK, b"\0\0\0\0\0\0\0\x0a\x02"),
@@ -430,13 +426,13 @@ mod tests {
             close(LIBRARY, 404, "NOT_FOUND - no"),
         ]
         .concat();
-        for width in (1..64).chain([came.len()]) {
+        for width in (1..64).chain([received.len()]) {
             let mut incoming = incoming();
-            read(&mut incoming, &came, width).unwrap();
-            assert_eq!(incoming.unread(), b"");
-            assert_eq!(incoming.held, 50);
+            parse(&mut incoming, &received, width).unwrap();
+            assert_eq!(incoming.unparsed(), b"");
+            assert_eq!(incoming.delivered_bytes, 50);
             assert_eq!(
-                arrivals(&mut incoming),
+                events(&mut incoming),
                 [
                     "delivered 5 true 'x' 'key' 5 None",
                     "delivered 6 false '' 'k\u{fffd}' 45 Some(\"invalid UTF-8 in the routing key\")",
@@ -450,19 +446,22 @@ mod tests {
                 ],
                 "{width}"
             );
-            assert_eq!(incoming.held, 0);
+            assert_eq!(incoming.delivered_bytes, 0);
             let closed = close(LIBRARY, 404, "NOT_FOUND - no");
-            assert_eq!(incoming.library, [declared.repeat(4), closed].concat());
+            assert_eq!(
+                incoming.library_frames,
+                [declared.repeat(4), closed].concat()
+            );
             let mut control: Vec<_> = incoming.control.into_iter().collect();
             let last = control.pop().unwrap();
             assert!(
-                matches!(&last, Control::ChannelClosed(404, said) if said == "NOT_FOUND - no"),
+                matches!(&last, Control::ChannelClosed(Reply { code: 404, text }) if text == "NOT_FOUND - no"),
                 "{last:?}"
             );
             assert_eq!(control.len(), 4);
             for control in control {
                 assert!(
-                    matches!(&control, Control::Connection(CONNECTION_BLOCKED, frame) if *frame == blocked),
+                    matches!(&control, Control::Connection(MethodFrame { method: CONNECTION_BLOCKED, frame }) if *frame == blocked),
                     "{control:?}"
                 );
             }
@@ -470,26 +469,26 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_longer_than_what_is_read_at_a_time_is_read_as_a_whole() {
+    fn a_frame_may_be_longer_than_the_buffer() {
         let frame = method_frame(LIBRARY, DECLARE_OK, &vec![7; 3 * SOCKET_READ_SIZE]);
         for width in [1000, 4096, SOCKET_READ_SIZE / 3] {
             let mut incoming = Incoming::default();
-            read(&mut incoming, &frame.repeat(2), width).unwrap();
-            assert!(incoming.library == frame.repeat(2));
+            parse(&mut incoming, &frame.repeat(2), width).unwrap();
+            assert!(incoming.library_frames == frame.repeat(2));
         }
     }
 
     #[test]
-    fn properties_that_make_no_sense_are_left_out_of_their_message_only() {
+    fn invalid_properties_are_left_out_of_their_message() {
         let arguments = b"\0\0\0\0\0\0\0\0\x05\0\0\0";
-        let mut came = method_frame(MESSAGES, frames::BASIC_DELIVER, arguments);
-        came.extend(b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x80\0\xff\xce");
-        came.extend(b"\x03\0\x01\0\0\0\x02hi\xce");
+        let mut received = method_frame(MESSAGES, frames::BASIC_DELIVER, arguments);
+        received.extend(b"\x02\0\x01\0\0\0\x0f\0\x3c\0\0\0\0\0\0\0\0\0\x02\x80\0\xff\xce");
+        received.extend(b"\x03\0\x01\0\0\0\x02hi\xce");
         let mut incoming = incoming();
-        read(&mut incoming, &came, came.len()).unwrap();
-        let arrival = incoming.next();
-        let Some(ChannelEvent::Delivered(content)) = &arrival else {
-            panic!("{arrival:?}");
+        parse(&mut incoming, &received, received.len()).unwrap();
+        let event = incoming.next_event();
+        let Some(ChannelEvent::Delivered(content)) = &event else {
+            panic!("{event:?}");
         };
         assert_eq!(content.message.body, b"hi");
         assert!(
@@ -503,37 +502,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_discarded_is_neither_kept_nor_counted_but_answers_are() {
-        let came = [
+    fn discarded_messages_are_neither_kept_nor_counted() {
+        let received = [
             delivery(5, b"hello"),
             method_frame(MESSAGES, frames::BASIC_ACK, b"\0\0\0\0\0\0\0\x09\x01"),
             method_frame(MESSAGES, frames::CHANNEL_CLOSE_OK, b""),
         ]
         .concat();
-        // Wherever it begins, even within a message.
-        for at in 0..=came.len() {
+        // From any byte on, even within a message.
+        for at in 0..=received.len() {
             let mut incoming = incoming();
-            read(&mut incoming, &came[..at], came.len()).unwrap();
-            incoming.is_discarding = true;
-            incoming.discard();
-            read(&mut incoming, &came[at..], came.len()).unwrap();
-            let answers: &[&str] = if at < came.len() {
+            parse(&mut incoming, &received[..at], received.len()).unwrap();
+            incoming.discard(true);
+            parse(&mut incoming, &received[at..], received.len()).unwrap();
+            let answers: &[&str] = if at < received.len() {
                 &["answered (20, 41)"]
             } else {
                 &[]
             };
-            assert_eq!(arrivals(&mut incoming), answers, "{at}");
-            assert_eq!(incoming.held, 0);
-            // What comes on the next channel is kept.
-            incoming.is_discarding = false;
-            read(&mut incoming, &came, came.len()).unwrap();
-            assert_eq!(incoming.held, 5);
-            assert_eq!(arrivals(&mut incoming).len(), 3);
+            assert_eq!(events(&mut incoming), answers, "{at}");
+            assert_eq!(incoming.delivered_bytes, 0);
+            // The messages of the next channel are kept.
+            incoming.discard(false);
+            parse(&mut incoming, &received, received.len()).unwrap();
+            assert_eq!(incoming.delivered_bytes, 5);
+            assert_eq!(events(&mut incoming).len(), 3);
         }
     }
 
     #[test]
-    fn what_is_not_amqp_is_refused_wherever_it_is_cut() {
+    fn bytes_that_are_not_amqp_are_refused_wherever_they_are_cut() {
         let good = delivery(5, b"hello");
         let [method, header, body] = cut(&good)[..] else {
             panic!("{good:?}")
@@ -563,12 +561,12 @@ mod tests {
             [method, header, &without_end(body)].concat(),
         ];
         for bad in bad {
-            let came = [&good[..], &bad].concat();
-            for width in 1..=came.len() {
+            let received = [&good[..], &bad].concat();
+            for width in 1..=received.len() {
                 let mut incoming = incoming();
-                let error = read(&mut incoming, &came, width).unwrap_err();
-                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bad:?}");
-                assert_eq!(arrivals(&mut incoming).len(), 1);
+                let result = parse(&mut incoming, &received, width);
+                assert_eq!(result, Err(NotAmqp), "{bad:?}");
+                assert_eq!(events(&mut incoming).len(), 1);
             }
         }
     }

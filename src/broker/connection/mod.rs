@@ -1,7 +1,7 @@
-//! One connection to the broker, from the login to the farewell. Whoever holds it owns its socket.
+//! One connection to the broker, from the login to its close.
 //!
-//! The [`Socket`] reads, sorts, writes and keeps the heartbeats; the [`Connection`] waits for it, with
-//! the user's interrupt and time, and puts into words what ended it.
+//! The [`Socket`] reads, parses, writes and keeps the heartbeats. The [`Connection`] waits for it, and
+//! turns the end of the connection into an error for the user.
 
 mod heartbeat;
 mod incoming;
@@ -9,6 +9,7 @@ mod incoming;
 mod tests;
 mod write_buffer;
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,41 +19,41 @@ use log::debug;
 use nix::poll::PollFlags;
 
 use super::endpoint::BrokerStream;
-use super::frames::{self, MESSAGES, Method};
-use super::wait::{OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
+use super::frames::{self, MESSAGES, Method, Reply};
+use super::wait::{Announcement, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
 use crate::error::{self, Error};
 use crate::messenger::Messenger;
 use crate::text;
 use heartbeat::HeartbeatTimer;
-pub use incoming::{ChannelEvent, Confirm, Content};
-use incoming::{Control, Incoming};
+pub(crate) use incoming::{ChannelEvent, Confirm, Content};
+use incoming::{Control, Incoming, MethodFrame};
 use write_buffer::WriteBuffer;
 
-/// How many bytes are read before something else may be done.
-const MAX_READ_PER_TURN: usize = 1 << 20;
+/// The number of bytes after which a read returns although there may be more.
+const MAX_READ_PER_CALL: usize = 1 << 20;
 
-/// Why nothing more comes on a connection.
+/// The reason why a connection has ended.
 #[derive(Debug)]
-pub enum CloseCause {
-    /// The broker closed it, with a reply code and words.
-    Closed(u16, String),
-    /// The peer ended it without a word.
+pub(crate) enum CloseCause {
+    /// The broker sent connection.close.
+    ClosedByBroker(Reply),
+    /// The peer closed the socket.
     HungUp,
-    /// The system reports that it failed.
+    /// Reading or writing failed.
     Failed(io::Error),
-    /// What came is not AMQP.
+    /// The bytes received are not AMQP.
     NotAmqp,
-    /// Nothing came for two heartbeats.
-    Silent,
-    /// It was given up: the broker did not answer in the time that there was.
-    GivenUp,
-    /// The broker has answered the farewell.
-    Left,
+    /// Nothing was received for two heartbeat intervals.
+    HeartbeatTimeout,
+    /// The broker did not answer in time.
+    Abandoned,
+    /// The broker answered connection.close.
+    CloseOk,
 }
 
-/// The socket, and what is read from it and written to it.
+/// The socket of a connection, with what was read from it and what is to be written.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// The broker's URL without the password.
     name: Arc<str>,
     messenger: Messenger,
@@ -60,26 +61,26 @@ pub struct Socket {
     incoming: Incoming,
     outgoing: WriteBuffer,
     heartbeat: HeartbeatTimer,
-    /// Whether to read at all. What is not read makes the broker wait.
-    pub may_read: bool,
-    /// Whether the stream may have more than its file tells of.
+    /// Whether to read. Otherwise the broker has to wait before it sends more.
+    pub(crate) is_reading: bool,
+    /// Whether the next read may return something although poll(2) says nothing.
     has_more: bool,
-    /// The methods of a login; `None` once it is done.
-    login: Option<Vec<(Method, Vec<u8>)>>,
-    /// Whether messages can be sent and received.
+    /// The methods received during the login; `None` after it.
+    login_methods: Option<VecDeque<MethodFrame>>,
+    /// Whether the channel for messages is open.
     is_channel_open: bool,
-    /// What has to be sent before anything else on the channel for messages.
-    opening: Vec<u8>,
-    /// The broker's refusal, with which it closed the channel for messages.
-    refusal: Option<(u16, String)>,
-    /// When the socket last took something that was posted.
-    progress: Instant,
-    cause: Option<CloseCause>,
+    /// channel.open, until it is sent with the first frames on the channel.
+    channel_open_frame: Vec<u8>,
+    /// The reason why the broker has closed the channel for messages.
+    channel_close: Option<Reply>,
+    /// The last time that the socket took anything but heartbeats.
+    last_write: Instant,
+    close_cause: Option<CloseCause>,
 }
 
 impl Socket {
-    /// A connection on which nothing is said yet. `name` is the broker's URL without the password.
-    pub fn new(name: String, stream: BrokerStream, messenger: &Messenger) -> Self {
+    /// Returns a connection before the login. `name` is the broker's URL without the password.
+    pub(crate) fn new(name: String, stream: BrokerStream, messenger: &Messenger) -> Self {
         let now = Instant::now();
         Self {
             name: name.into(),
@@ -88,179 +89,169 @@ impl Socket {
             incoming: Incoming::default(),
             outgoing: WriteBuffer::default(),
             heartbeat: HeartbeatTimer::new(0, now),
-            may_read: true,
+            is_reading: true,
             has_more: false,
-            login: Some(Vec::new()),
+            login_methods: Some(VecDeque::new()),
             is_channel_open: false,
-            opening: Vec::new(),
-            refusal: None,
-            progress: now,
-            cause: None,
+            channel_open_frame: Vec::new(),
+            channel_close: None,
+            last_write: now,
+            close_cause: None,
         }
     }
 
-    /// The stream.
-    pub fn stream(&mut self) -> &mut BrokerStream {
-        &mut self.stream
+    pub(crate) fn stream(&self) -> &BrokerStream {
+        &self.stream
     }
 
-    /// The next method of the login, as its frame.
-    pub fn login_frame(&mut self) -> Option<(Method, Vec<u8>)> {
-        let login = self.login.as_mut()?;
-        (!login.is_empty()).then(|| login.remove(0))
+    /// Returns the next method on channel 0 during the login.
+    pub(crate) fn next_login_method(&mut self) -> Option<MethodFrame> {
+        self.login_methods.as_mut()?.pop_front()
     }
 
-    /// Ends the login with what was agreed on.
-    pub fn logged_in(&mut self, frame_max: u32, heartbeat: u16) {
-        self.login = None;
-        self.incoming.bound(frame_max);
+    /// Ends the login with the limits agreed on.
+    pub(crate) fn finish_login(&mut self, frame_max: u32, heartbeat: u16) {
+        self.login_methods = None;
+        self.incoming.set_frame_max(frame_max);
         self.heartbeat = HeartbeatTimer::new(heartbeat, Instant::now());
     }
 
-    /// The bytes that came and are no whole frame.
-    pub fn unread(&self) -> &[u8] {
-        self.incoming.unread()
+    /// Returns the bytes received that are no whole frame.
+    pub(crate) fn unparsed(&self) -> &[u8] {
+        self.incoming.unparsed()
     }
 
-    /// Why nothing more comes, if so. It can be taken once.
-    pub fn take_cause(&mut self) -> Option<CloseCause> {
-        self.cause.take()
+    pub(crate) fn take_close_cause(&mut self) -> Option<CloseCause> {
+        self.close_cause.take()
     }
 
-    /// The next thing that came on the channel for messages.
-    pub fn arrival(&mut self) -> Option<ChannelEvent> {
-        self.incoming.next()
+    /// Takes the next event on the channel for messages.
+    pub(crate) fn next_event(&mut self) -> Option<ChannelEvent> {
+        self.incoming.next_event()
     }
 
-    /// Whether a message for the consumer is here.
-    pub fn has_message(&self) -> bool {
-        let mut arrivals = self.incoming.arrivals.iter();
-        arrivals.any(|arrival| matches!(arrival, ChannelEvent::Delivered(_)))
+    pub(crate) fn has_event(&self) -> bool {
+        !self.incoming.events.is_empty()
     }
 
-    /// Whether something is here that came on the channel for messages.
-    pub fn has_arrival(&self) -> bool {
-        !self.incoming.arrivals.is_empty()
+    /// Whether a message for the consumer is among the events.
+    pub(crate) fn has_message(&self) -> bool {
+        let mut events = self.incoming.events.iter();
+        events.any(|event| matches!(event, ChannelEvent::Delivered(_)))
     }
 
     /// Whether the broker has cancelled the consumer. It sends no message after that.
-    pub fn is_cancelled(&self) -> bool {
-        let mut arrivals = self.incoming.arrivals.iter().rev();
-        let last = arrivals.find(|arrival| !matches!(arrival, ChannelEvent::Answered(_)));
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let mut events = self.incoming.events.iter().rev();
+        let last = events.find(|event| !matches!(event, ChannelEvent::Answered(_)));
         matches!(last, Some(ChannelEvent::Cancelled))
     }
 
-    /// Whether the broker has answered with this method; what came before it is left where it is.
-    pub fn take_answer(&mut self, method: Method) -> bool {
-        let is_it =
-            |arrival: &ChannelEvent| matches!(arrival, ChannelEvent::Answered(it) if *it == method);
-        let Some(at) = self.incoming.arrivals.iter().position(is_it) else {
-            return false;
-        };
-        self.incoming.arrivals.remove(at);
-        true
+    /// Takes an answer out of the events, if it has come.
+    pub(crate) fn take_answer(&mut self, method: Method) -> Option<()> {
+        let is_answer =
+            |event: &ChannelEvent| matches!(event, ChannelEvent::Answered(it) if *it == method);
+        let at = self.incoming.events.iter().position(is_answer)?;
+        self.incoming.events.remove(at).map(drop)
     }
 
-    /// How many bytes the bodies have that came and were not taken.
-    pub fn held(&self) -> usize {
-        self.incoming.held
+    /// Returns the size of the bodies received for the consumer and not yet taken.
+    pub(crate) fn delivered_bytes(&self) -> usize {
+        self.incoming.delivered_bytes
     }
 
-    /// Drops what came for messages, and what still comes.
-    pub fn discard(&mut self) {
-        self.incoming.is_discarding = true;
-        self.incoming.discard();
+    /// Drops the messages received and those still to come on the channel.
+    pub(crate) fn discard_messages(&mut self) {
+        self.incoming.discard(true);
     }
 
-    /// Moves the frames of the library's channels to the end of `out`.
-    pub fn take_library_frames(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.incoming.library);
+    /// Moves the frames for the client library to the end of `out`.
+    pub(crate) fn take_library_frames(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.incoming.library_frames);
     }
 
-    /// Opens the channel for messages, unless it is open, together with the first that is posted on it.
-    pub fn open_channel(&mut self) {
-        self.incoming.is_discarding = false;
-        self.incoming.discard();
+    /// Opens the channel for messages, unless it is open, together with the first frames sent on it.
+    pub(crate) fn open_channel(&mut self) {
+        self.incoming.discard(false);
         if self.is_channel_open {
             return;
         }
-        self.refusal = None;
+        self.channel_close = None;
         self.is_channel_open = true;
-        self.opening = frames::method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);
+        self.channel_open_frame = frames::method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);
     }
 
-    /// How many bytes wait until the socket takes them.
-    pub fn waiting(&self) -> usize {
+    /// Returns the number of bytes that the socket has not taken yet.
+    pub(crate) fn unsent_bytes(&self) -> usize {
         self.outgoing.len()
     }
 
-    /// Whether the channel for messages is open.
-    pub fn can_post(&self) -> bool {
-        self.is_channel_open && self.cause.is_none()
+    /// Whether frames can be sent on the channel for messages.
+    pub(crate) fn is_channel_usable(&self) -> bool {
+        self.is_channel_open && self.close_cause.is_none()
     }
 
-    /// Sends whole frames on the channel for messages. If that is closed, nothing is sent, and the next
-    /// wait says why.
-    pub fn post(&mut self, frames: &[u8]) {
-        if !self.can_post() {
+    /// Sends whole frames on the channel for messages. If it is closed, nothing is sent, and the next wait
+    /// returns the reason.
+    pub(crate) fn send_on_channel(&mut self, frames: &[u8]) {
+        if !self.is_channel_usable() {
             return;
         }
-        if self.opening.is_empty() {
+        if self.channel_open_frame.is_empty() {
             self.send(frames);
         } else {
-            let mut all = std::mem::take(&mut self.opening);
+            let mut all = std::mem::take(&mut self.channel_open_frame);
             all.extend_from_slice(frames);
             self.send(&all);
         }
     }
 
-    /// Sends whole frames behind all that was sent before.
-    pub fn send(&mut self, frames: &[u8]) {
+    /// Sends whole frames, after all sent before.
+    pub(crate) fn send(&mut self, frames: &[u8]) {
         match self.outgoing.send(&mut self.stream, frames) {
             Ok(0) => {}
             Ok(_) => {
-                self.progress = Instant::now();
-                self.heartbeat.sent(self.progress);
+                self.last_write = Instant::now();
+                self.heartbeat.note_sent(self.last_write);
             }
-            Err(error) => self.broke(error),
+            Err(error) => self.handle_write_error(error),
         }
     }
 
     fn flush(&mut self) {
         if let Err(error) = self.stream.flush() {
-            return self.broke(error);
+            return self.handle_write_error(error);
         }
-        // The rest of a heartbeat is nothing that was posted.
         let is_heartbeat = self.outgoing.len() < frames::HEARTBEAT_FRAME.len();
         match self.outgoing.flush(&mut self.stream) {
             Ok(0) => {}
             Ok(_) => {
                 let now = Instant::now();
-                self.heartbeat.sent(now);
+                self.heartbeat.note_sent(now);
                 if !is_heartbeat {
-                    self.progress = now;
+                    self.last_write = now;
                 }
             }
-            Err(error) => self.broke(error),
+            Err(error) => self.handle_write_error(error),
         }
     }
 
-    /// Reads what came, as far as it is here.
+    /// Reads and parses what has come.
     fn read(&mut self) {
         let mut length = 0;
-        while self.cause.is_none() && length < MAX_READ_PER_TURN {
-            let room = self.incoming.room();
-            let most = room.len();
-            match self.stream.read(room) {
-                Ok(0) => self.end(CloseCause::HungUp),
+        while self.close_cause.is_none() && length < MAX_READ_PER_CALL {
+            let buffer = self.incoming.read_buffer();
+            let size = buffer.len();
+            match self.stream.read(buffer) {
+                Ok(0) => self.set_closed(CloseCause::HungUp),
                 Ok(read) => {
                     length += read;
-                    self.has_more = self.stream.has_more() || read == most;
-                    let is_amqp = self.incoming.read(read).is_ok();
-                    // What came before that counts.
-                    self.obey();
-                    if !is_amqp {
-                        self.end(CloseCause::NotAmqp);
+                    self.has_more = self.stream.tls_error().is_some() || read == size;
+                    let parsed = self.incoming.parse(read);
+                    // The frames before an invalid one count.
+                    self.handle_control();
+                    if parsed.is_err() {
+                        self.set_closed(CloseCause::NotAmqp);
                     }
                     if !self.has_more {
                         break;
@@ -271,60 +262,56 @@ impl Socket {
                     self.has_more = false;
                     break;
                 }
-                Err(error) => self.end(CloseCause::Failed(error)),
+                Err(error) => self.set_closed(CloseCause::Failed(error)),
             }
         }
         if length > 0 {
-            self.heartbeat.came(Instant::now());
+            self.heartbeat.note_received(Instant::now());
         }
     }
 
-    /// Nothing can be written any more. What can still be read comes first: it may be the broker's last
-    /// words.
-    fn broke(&mut self, error: io::Error) {
+    /// Ends the connection after a failed write. What can still be read comes first, as it may be the
+    /// broker's reason.
+    fn handle_write_error(&mut self, error: io::Error) {
         self.outgoing = WriteBuffer::default();
-        self.obey();
+        self.handle_control();
         self.has_more = true;
-        while self.has_more && self.cause.is_none() {
+        while self.has_more && self.close_cause.is_none() {
             self.read();
         }
-        self.end(CloseCause::Failed(error));
+        self.set_closed(CloseCause::Failed(error));
     }
 
-    fn end(&mut self, cause: CloseCause) {
+    fn set_closed(&mut self, cause: CloseCause) {
         self.has_more = false;
-        self.cause.get_or_insert(cause);
+        self.close_cause.get_or_insert(cause);
     }
 
-    /// Does what the broker says of the connection or of the channel for messages.
-    fn obey(&mut self) {
+    fn handle_control(&mut self) {
         while let Some(control) = self.incoming.control.pop_front() {
             match control {
-                Control::ChannelClosed(code, said) => {
+                Control::ChannelClosed(reply) => {
                     self.is_channel_open = false;
-                    self.refusal = Some((code, said));
-                    self.send(&frames::method_frame(
-                        MESSAGES,
-                        frames::CHANNEL_CLOSE_OK,
-                        &[],
-                    ));
+                    self.channel_close = Some(reply);
+                    let answer = frames::method_frame(MESSAGES, frames::CHANNEL_CLOSE_OK, &[]);
+                    self.send(&answer);
                 }
-                Control::Connection(method, frame) => self.obey_connection(method, frame),
+                Control::Connection(method) => self.handle_connection_method(method),
             }
         }
     }
 
-    fn obey_connection(&mut self, method: Method, frame: Vec<u8>) {
-        let mut fields = frames::arguments(&frame);
-        match method {
+    fn handle_connection_method(&mut self, received: MethodFrame) {
+        let mut fields = frames::arguments(&received.frame);
+        match received.method {
             frames::CONNECTION_CLOSE => {
-                let (code, said) = fields.reply().unwrap_or_default();
-                // It has no more to say, so whether it hears this does not matter.
+                let reply = fields.reply().unwrap_or_default();
+                // The broker may be gone by now.
                 let answer = frames::method_frame(0, frames::CONNECTION_CLOSE_OK, &[]);
                 let _ = self.outgoing.send(&mut self.stream, &answer);
-                self.end(CloseCause::Closed(code, said));
+                self.set_closed(CloseCause::ClosedByBroker(reply));
             }
-            frames::CONNECTION_CLOSE_OK => self.end(CloseCause::Left),
+            frames::CONNECTION_CLOSE_OK => self.set_closed(CloseCause::CloseOk),
             frames::CONNECTION_BLOCKED => {
                 let reason = fields.short_string().unwrap_or_default();
                 let reason = text::one_line(&String::from_utf8_lossy(reason));
@@ -337,9 +324,33 @@ impl Socket {
                 self.messenger
                     .note(&format!("{} accepts messages again", self.name));
             }
-            method => {
-                if let Some(login) = &mut self.login {
-                    login.push((method, frame));
+            _ => {
+                if let Some(methods) = &mut self.login_methods {
+                    methods.push_back(received);
+                }
+            }
+        }
+    }
+
+    /// Sends a heartbeat if one is due, and ends the connection if the peer has sent none.
+    fn keep_heartbeats(&mut self) {
+        let now = Instant::now();
+        if !self.is_reading {
+            // Heartbeats cannot be seen without reading.
+            self.heartbeat.note_received(now);
+        }
+        if self.close_cause.is_some() {
+            return;
+        }
+        if self.heartbeat.dead_at().is_some_and(|moment| moment <= now) {
+            self.set_closed(CloseCause::HeartbeatTimeout);
+        } else if self.heartbeat.due_at().is_some_and(|moment| moment <= now) {
+            self.heartbeat.note_sent(now);
+            // Otherwise the peer is not reading, and would not get it in time.
+            if self.outgoing.is_empty() {
+                let frame = &frames::HEARTBEAT_FRAME;
+                if let Err(error) = self.outgoing.send(&mut self.stream, frame) {
+                    self.handle_write_error(error);
                 }
             }
         }
@@ -349,81 +360,58 @@ impl Socket {
 impl PollSource for Socket {
     fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::POLLIN, self.may_read);
-        let has_to_write = !self.outgoing.is_empty() || self.stream.has_to_write();
-        flags.set(PollFlags::POLLOUT, has_to_write);
+        flags.set(PollFlags::POLLIN, self.is_reading);
+        let wants_write = !self.outgoing.is_empty() || self.stream.wants_write();
+        flags.set(PollFlags::POLLOUT, wants_write);
         Some((self.stream.as_fd(), flags))
     }
 
     fn timer(&self) -> Option<Instant> {
-        if self.has_more && self.may_read {
-            return Some(self.progress);
+        if self.has_more && self.is_reading {
+            // At once.
+            return Some(self.last_write);
         }
-        let dead_at = self.heartbeat.dead_at().filter(|_| self.may_read);
+        let dead_at = self.heartbeat.dead_at().filter(|_| self.is_reading);
         [self.heartbeat.due_at(), dead_at]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn turn(&mut self, is_ready: bool) {
+    fn process(&mut self, is_ready: bool) {
         if is_ready {
             self.flush();
         }
-        if self.may_read && (is_ready || self.has_more) {
+        if self.is_reading && (is_ready || self.has_more) {
             self.read();
         }
-        let now = Instant::now();
-        if !self.may_read {
-            // Nobody looks whether something came.
-            self.heartbeat.came(now);
-        }
-        if self.cause.is_some() {
-            return;
-        }
-        if self.heartbeat.dead_at().is_some_and(|moment| moment <= now) {
-            self.end(CloseCause::Silent);
-        } else if self.heartbeat.due_at().is_some_and(|moment| moment <= now) {
-            self.heartbeat.sent(now);
-            // Where something else waits to be written, the peer is not reading.
-            if self.outgoing.is_empty() {
-                let sent = self
-                    .outgoing
-                    .send(&mut self.stream, &frames::HEARTBEAT_FRAME);
-                if let Err(error) = sent {
-                    self.broke(error);
-                }
-            }
-        }
+        self.keep_heartbeats();
     }
 
-    fn is_over(&self) -> bool {
-        self.cause.is_some() || self.refusal.is_some()
+    fn is_closed(&self) -> bool {
+        self.close_cause.is_some() || self.channel_close.is_some()
     }
 }
 
-/// How a wait ended that does not end the connection.
+/// The outcome of a wait after which the connection goes on.
 #[derive(Debug)]
-pub enum WaitOutcome<T> {
-    /// It came.
-    Came(T),
-    /// The user interrupts.
+pub(crate) enum WaitOutcome<T> {
+    Ready(T),
     Interrupted,
     /// The deadline has passed.
-    Late,
+    TimedOut,
 }
 
-/// A connection that is logged in, and whoever waits for it.
+/// A connection after the login.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     waiter: Waiter,
     socket: Socket,
     frame_max: u32,
 }
 
 impl Connection {
-    /// A connection on which the login is done.
-    pub fn new(waiter: Waiter, socket: Socket, frame_max: u32) -> Self {
+    pub(crate) fn new(waiter: Waiter, socket: Socket, frame_max: u32) -> Self {
         Self {
             waiter,
             socket,
@@ -431,203 +419,198 @@ impl Connection {
         }
     }
 
-    /// The broker's URL without the password.
-    pub fn name(&self) -> &str {
+    /// Returns the broker's URL without the password.
+    pub(crate) fn name(&self) -> &str {
         &self.socket.name
     }
 
-    /// The socket.
-    pub fn socket(&mut self) -> &mut Socket {
+    pub(crate) fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
-    /// The waiter.
-    pub fn waiter(&mut self) -> &mut Waiter {
+    pub(crate) fn waiter(&mut self) -> &mut Waiter {
         &mut self.waiter
     }
 
-    /// The most bytes of a frame that the broker takes.
-    pub fn frame_max(&self) -> usize {
+    /// Returns the size of the largest frame that the broker accepts.
+    pub(crate) fn frame_max(&self) -> usize {
         self.frame_max as usize
     }
 
-    /// When the socket last took something of what was posted.
-    pub fn progress(&self) -> Instant {
-        self.socket.progress
+    /// Returns the last time that the socket took anything but heartbeats.
+    pub(crate) fn last_write(&self) -> Instant {
+        self.socket.last_write
     }
 
-    /// Whether the connection is still of use.
-    pub fn is_open(&self) -> bool {
-        self.socket.cause.is_none()
+    pub(crate) fn is_open(&self) -> bool {
+        self.socket.close_cause.is_none()
     }
 
-    /// Waits until `came` returns something. `operation` is what hello-mq is doing, such as `declare queue
-    /// 'hello'`. The wait is announced, if it is to be, with what the broker has to do for it to end.
+    /// Waits until `check` returns something. `operation` is the work that an error would interrupt, such as
+    /// `declare queue 'hello'`; the text of the announcement is what the broker has to do.
     ///
     /// # Errors
-    /// What ended the connection, or the channel for messages; [`Error::Interrupted`] and
-    /// [`Error::TimeIsUp`] if the broker does not answer in the time that the user gives it.
-    pub fn wait<T>(
+    /// The reason why the connection or the channel for messages has ended; [`Error::Interrupted`] and
+    /// [`Error::TimeIsUp`] if the broker does not answer in the time that the user leaves it.
+    pub(crate) fn wait<T>(
         &mut self,
         operation: &dyn Fn() -> String,
-        announcement: Option<(&mut SilenceTimer, &dyn Fn() -> String)>,
-        until: Option<Instant>,
+        announcement: Option<Announcement>,
+        deadline: Option<Instant>,
         on_interrupt: OnInterrupt,
-        came: impl FnMut(&mut Socket) -> Option<T>,
+        check: impl FnMut(&mut Socket) -> Option<T>,
     ) -> Result<WaitOutcome<T>, Error> {
         let name = Arc::clone(&self.socket.name);
-        let (patience, what) = announcement.unzip();
+        let (timer, task) = announcement.map(|it| (it.timer, it.text)).unzip();
         let text = || {
-            let what = what.map(|what| what()).unwrap_or_default();
-            format!("waiting for {name} to {what}")
+            let task = task.map(|task| task()).unwrap_or_default();
+            format!("waiting for {name} to {task}")
         };
-        let text: &dyn Fn() -> String = &text;
         let wait = Wait {
-            until,
+            deadline,
             on_interrupt,
-            announcement: patience.map(|patience| (patience, text)),
+            announcement: timer.map(|timer| Announcement { timer, text: &text }),
         };
-        match self.waiter.wait(&mut self.socket, wait, came) {
-            Ok(it) => Ok(WaitOutcome::Came(it)),
+        match self.waiter.wait(&mut self.socket, wait, check) {
+            Ok(result) => Ok(WaitOutcome::Ready(result)),
             Err(WaitEnd::Interrupted) => Ok(WaitOutcome::Interrupted),
-            Err(WaitEnd::Late) => Ok(WaitOutcome::Late),
-            Err(WaitEnd::GaveUp) => {
-                self.give_up();
+            Err(WaitEnd::TimedOut) => Ok(WaitOutcome::TimedOut),
+            Err(WaitEnd::GraceOver) => {
+                self.abandon();
                 Err(self.error(&operation()))
             }
-            Err(WaitEnd::Over) => Err(self.error(&operation())),
+            Err(WaitEnd::Closed) => Err(self.error(&operation())),
         }
     }
 
-    /// Waits for the answer to a request, for as long as the broker takes.
+    /// Waits for the answer to a request, without a deadline.
     ///
     /// # Errors
     /// As [`Connection::wait`].
-    pub fn answer<T>(
+    pub(crate) fn wait_for_answer<T>(
         &mut self,
         operation: &str,
-        came: impl FnMut(&mut Socket) -> Option<T>,
+        check: impl FnMut(&mut Socket) -> Option<T>,
     ) -> Result<T, Error> {
-        self.socket.may_read = true;
-        let mut patience = SilenceTimer::default();
-        let said = || operation.to_owned();
-        match self.wait(
-            &said,
-            Some((&mut patience, &said)),
-            None,
-            OnInterrupt::Hurry,
-            came,
-        )? {
-            WaitOutcome::Came(it) => Ok(it),
-            WaitOutcome::Interrupted | WaitOutcome::Late => {
-                Err(Error::Bug("a wait without a deadline was late".to_owned()))
-            }
+        self.socket.is_reading = true;
+        let text = || operation.to_owned();
+        let announcement = Announcement {
+            timer: &mut SilenceTimer::default(),
+            text: &text,
+        };
+        let on_interrupt = OnInterrupt::Grace;
+        match self.wait(&text, Some(announcement), None, on_interrupt, check)? {
+            WaitOutcome::Ready(result) => Ok(result),
+            WaitOutcome::Interrupted | WaitOutcome::TimedOut => Err(Error::Bug(
+                "a wait without a deadline has timed out".to_owned(),
+            )),
         }
     }
 
-    /// Closes the channel for messages, if it is open. What is not settled goes back to its queue.
-    ///
-    /// # Errors
-    /// As [`Connection::wait`].
-    pub fn close_channel(&mut self) -> Result<(), Error> {
+    /// Closes the channel for messages, if it is open. Unsettled deliveries go back to their queue.
+    pub(crate) fn close_channel(&mut self) -> Result<(), Error> {
         let socket = &mut self.socket;
         if !socket.is_channel_open {
             return Ok(());
         }
-        socket.discard();
-        socket.post(&frames::close(MESSAGES, frames::CHANNEL_CLOSE));
+        socket.discard_messages();
+        socket.send_on_channel(&frames::close(MESSAGES, frames::CHANNEL_CLOSE));
         socket.is_channel_open = false;
-        let closed =
-            |socket: &mut Socket| socket.take_answer(frames::CHANNEL_CLOSE_OK).then_some(());
-        self.answer("close a channel", closed)
+        self.wait_for_answer("close a channel", |socket| {
+            socket.take_answer(frames::CHANNEL_CLOSE_OK)
+        })
     }
 
-    /// Says goodbye to the broker, which gets so long for its answer. With the connection end its
-    /// channels: when the broker has answered, it has done all that it was asked to do.
-    ///
-    /// # Errors
-    /// What ended the connection before that.
-    pub fn close(&mut self, within: Duration) -> Result<(), Error> {
-        self.waiter.leave_within(within);
-        self.socket.discard();
-        self.socket.refusal = None;
+    /// Closes the connection. When the broker answers, it has done everything requested before. It has
+    /// `timeout` for that.
+    pub(crate) fn close(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.waiter.give_up_within(timeout);
+        self.socket.discard_messages();
+        self.socket.channel_close = None;
         if self.is_open() {
             self.socket
                 .send(&frames::close(0, frames::CONNECTION_CLOSE));
         }
-        let left =
-            |socket: &mut Socket| matches!(socket.cause, Some(CloseCause::Left)).then_some(());
-        self.answer("close the connection", left)
+        self.wait_for_answer("close the connection", |socket| {
+            matches!(socket.close_cause, Some(CloseCause::CloseOk)).then_some(())
+        })
     }
 
-    /// Gives the connection up without a word, so that nothing waits for it any more.
-    pub fn give_up(&mut self) {
-        debug!("giving the connection up");
-        self.socket.end(CloseCause::GivenUp);
+    /// Ends the connection without connection.close, so that nothing waits for it any longer.
+    pub(crate) fn abandon(&mut self) {
+        debug!("abandoning the connection");
+        self.socket.set_closed(CloseCause::Abandoned);
     }
 
-    /// Gives the connection up because of an answer that makes no sense, and returns that as an error.
-    pub fn misunderstood(&mut self, operation: &str) -> Error {
-        self.socket.end(CloseCause::NotAmqp);
+    /// Ends the connection because of an answer that is not valid, and returns the error.
+    pub(crate) fn protocol_error(&mut self, operation: &str) -> Error {
+        self.socket.set_closed(CloseCause::NotAmqp);
         self.error(operation)
     }
 
-    /// Returns what ended the connection, or the broker's refusal that closed the channel for messages,
-    /// in the user's words. `operation` is what it was to do.
-    pub fn error(&mut self, operation: &str) -> Error {
-        let broker = self.socket.name.to_string();
-        let refused = |code, said| Error::Refused {
-            broker: broker.clone(),
-            operation: operation.to_owned(),
-            code,
-            said,
-        };
-        if let Some((code, said)) = self.socket.refusal.take() {
-            return refused(code, said);
+    /// Returns the reason why the connection or the channel for messages has ended. `operation` is the work
+    /// that it interrupted.
+    fn error(&mut self, operation: &str) -> Error {
+        let broker = self.name().to_owned();
+        let operation = operation.to_owned();
+        if let Some(Reply { code, text: said }) = self.socket.channel_close.take() {
+            return Error::Refused {
+                broker,
+                operation,
+                code,
+                said,
+            };
         }
-        let cause = self.socket.cause.as_ref();
+        let cause = self.socket.close_cause.as_ref();
         debug!("{operation}: {cause:?}");
-        match cause {
-            Some(CloseCause::Closed(code, said)) if !is_farewell(*code, said) => {
-                return refused(*code, said.clone());
+        let mut code = None;
+        let reason = match cause {
+            Some(CloseCause::ClosedByBroker(reply)) if !is_shutdown(reply) => {
+                return Error::Refused {
+                    broker,
+                    operation,
+                    code: reply.code,
+                    said: reply.text.clone(),
+                };
             }
             _ if self.waiter.is_interrupted() => {
                 return Error::Interrupted(format!(
                     "before {broker} answered the request to {operation}"
                 ));
             }
-            _ if self.waiter.is_late() => return Error::TimeIsUp,
-            _ => {}
-        }
-        let reason = match cause {
-            Some(CloseCause::Closed(_, said)) => text::one_line(said),
-            Some(CloseCause::HungUp | CloseCause::Left) => {
+            _ if self.waiter.is_time_up() => return Error::TimeIsUp,
+            Some(CloseCause::ClosedByBroker(reply)) => {
+                code = Some(reply.code);
+                text::one_line(&reply.text)
+            }
+            Some(CloseCause::HungUp | CloseCause::CloseOk) => {
                 "the broker closed it without giving a reason".to_owned()
             }
-            Some(CloseCause::Failed(error)) => error::reason(error),
+            Some(CloseCause::Failed(error)) => match self.socket.stream.tls_error() {
+                Some(error) => text::one_line(&error.to_string()),
+                None => error::reason(error),
+            },
             Some(CloseCause::NotAmqp) => "received data that is not AMQP".to_owned(),
-            Some(CloseCause::Silent) => {
-                let limit = self.socket.heartbeat.limit().as_secs();
+            Some(CloseCause::HeartbeatTimeout) => {
+                let limit = self.socket.heartbeat.timeout().as_secs();
                 format!("no data from the broker for {limit}s (two heartbeats)")
             }
-            Some(CloseCause::GivenUp) | None => "the broker did not answer in time".to_owned(),
+            Some(CloseCause::Abandoned) | None => "the broker did not answer in time".to_owned(),
         };
         Error::Lost {
             broker,
-            operation: operation.to_owned(),
+            operation,
             reason,
-            code: match cause {
-                Some(CloseCause::Closed(code, _)) => Some(*code),
-                _ => None,
-            },
+            code,
         }
     }
 }
 
-/// Whether the broker closed the connection for reasons of its own (shutdown, an operator) and not
-/// because of what was asked of it.
-fn is_farewell(code: u16, said: &str) -> bool {
+/// Whether the broker closed the connection for its own reasons (a shutdown, an operator), and not because
+/// of a request.
+fn is_shutdown(reply: &Reply) -> bool {
     const CONNECTION_FORCED: u16 = 320;
     const INTERNAL_ERROR: u16 = 541;
-    code == CONNECTION_FORCED || code == INTERNAL_ERROR && !error::is_transient_refusal(said)
+    reply.code == CONNECTION_FORCED
+        || reply.code == INTERNAL_ERROR && !error::is_transient_refusal(&reply.text)
 }

@@ -1,7 +1,7 @@
-//! The connection, with a broker that the tests play, and whatever can happen in whatever order.
+//! Tests of the connection, with the broker's end in the test, and events in any order.
 
 use super::super::frames::{HEARTBEAT_FRAME, LIBRARY, method_frame};
-use super::super::peer::{close, content, delivery, pair, told};
+use super::super::peer::{close, content, delivery, describe, pair};
 use super::*;
 use crate::interrupt::Interrupt;
 use crate::waker::{self, Receiver, Sender};
@@ -16,55 +16,55 @@ const NOT_FOUND: u16 = 404;
 const NOT_ALLOWED: u16 = 530;
 const CONNECTION_FORCED: u16 = 320;
 
-/// What comes of something that the broker says.
+/// The effect of a frame that the broker sends.
 #[derive(Clone, Copy)]
 enum Effect {
     Nothing,
-    Arrives(&'static str),
+    Event(&'static str),
     ForLibrary,
     ChannelClosed,
     Closed(u16),
 }
 
-/// A conversation in which the broker says everything that it can say, and goodbye in two ways.
+/// Returns every kind of frame that the broker sends, with its effect. The last two close the connection.
 fn conversation() -> Vec<(Vec<u8>, Effect)> {
-    use Effect::{Arrives, ChannelClosed, Closed, ForLibrary, Nothing};
+    use Effect::{ChannelClosed, Closed, Event, ForLibrary, Nothing};
     let method = |method, arguments: &[u8]| method_frame(MESSAGES, method, arguments);
     let control = |method, arguments: &[u8]| method_frame(0, method, arguments);
     let returned = b"\x01\x38\x08NO_ROUTE\0\x01k";
     let got = b"\0\0\0\0\0\0\0\x07\0\0\x01k\0\0\0\x02";
     vec![
-        (method((20, 11), b"\0\0\0\0"), Arrives("answered (20, 11)")),
+        (method((20, 11), b"\0\0\0\0"), Event("answered (20, 11)")),
         (
             method(frames::BASIC_QOS_OK, b""),
-            Arrives("answered (60, 11)"),
+            Event("answered (60, 11)"),
         ),
         (
             method(frames::BASIC_CONSUME_OK, b"\x03tag"),
-            Arrives("answered (60, 21)"),
+            Event("answered (60, 21)"),
         ),
         (
             delivery(1, b"hello"),
-            Arrives("delivered 1 false '' 'k' 5 None"),
+            Event("delivered 1 false '' 'k' 5 None"),
         ),
         (HEARTBEAT_FRAME.to_vec(), Nothing),
         (
             delivery(2, &[b'x'; 50]),
-            Arrives("delivered 2 false '' 'k' 50 None"),
+            Event("delivered 2 false '' 'k' 50 None"),
         ),
-        (delivery(3, b""), Arrives("delivered 3 false '' 'k' 0 None")),
+        (delivery(3, b""), Event("delivered 3 false '' 'k' 0 None")),
         (control(frames::CONNECTION_BLOCKED, b"\x06memory"), Nothing),
         (
             content(frames::BASIC_RETURN, returned, b"body"),
-            Arrives("312 NO_ROUTE 0 false '' 'k' 4 None"),
+            Event("312 NO_ROUTE 0 false '' 'k' 4 None"),
         ),
         (
             method(frames::BASIC_NACK, b"\0\0\0\0\0\0\0\x01\0"),
-            Arrives("Confirm { tag: 1, multiple: false, is_ack: false }"),
+            Event("Confirm { tag: 1, multiple: false, is_ack: false }"),
         ),
         (
             method(frames::BASIC_ACK, b"\0\0\0\0\0\0\0\x09\x01"),
-            Arrives("Confirm { tag: 9, multiple: true, is_ack: true }"),
+            Event("Confirm { tag: 9, multiple: true, is_ack: true }"),
         ),
         (control(frames::CONNECTION_UNBLOCKED, b""), Nothing),
         (
@@ -73,19 +73,16 @@ fn conversation() -> Vec<(Vec<u8>, Effect)> {
         ),
         (
             content(frames::BASIC_GET_OK, got, b"got"),
-            Arrives("got 7 false '' 'k' 3 None"),
+            Event("got 7 false '' 'k' 3 None"),
         ),
-        (
-            method(frames::BASIC_GET_EMPTY, b"\0"),
-            Arrives("got nothing"),
-        ),
+        (method(frames::BASIC_GET_EMPTY, b"\0"), Event("got nothing")),
         (
             method(frames::BASIC_CANCEL, b"\x03tag\x01"),
-            Arrives("cancelled"),
+            Event("cancelled"),
         ),
         (
             method(frames::BASIC_CANCEL_OK, b"\x03tag"),
-            Arrives("answered (60, 31)"),
+            Event("answered (60, 31)"),
         ),
         (close(LIBRARY, NOT_FOUND, "no"), ForLibrary),
         (close(MESSAGES, NOT_FOUND, "no"), ChannelClosed),
@@ -97,9 +94,9 @@ fn conversation() -> Vec<(Vec<u8>, Effect)> {
     ]
 }
 
-/// The part of the conversation that ends with the first goodbye.
-fn to_the_end(mut script: Vec<usize>) -> Vec<usize> {
-    let is_last = |said: &usize| *said >= conversation().len() - 2;
+/// Cuts a script off after the first close of the connection.
+fn until_closed(mut script: Vec<usize>) -> Vec<usize> {
+    let is_last = |at: &usize| *at >= conversation().len() - 2;
     let last = script.iter().position(is_last);
     script.truncate(last.map_or(script.len(), |last| last + 1));
     script
@@ -108,53 +105,53 @@ fn to_the_end(mut script: Vec<usize>) -> Vec<usize> {
 /// Something that happens to a connection.
 #[derive(Clone, Copy, Debug)]
 enum TestEvent {
-    /// The broker sends so many more bytes of what it has to say.
+    /// The broker sends this many more bytes of the script.
     Send(usize),
     HangUp,
     Reset,
     Interrupt,
-    /// Another thread has done what it was asked for.
+    /// Another thread reports.
     Done,
-    MayRead(bool),
-    /// What is there is read.
-    Turn,
+    Reading(bool),
+    /// The socket is processed.
+    Process,
     /// The owner waits.
     Wait {
         on_interrupt: OnInterrupt,
-        /// The deadline has passed.
-        is_late: bool,
-        /// The time that the broker has for its last answers is over.
-        is_given_up: bool,
+        /// Whether the deadline has passed.
+        is_timed_out: bool,
+        /// Whether the time for last answers is over.
+        is_grace_over: bool,
     },
 }
 
 impl TestEvent {
-    fn is_of_others(&self) -> bool {
-        !matches!(self, Self::MayRead(_) | Self::Turn | Self::Wait { .. })
+    fn is_external(&self) -> bool {
+        !matches!(self, Self::Reading(_) | Self::Process | Self::Wait { .. })
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum CallOutcome {
-    Came(String),
+    Ready(String),
     Interrupted,
-    Late,
+    TimedOut,
     Refused(u16),
-    /// The connection is lost, with the broker's code for it.
+    /// The connection is lost, with the broker's reply code.
     Lost(Option<u16>),
-    /// It is lost, and the user does not want it any more.
-    Left,
+    /// It is lost after the user's interrupt.
+    LostInterrupted,
 }
 
-/// All but the owner of the connection.
-struct Others {
+/// The broker, the user and another thread.
+struct External {
     peer: Option<UnixStream>,
     unsent: VecDeque<u8>,
     interrupt: Interrupt,
     done: Sender<()>,
 }
 
-impl Others {
+impl External {
     fn act(&mut self, event: TestEvent) {
         match event {
             TestEvent::Send(length) => {
@@ -169,28 +166,27 @@ impl Others {
                     let _ = peer.read_to_end(&mut Vec::new());
                 }
             }
-            // What was sent to it is unread.
+            // The socket is closed with unread bytes.
             TestEvent::Reset => self.peer = None,
             TestEvent::Interrupt => self.interrupt.trigger(),
             TestEvent::Done => self.done.send(()).unwrap(),
-            TestEvent::MayRead(_) | TestEvent::Turn | TestEvent::Wait { .. } => {}
+            TestEvent::Reading(_) | TestEvent::Process | TestEvent::Wait { .. } => {}
         }
     }
 }
 
-/// What has to come of all that.
+/// The expected state of the connection.
 struct Model {
     unread: VecDeque<(Vec<u8>, Effect)>,
-    /// How many bytes of it are sent.
+    /// The number of its bytes that are sent.
     sent: usize,
     has_hung_up: bool,
     is_interrupted: bool,
-    may_read: bool,
+    is_reading: bool,
     done: usize,
-    arrivals: VecDeque<&'static str>,
+    events: VecDeque<&'static str>,
     for_library: Vec<u8>,
     is_refused: bool,
-    /// Why nothing more comes.
     end: Option<CallOutcome>,
 }
 
@@ -201,14 +197,14 @@ impl Model {
             TestEvent::HangUp | TestEvent::Reset => self.has_hung_up = true,
             TestEvent::Interrupt => self.is_interrupted = true,
             TestEvent::Done => self.done += 1,
-            TestEvent::MayRead(may_read) => self.may_read = may_read,
-            TestEvent::Turn => self.read(),
+            TestEvent::Reading(is_reading) => self.is_reading = is_reading,
+            TestEvent::Process => self.read(),
             TestEvent::Send(_) | TestEvent::Wait { .. } => {}
         }
     }
 
     fn read(&mut self) {
-        if !self.may_read || self.end.is_some() {
+        if !self.is_reading || self.end.is_some() {
             return;
         }
         while let Some((bytes, effect)) = self.unread.front() {
@@ -217,7 +213,7 @@ impl Model {
             };
             match effect {
                 Effect::Nothing => {}
-                Effect::Arrives(arrival) => self.arrivals.push_back(arrival),
+                Effect::Event(event) => self.events.push_back(event),
                 Effect::ForLibrary => self.for_library.extend(bytes),
                 Effect::ChannelClosed => self.is_refused = true,
                 Effect::Closed(NOT_ALLOWED) => self.end = Some(CallOutcome::Refused(NOT_ALLOWED)),
@@ -231,34 +227,36 @@ impl Model {
         }
     }
 
-    /// How a wait ends; `None` if it goes on until something happens.
-    fn wait(&mut self, how: OnInterrupt, is_late: bool, is_given_up: bool) -> Option<CallOutcome> {
-        if self.is_interrupted && how == OnInterrupt::Return {
+    /// Returns the outcome of a wait; `None` if it goes on.
+    fn wait(
+        &mut self,
+        on_interrupt: OnInterrupt,
+        is_timed_out: bool,
+        is_grace_over: bool,
+    ) -> Option<CallOutcome> {
+        if self.is_interrupted && on_interrupt == OnInterrupt::Return {
             return Some(CallOutcome::Interrupted);
         }
-        for _ in [
-            "with what was read before",
-            "and with what is there to be read",
-        ] {
+        for _ in ["with what was read before", "and with what can be read"] {
             if self.done > 0 {
                 self.done -= 1;
-                return Some(CallOutcome::Came("done".to_owned()));
+                return Some(CallOutcome::Ready("done".to_owned()));
             }
-            if let Some(arrival) = self.arrivals.pop_front() {
-                return Some(CallOutcome::Came(arrival.to_owned()));
+            if let Some(event) = self.events.pop_front() {
+                return Some(CallOutcome::Ready(event.to_owned()));
             }
             if std::mem::take(&mut self.is_refused) {
                 return Some(CallOutcome::Refused(NOT_FOUND));
             }
-            if self.end.is_none() && is_late {
-                return Some(CallOutcome::Late);
+            if self.end.is_none() && is_timed_out {
+                return Some(CallOutcome::TimedOut);
             }
-            if is_given_up {
+            if is_grace_over {
                 self.end.get_or_insert(CallOutcome::Lost(None));
             }
             match &self.end {
                 Some(CallOutcome::Lost(_)) if self.is_interrupted => {
-                    return Some(CallOutcome::Left);
+                    return Some(CallOutcome::LostInterrupted);
                 }
                 Some(end) => return Some(end.clone()),
                 None => self.read(),
@@ -272,21 +270,20 @@ fn waiter(interrupt: &Interrupt) -> Waiter {
     Waiter::new(interrupt, None, &Messenger::new(true)).unwrap()
 }
 
-/// A connection on which the login is done and the channel for messages is open. What was posted
-/// on that is still unread.
+/// Returns a connection after the login, with frames on the open channel that the peer has yet to read.
 fn connection(interrupt: &Interrupt) -> (Connection, UnixStream) {
     let (stream, peer) = pair();
     let mut socket = Socket::new("amqp://test".to_owned(), stream, &Messenger::new(true));
-    socket.logged_in(4096, 60);
+    socket.finish_login(4096, 60);
     socket.open_channel();
-    socket.post(&frames::ack(MESSAGES, 1, false));
+    socket.send_on_channel(&frames::ack(MESSAGES, 1, false));
     (Connection::new(waiter(interrupt), socket, 4096), peer)
 }
 
 struct ConnectionFixture {
     connection: Connection,
     done: Receiver<()>,
-    others: Others,
+    external: External,
     model: Model,
 }
 
@@ -300,7 +297,7 @@ impl ConnectionFixture {
         Self {
             connection,
             done: receiver,
-            others: Others {
+            external: External {
                 peer: Some(peer),
                 unsent: script.iter().flat_map(|(bytes, _)| bytes.clone()).collect(),
                 interrupt,
@@ -311,9 +308,9 @@ impl ConnectionFixture {
                 sent: 0,
                 has_hung_up: false,
                 is_interrupted: false,
-                may_read: true,
+                is_reading: true,
                 done: 0,
-                arrivals: VecDeque::new(),
+                events: VecDeque::new(),
                 for_library: Vec::new(),
                 is_refused: false,
                 end: None,
@@ -322,56 +319,56 @@ impl ConnectionFixture {
     }
 
     fn act(&mut self, event: TestEvent) {
-        self.others.act(event);
+        self.external.act(event);
         let socket = &mut self.connection.socket;
         match event {
-            TestEvent::MayRead(may_read) => socket.may_read = may_read,
-            // The end shows in a turn of its own.
-            TestEvent::Turn => (0..2).for_each(|_| socket.turn(true)),
+            TestEvent::Reading(is_reading) => socket.is_reading = is_reading,
+            // The end of the stream takes a call of its own.
+            TestEvent::Process => (0..2).for_each(|_| socket.process(true)),
             _ => {}
         }
         self.model.act(event);
     }
 
-    /// Has everything happen, then the peer hang up, and all that came be taken; compares the end of
-    /// each wait with the model's. If nothing ends a wait, the next event happens during it.
+    /// Runs all events, then has the peer hang up, and compares the outcome of each wait with the
+    /// model's. If nothing ends a wait, the next event happens during it.
     fn play(mut self, events: &[TestEvent]) {
         let mut events = events.iter().copied().peekable();
         while let Some(event) = events.next() {
             self.act(event);
             let TestEvent::Wait {
                 on_interrupt,
-                is_late,
-                is_given_up,
+                is_timed_out,
+                is_grace_over,
             } = event
             else {
                 continue;
             };
-            let (mut until, mut during) = (is_late.then(Instant::now), None);
+            let (mut deadline, mut during) = (is_timed_out.then(Instant::now), None);
             let was_interrupted = self.model.is_interrupted;
-            let mut expected = self.model.wait(on_interrupt, is_late, is_given_up);
+            let mut expected = self.model.wait(on_interrupt, is_timed_out, is_grace_over);
             if expected.is_none() {
-                if let Some(next) = events.next_if(TestEvent::is_of_others) {
+                if let Some(next) = events.next_if(TestEvent::is_external) {
                     self.model.act(next);
-                    expected = self.model.wait(on_interrupt, is_late, is_given_up);
-                    // A thread may start later than in the second that is left to a broker then.
-                    let is_in_hurry = was_interrupted && on_interrupt == OnInterrupt::Hurry;
-                    if expected.is_some() && !is_in_hurry {
+                    expected = self.model.wait(on_interrupt, is_timed_out, is_grace_over);
+                    // The thread may start after the grace period of such a wait.
+                    let is_in_grace = was_interrupted && on_interrupt == OnInterrupt::Grace;
+                    if expected.is_some() && !is_in_grace {
                         during = Some(next);
                     } else {
-                        self.others.act(next);
+                        self.external.act(next);
                     }
                 }
             }
             if expected.is_none() {
-                until = Some(Instant::now() + Duration::from_millis(1));
+                deadline = Some(Instant::now() + Duration::from_millis(1));
             }
-            let outcome = self.wait(on_interrupt, until, is_given_up, during);
-            assert_eq!(outcome, expected.unwrap_or(CallOutcome::Late));
-            // How far it has read by now is of no interest.
-            self.act(TestEvent::Turn);
+            let outcome = self.wait(on_interrupt, deadline, is_grace_over, during);
+            assert_eq!(outcome, expected.unwrap_or(CallOutcome::TimedOut));
+            // Both read everything sent.
+            self.act(TestEvent::Process);
         }
-        self.act(TestEvent::MayRead(true));
+        self.act(TestEvent::Reading(true));
         self.act(TestEvent::HangUp);
         loop {
             let expected = self.model.wait(OnInterrupt::Ignore, false, false);
@@ -379,7 +376,7 @@ impl ConnectionFixture {
             assert_eq!(Some(&outcome), expected.as_ref());
             if !matches!(
                 outcome,
-                CallOutcome::Came(_) | CallOutcome::Refused(NOT_FOUND)
+                CallOutcome::Ready(_) | CallOutcome::Refused(NOT_FOUND)
             ) {
                 break;
             }
@@ -392,50 +389,50 @@ impl ConnectionFixture {
     fn wait(
         &mut self,
         on_interrupt: OnInterrupt,
-        until: Option<Instant>,
-        is_given_up: bool,
+        deadline: Option<Instant>,
+        is_grace_over: bool,
         during: Option<TestEvent>,
     ) -> CallOutcome {
         let Self {
             connection,
             done,
-            others,
+            external,
             ..
         } = self;
-        // One whose grace has not begun.
-        connection.waiter = waiter(&others.interrupt);
-        done.wakes(connection.waiter.waker());
-        if is_given_up {
-            connection.waiter.leave_within(Duration::ZERO);
+        // Its grace period has not begun.
+        connection.waiter = waiter(&external.interrupt);
+        done.add_waker(connection.waiter.waker());
+        if is_grace_over {
+            connection.waiter.give_up_within(Duration::ZERO);
         }
-        let mut looks = 0;
-        let came = |socket: &mut Socket| {
-            looks += 1;
-            assert!(looks < 20, "it does not wait but look again and again");
+        let mut checks = 0;
+        let check = |socket: &mut Socket| {
+            checks += 1;
+            assert!(checks < 20, "it polls without waiting");
             let done = done.try_recv().ok().map(|()| "done".to_owned());
-            done.or_else(|| socket.arrival().as_ref().map(told))
+            done.or_else(|| socket.next_event().as_ref().map(describe))
         };
         let result = thread::scope(|scope| {
             if let Some(event) = during {
-                scope.spawn(move || others.act(event));
+                scope.spawn(move || external.act(event));
             }
             let operation = || "test".to_owned();
-            connection.wait(&operation, None, until, on_interrupt, came)
+            connection.wait(&operation, None, deadline, on_interrupt, check)
         });
         match result {
-            Ok(WaitOutcome::Came(it)) => CallOutcome::Came(it),
+            Ok(WaitOutcome::Ready(it)) => CallOutcome::Ready(it),
             Ok(WaitOutcome::Interrupted) => CallOutcome::Interrupted,
-            Ok(WaitOutcome::Late) => CallOutcome::Late,
+            Ok(WaitOutcome::TimedOut) => CallOutcome::TimedOut,
             Err(Error::Refused { code, .. }) => CallOutcome::Refused(code),
             Err(Error::Lost { code, .. }) => CallOutcome::Lost(code),
-            Err(Error::Interrupted(_)) => CallOutcome::Left,
+            Err(Error::Interrupted(_)) => CallOutcome::LostInterrupted,
             Err(error) => panic!("{error:?}"),
         }
     }
 }
 
-/// Runs one case. If a wait of it does not end, that is found out.
-fn watched(case: &str, run: impl FnOnce() + Send + 'static) {
+/// Runs one case, and fails if it does not end.
+fn with_timeout(case: &str, run: impl FnOnce() + Send + 'static) {
     let (sender, end) = mpsc::channel::<()>();
     let thread = thread::spawn(move || {
         let _ends_with_this = sender;
@@ -450,7 +447,7 @@ fn watched(case: &str, run: impl FnOnce() + Send + 'static) {
 
 fn play(script: Vec<usize>, events: Vec<TestEvent>) {
     let case = format!("{script:?} {events:?}");
-    watched(&case, move || ConnectionFixture::new(&script).play(&events));
+    with_timeout(&case, move || ConnectionFixture::new(&script).play(&events));
 }
 
 fn bytes(script: &[usize]) -> Vec<u8> {
@@ -460,14 +457,14 @@ fn bytes(script: &[usize]) -> Vec<u8> {
 }
 
 #[test]
-fn a_conversation_is_understood_wherever_it_is_cut_and_whenever_it_ends() {
-    let script = to_the_end((0..conversation().len()).collect());
+fn all_frames_are_handled_wherever_the_bytes_are_cut() {
+    let script = until_closed((0..conversation().len()).collect());
     let length = bytes(&script).len();
     for cut in 0..=length {
         let sent = TestEvent::Send(cut);
         play(
             script.clone(),
-            vec![sent, TestEvent::Turn, TestEvent::Send(length)],
+            vec![sent, TestEvent::Process, TestEvent::Send(length)],
         );
         play(script.clone(), vec![sent, TestEvent::HangUp]);
         play(script.clone(), vec![sent, TestEvent::Reset]);
@@ -477,7 +474,7 @@ fn a_conversation_is_understood_wherever_it_is_cut_and_whenever_it_ends() {
 fn event() -> impl Strategy<Value = TestEvent> {
     let on_interrupt = prop_oneof![
         Just(OnInterrupt::Return),
-        Just(OnInterrupt::Hurry),
+        Just(OnInterrupt::Grace),
         Just(OnInterrupt::Ignore)
     ];
     let rarely = || proptest::bool::weighted(0.1);
@@ -488,21 +485,20 @@ fn event() -> impl Strategy<Value = TestEvent> {
         1 => Just(TestEvent::Reset),
         2 => Just(TestEvent::Interrupt),
         4 => Just(TestEvent::Done),
-        2 => any::<bool>().prop_map(TestEvent::MayRead),
-        2 => Just(TestEvent::Turn),
-        20 => wait.prop_map(|(on_interrupt, is_late, is_given_up)| TestEvent::Wait {
+        2 => any::<bool>().prop_map(TestEvent::Reading),
+        2 => Just(TestEvent::Process),
+        20 => wait.prop_map(|(on_interrupt, is_timed_out, is_grace_over)| TestEvent::Wait {
             on_interrupt,
-            is_late,
-            is_given_up,
+            is_timed_out,
+            is_grace_over,
         }),
     ]
 }
 
-/// What a broker that is none may say: anything at all, nearly the right thing, or frames that make
-/// no sense.
+/// Returns what a peer that is no broker may send: any bytes, nearly valid ones, or senseless frames.
 fn noise() -> impl Strategy<Value = Vec<u8>> {
     let changes = vec((any::<prop::sample::Index>(), any::<u8>()), 1..4);
-    let nearly_right = changes.prop_map(|changes| {
+    let nearly_valid = changes.prop_map(|changes| {
         let mut bytes = bytes(&(0..conversation().len()).collect::<Vec<_>>());
         for (at, byte) in changes {
             let at = at.index(bytes.len());
@@ -532,33 +528,33 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
     });
     prop_oneof![
         vec(any::<u8>(), 0..300),
-        nearly_right,
+        nearly_valid,
         vec(frame, 0..8).prop_map(|frames| frames.concat()),
     ]
 }
 
 proptest! {
     #[test]
-    fn a_wait_ends_as_it_has_to_whatever_happens_in_whatever_order(
-        script in vec(0..conversation().len(), 0..12).prop_map(to_the_end),
+    fn a_wait_ends_as_expected_after_any_events(
+        script in vec(0..conversation().len(), 0..12).prop_map(until_closed),
         events in vec(event(), 0..30),
     ) {
         play(script, events);
     }
 
     #[test]
-    fn whatever_comes_it_is_understood_or_refused(noise in noise()) {
-        watched(&format!("{noise:?}"), move || {
+    fn any_bytes_are_handled_or_refused(noise in noise()) {
+        with_timeout(&format!("{noise:?}"), move || {
             let (mut connection, mut peer) = connection(&Interrupt::default());
             peer.write_all(&noise).unwrap();
-            heard(&mut peer);
+            received(&mut peer);
             drop(peer);
             while connection.is_open() {
-                let _ = wait(&mut connection, Socket::arrival);
+                let _ = wait(&mut connection, Socket::next_event);
             }
-            let cause = connection.socket.cause;
+            let cause = connection.socket.close_cause;
             assert!(
-                matches!(cause, Some(CloseCause::HungUp | CloseCause::NotAmqp | CloseCause::Closed(..) | CloseCause::Left)),
+                matches!(cause, Some(CloseCause::HungUp | CloseCause::NotAmqp | CloseCause::ClosedByBroker(_) | CloseCause::CloseOk)),
                 "{cause:?}"
             );
         });
@@ -567,27 +563,30 @@ proptest! {
 
 fn wait<T>(
     connection: &mut Connection,
-    came: impl FnMut(&mut Socket) -> Option<T>,
+    check: impl FnMut(&mut Socket) -> Option<T>,
 ) -> Result<WaitOutcome<T>, Error> {
     let operation = || "test".to_owned();
-    connection.wait(&operation, None, None, OnInterrupt::Ignore, came)
+    connection.wait(&operation, None, None, OnInterrupt::Ignore, check)
 }
 
-/// Waits until something was done.
-fn turn(connection: &mut Connection) {
-    let mut looks = 0;
-    let came = |_: &mut Socket| {
-        looks += 1;
-        (looks == 2).then_some(())
+/// Waits until the socket was processed once.
+fn process(connection: &mut Connection) {
+    let mut checks = 0;
+    let check = |_: &mut Socket| {
+        checks += 1;
+        (checks == 2).then_some(())
     };
-    assert!(matches!(wait(connection, came), Ok(WaitOutcome::Came(()))));
+    assert!(matches!(
+        wait(connection, check),
+        Ok(WaitOutcome::Ready(()))
+    ));
 }
 
-/// All that has come to the broker since it was asked last.
-fn heard(peer: &mut UnixStream) -> Vec<u8> {
-    let mut heard = Vec::new();
-    let _ = peer.read_to_end(&mut heard);
-    heard
+/// Returns the bytes that the broker has received since the last call.
+fn received(peer: &mut UnixStream) -> Vec<u8> {
+    let mut received = Vec::new();
+    let _ = peer.read_to_end(&mut received);
+    received
 }
 
 fn ago(seconds: u64) -> Instant {
@@ -596,77 +595,77 @@ fn ago(seconds: u64) -> Instant {
 }
 
 #[test]
-fn a_heartbeat_is_sent_while_it_waits_if_nothing_else_is_to_be_written() {
-    for may_read in [true, false] {
+fn a_heartbeat_is_sent_during_a_wait_if_nothing_else_is_to_be_written() {
+    for is_reading in [true, false] {
         let (mut connection, mut peer) = connection(&Interrupt::default());
-        heard(&mut peer);
-        connection.socket.may_read = may_read;
+        received(&mut peer);
+        connection.socket.is_reading = is_reading;
         connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(5000));
-        turn(&mut connection);
-        assert_eq!(heard(&mut peer), HEARTBEAT_FRAME);
+        process(&mut connection);
+        assert_eq!(received(&mut peer), HEARTBEAT_FRAME);
         let next = connection.socket.heartbeat.due_at().unwrap();
         assert!(next > Instant::now());
-        // So many bytes that the system does not take them all.
+        // More bytes than the system takes at once.
         let many = vec![7; 10_000_000];
         connection.socket.send(&many);
         connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(5000));
-        turn(&mut connection);
+        process(&mut connection);
         let mut all = Vec::new();
         while !connection.socket.outgoing.is_empty() {
-            all.extend(heard(&mut peer));
-            turn(&mut connection);
+            all.extend(received(&mut peer));
+            process(&mut connection);
         }
-        all.extend(heard(&mut peer));
+        all.extend(received(&mut peer));
         assert!(all == many, "{}", all.len());
     }
 }
 
 #[test]
-fn a_peer_is_dead_if_nothing_came_for_two_heartbeats_and_something_could() {
-    let scene = || {
+fn a_peer_is_dead_after_two_intervals_of_silence() {
+    let fixture = || {
         let (mut connection, peer) = connection(&Interrupt::default());
         connection.socket.heartbeat = HeartbeatTimer::new(10_000, ago(20_000));
         (connection, peer)
     };
-    let (mut connection, _peer) = scene();
-    let error = wait(&mut connection, Socket::arrival).unwrap_err();
+    let (mut connection, _peer) = fixture();
+    let error = wait(&mut connection, Socket::next_event).unwrap_err();
     assert!(
         matches!(&error, Error::Lost { reason, .. }
             if reason == "no data from the broker for 20000s (two heartbeats)"),
         "{error:?}"
     );
-    let (mut connection, mut peer) = scene();
+    let (mut connection, mut peer) = fixture();
     peer.write_all(&HEARTBEAT_FRAME).unwrap();
-    turn(&mut connection);
+    process(&mut connection);
     assert!(connection.is_open());
-    let (mut connection, _peer) = scene();
-    connection.socket.may_read = false;
-    turn(&mut connection);
-    connection.socket.may_read = true;
+    let (mut connection, _peer) = fixture();
+    connection.socket.is_reading = false;
+    process(&mut connection);
+    connection.socket.is_reading = true;
     assert!(connection.is_open());
     assert!(connection.socket.heartbeat.dead_at().unwrap() > Instant::now());
 }
 
 #[test]
-fn the_channel_opens_with_what_is_posted_first_and_takes_nothing_when_it_is_closed() {
+fn the_channel_opens_with_the_first_frames_and_takes_none_after_its_close() {
     let (mut connection, mut peer) = connection(&Interrupt::default());
     let open = method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);
     let close_ok = method_frame(MESSAGES, frames::CHANNEL_CLOSE_OK, &[]);
     let ack = frames::ack(MESSAGES, 1, false);
     let opened = [open, ack.clone()].concat();
-    assert_eq!(heard(&mut peer), opened);
-    connection.socket.post(&ack);
-    assert_eq!(heard(&mut peer), ack);
+    assert_eq!(received(&mut peer), opened);
+    connection.socket.send_on_channel(&ack);
+    assert_eq!(received(&mut peer), ack);
     connection.socket.open_channel();
-    connection.socket.post(&ack);
-    assert_eq!(heard(&mut peer), ack);
+    connection.socket.send_on_channel(&ack);
+    assert_eq!(received(&mut peer), ack);
     let is_closed = |connection: &mut Connection, peer: &mut UnixStream| {
-        connection.socket.post(&ack);
-        assert!(!connection.socket.can_post() && heard(peer).is_empty());
+        connection.socket.send_on_channel(&ack);
+        assert!(!connection.socket.is_channel_usable() && received(peer).is_empty());
     };
-    // By the broker.
+    // Closed by the broker.
     peer.write_all(&close(MESSAGES, NOT_FOUND, "no")).unwrap();
-    let refused = wait(&mut connection, Socket::arrival).unwrap_err();
+    let refused = wait(&mut connection, Socket::next_event).unwrap_err();
     assert!(matches!(
         refused,
         Error::Refused {
@@ -674,90 +673,96 @@ fn the_channel_opens_with_what_is_posted_first_and_takes_nothing_when_it_is_clos
             ..
         }
     ));
-    assert_eq!(heard(&mut peer), close_ok);
+    assert_eq!(received(&mut peer), close_ok);
     is_closed(&mut connection, &mut peer);
     connection.socket.open_channel();
-    connection.socket.post(&ack);
-    assert_eq!(heard(&mut peer), opened);
-    // By us; what comes before the answer is of no interest.
+    connection.socket.send_on_channel(&ack);
+    assert_eq!(received(&mut peer), opened);
+    // Closed by the client. Events before the answer are dropped.
     peer.write_all(&[delivery(1, b"hello"), close_ok].concat())
         .unwrap();
     connection.close_channel().unwrap();
     let close = frames::close(MESSAGES, frames::CHANNEL_CLOSE);
-    assert_eq!(heard(&mut peer), close);
-    assert!(!connection.socket.has_arrival());
+    assert_eq!(received(&mut peer), close);
+    assert!(!connection.socket.has_event());
     is_closed(&mut connection, &mut peer);
 }
 
 #[test]
-fn an_answer_is_found_behind_what_came_before_it() {
+fn an_answer_is_found_after_other_events() {
     let (mut connection, mut peer) = connection(&Interrupt::default());
     let answer = method_frame(MESSAGES, frames::BASIC_CONSUME_OK, b"\x03tag");
     peer.write_all(&[delivery(1, b"hello"), answer].concat())
         .unwrap();
-    let answered = |socket: &mut Socket| socket.take_answer(frames::BASIC_CONSUME_OK).then_some(());
-    connection.answer("consume", answered).unwrap();
-    assert!(!connection.socket.take_answer(frames::BASIC_CONSUME_OK));
-    assert!(connection.socket.has_message() && connection.socket.held() == 5);
-    let arrival = connection.socket.arrival();
-    assert!(matches!(arrival, Some(ChannelEvent::Delivered(_))));
+    let answered = |socket: &mut Socket| socket.take_answer(frames::BASIC_CONSUME_OK);
+    connection.wait_for_answer("consume", answered).unwrap();
+    assert_eq!(
+        connection.socket.take_answer(frames::BASIC_CONSUME_OK),
+        None
+    );
+    assert!(connection.socket.has_message() && connection.socket.delivered_bytes() == 5);
+    let event = connection.socket.next_event();
+    assert!(matches!(event, Some(ChannelEvent::Delivered(_))));
 }
 
 #[test]
-fn the_brokers_last_words_count_whatever_follows() {
-    let goodbye = close(0, CONNECTION_FORCED, "bye");
-    let is_heard = |connection: &mut Connection| {
-        let message = wait(connection, Socket::arrival);
+fn the_brokers_reason_counts_whatever_follows() {
+    let connection_close = close(0, CONNECTION_FORCED, "bye");
+    let reason_counts = |connection: &mut Connection| {
+        let message = wait(connection, Socket::next_event);
         assert!(matches!(
             message,
-            Ok(WaitOutcome::Came(ChannelEvent::Delivered(_)))
+            Ok(WaitOutcome::Ready(ChannelEvent::Delivered(_)))
         ));
-        let lost = wait(connection, Socket::arrival).unwrap_err();
+        let lost = wait(connection, Socket::next_event).unwrap_err();
         assert!(
             matches!(&lost, Error::Lost { code: Some(CONNECTION_FORCED), reason, .. } if reason == "bye"),
             "{lost:?}"
         );
     };
-    let said = [delivery(1, b"hello"), goodbye].concat();
-    // What is no AMQP.
+    let sent = [delivery(1, b"hello"), connection_close].concat();
+    // Bytes that are not AMQP.
     let (mut first, mut peer) = connection(&Interrupt::default());
-    peer.write_all(&[&said[..], b"garbage"].concat()).unwrap();
-    is_heard(&mut first);
-    // A failure to write, which is seen first.
+    peer.write_all(&[&sent[..], b"garbage"].concat()).unwrap();
+    reason_counts(&mut first);
+    // A failed write, before the read.
     let (mut second, mut peer) = connection(&Interrupt::default());
-    peer.write_all(&said).unwrap();
+    peer.write_all(&sent).unwrap();
     drop(peer);
-    second.socket.post(&HEARTBEAT_FRAME);
-    assert!(!second.socket.can_post());
-    is_heard(&mut second);
+    second.socket.send_on_channel(&HEARTBEAT_FRAME);
+    assert!(!second.socket.is_channel_usable());
+    reason_counts(&mut second);
 }
 
 #[test]
-fn a_farewell_lasts_until_it_is_answered_and_no_longer_than_it_may() {
+fn a_close_waits_for_its_answer_timeout_its_time() {
     const HOUR: Duration = Duration::from_secs(3600);
-    let scene = || {
+    let fixture = || {
         let (connection, mut peer) = connection(&Interrupt::default());
-        heard(&mut peer);
+        received(&mut peer);
         (connection, peer)
     };
-    let (mut connection, mut peer) = scene();
+    let (mut connection, mut peer) = fixture();
     let close_ok = method_frame(0, frames::CONNECTION_CLOSE_OK, &[]);
-    // What comes before the answer is of no interest.
+    // Events before the answer are dropped.
     peer.write_all(&[delivery(1, b"hello"), close_ok].concat())
         .unwrap();
     connection.close(HOUR).unwrap();
-    assert_eq!(heard(&mut peer), frames::close(0, frames::CONNECTION_CLOSE));
-    assert!(!connection.is_open() && !connection.socket.has_arrival());
-    let reason = |connection: &mut Connection, within| match connection.close(within) {
+    assert_eq!(
+        received(&mut peer),
+        frames::close(0, frames::CONNECTION_CLOSE)
+    );
+    assert!(!connection.is_open() && !connection.socket.has_event());
+    let reason = |connection: &mut Connection, timeout| match connection.close(timeout) {
         Err(Error::Lost { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
-    let (mut connection, _peer) = scene();
+    let (mut connection, _peer) = fixture();
     assert_eq!(
         reason(&mut connection, Duration::ZERO),
         "the broker did not answer in time"
     );
-    let (mut connection, peer) = scene();
+    let (mut connection, peer) = fixture();
     drop(peer);
     assert_eq!(
         reason(&mut connection, HOUR),

@@ -1,32 +1,27 @@
-//! The bytes that the socket has not yet taken.
+//! The bytes that the socket has not taken yet.
 
 use std::io::{self, Write};
 
-/// Bytes on their way out, in order. What the socket takes at once is never copied to here.
+/// Bytes to be written, in order. Those that the socket takes at once are not copied.
 #[derive(Debug, Default)]
-pub struct WriteBuffer {
+pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
-    /// How many of them are written.
+    /// The number of `bytes` that are written.
     start: usize,
 }
 
 impl WriteBuffer {
-    /// How many bytes wait.
-    pub fn len(&self) -> usize {
+    /// Returns the number of bytes to be written.
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes these bytes behind all that waits, as far as `socket` takes them; the rest waits. Returns
-    /// how many bytes were written.
-    ///
-    /// # Errors
-    /// Those of the socket, but for one that would block.
-    pub fn send(&mut self, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    /// Writes bytes as far as `socket` takes them, and keeps the rest. Returns the number of bytes written.
+    pub(crate) fn send(&mut self, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         if self.is_empty() {
             sent = write(socket, bytes)?;
@@ -35,14 +30,11 @@ impl WriteBuffer {
         Ok(sent)
     }
 
-    /// Writes what waits, as far as `socket` takes it. Returns how many bytes were written.
-    ///
-    /// # Errors
-    /// Those of the socket, but for one that would block.
-    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<usize> {
+    /// Writes the bytes kept as far as `socket` takes them. Returns the number of bytes written.
+    pub(crate) fn flush(&mut self, socket: &mut impl Write) -> io::Result<usize> {
         let sent = write(socket, &self.bytes[self.start..])?;
         self.start += sent;
-        // Not each time, or much would be moved for little.
+        // Not each time, as that would move the rest each time.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -69,7 +61,7 @@ fn write(socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// A socket that takes so many bytes, and then would block.
+    /// A socket that takes this many bytes before it would block.
     struct Narrow(usize, Vec<u8>);
 
     impl Write for Narrow {
@@ -89,32 +81,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_leaves_in_order_however_little_is_taken() {
+    fn bytes_are_written_in_order_whatever_the_socket_takes() {
         let parts: Vec<Vec<u8>> = (0..50).map(|n| vec![n; usize::from(n)]).collect();
         for width in 1..100 {
-            let (mut socket, mut outgoing) = (Narrow(0, Vec::new()), WriteBuffer::default());
+            let (mut socket, mut buffer) = (Narrow(0, Vec::new()), WriteBuffer::default());
             for part in &parts {
                 socket.0 = width;
-                outgoing.send(&mut socket, part).unwrap();
+                buffer.send(&mut socket, part).unwrap();
             }
-            while !outgoing.is_empty() {
+            while !buffer.is_empty() {
                 socket.0 = width;
-                outgoing.flush(&mut socket).unwrap();
+                buffer.flush(&mut socket).unwrap();
             }
             assert_eq!(socket.1, parts.concat());
         }
     }
 
     #[test]
-    fn what_is_never_empty_does_not_grow() {
-        let (mut socket, mut outgoing) = (Narrow(50, Vec::new()), WriteBuffer::default());
-        outgoing.send(&mut socket, &[0; 100]).unwrap();
+    fn a_buffer_that_is_never_empty_does_not_grow() {
+        let (mut socket, mut buffer) = (Narrow(50, Vec::new()), WriteBuffer::default());
+        buffer.send(&mut socket, &[0; 100]).unwrap();
         for _ in 0..10_000 {
-            outgoing.send(&mut socket, &[0; 100]).unwrap();
+            buffer.send(&mut socket, &[0; 100]).unwrap();
             socket.0 = 100;
-            outgoing.flush(&mut socket).unwrap();
-            assert!(!outgoing.is_empty());
+            buffer.flush(&mut socket).unwrap();
+            assert!(!buffer.is_empty());
         }
-        assert!(outgoing.bytes.capacity() < 1000);
+        assert!(buffer.bytes.capacity() < 1000);
     }
 }

@@ -1,40 +1,39 @@
-//! The batches in which messages are written: the one in the making, those with the writer, and what
-//! is written and not yet acknowledged.
+//! The batches in which messages are written: the current one, and those that the writer has.
 
 use std::collections::VecDeque;
 
 use super::deliveries::Ticket;
 
-/// How many batches may be with the writer: one that it writes, one that it finds when done.
+/// The most batches that the writer has: one that it writes, and one to follow.
 const MAX_UNWRITTEN_BATCHES: usize = 2;
 
 /// Messages `M` from the broker to the writer.
 #[derive(Debug)]
-pub struct Batches<M> {
+pub(crate) struct Batches<M> {
     /// The most messages of a batch.
     messages_max: usize,
-    /// The size at which a batch takes no more messages.
+    /// The size from which on a batch takes no more messages.
     bytes_max: usize,
-    batch: Vec<M>,
-    making: Written,
-    /// The batches that are being written, oldest first.
-    handed_over: VecDeque<Written>,
+    messages: Vec<M>,
+    /// The size of `messages`.
+    current: Written,
+    /// The batches that the writer has, oldest first.
+    unwritten: VecDeque<Written>,
 }
 
-/// The size of a batch, or of several in a row, and its last message.
+/// The size of consecutive messages, and the last of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
-    /// How many messages.
-    pub messages: u64,
-    /// How many bytes their bodies have.
-    pub bytes: u64,
-    /// The last one's ticket.
-    pub last: Ticket,
+pub(crate) struct Written {
+    pub(crate) messages: u64,
+    /// The size of their bodies.
+    pub(crate) bytes: u64,
+    /// The ticket of the last message.
+    pub(crate) last: Ticket,
 }
 
 impl Written {
-    /// Adds what comes after it.
-    pub fn add(&mut self, next: Self) {
+    /// Appends the messages that follow.
+    pub(crate) fn add(&mut self, next: Self) {
         self.messages += next.messages;
         self.bytes += next.bytes;
         self.last = next.last;
@@ -42,64 +41,59 @@ impl Written {
 }
 
 impl<M> Batches<M> {
-    /// Batches of so many messages at most, and no more once they have so many bytes.
-    pub fn new(messages_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self {
             messages_max,
             bytes_max,
-            batch: Vec::new(),
-            making: Written::default(),
-            handed_over: VecDeque::new(),
+            messages: Vec::new(),
+            current: Written::default(),
+            unwritten: VecDeque::new(),
         }
     }
 
-    /// Whether one more message may be taken now.
-    pub fn has_room(&self) -> bool {
-        self.batch.len() < self.messages_max && self.bytes() < self.bytes_max
+    /// Whether the current batch takes one more message.
+    pub(crate) fn has_room(&self) -> bool {
+        self.messages.len() < self.messages_max && self.current.bytes < self.bytes_max as u64
     }
 
-    fn bytes(&self) -> usize {
-        usize::try_from(self.making.bytes).unwrap_or(usize::MAX)
+    /// Whether every message is written.
+    pub(crate) fn is_written(&self) -> bool {
+        self.messages.is_empty() && self.unwritten.is_empty()
     }
 
-    /// Whether nothing waits to be written.
-    pub fn is_written(&self) -> bool {
-        self.batch.is_empty() && self.handed_over.is_empty()
+    /// Returns the size of the messages that are not yet written.
+    pub(crate) fn unwritten(&self) -> Written {
+        let mut all = Written::default();
+        for batch in self.unwritten.iter().chain([&self.current]) {
+            all.add(*batch);
+        }
+        all
     }
 
-    /// Returns how many messages were taken and are not yet written, and how many bytes they have.
-    pub fn unwritten(&self) -> (u64, usize) {
-        let batches = self.handed_over.iter().chain([&self.making]);
-        let (messages, bytes) = batches.fold((0, 0), |(messages, bytes), batch| {
-            (messages + batch.messages, bytes + batch.bytes)
-        });
-        (messages, usize::try_from(bytes).unwrap_or(usize::MAX))
+    /// Adds a message to the current batch.
+    pub(crate) fn push(&mut self, message: M, size: Written) {
+        self.messages.push(message);
+        self.current.add(size);
     }
 
-    /// Takes a message.
-    pub fn take(&mut self, message: M, it: Written) {
-        self.batch.push(message);
-        self.making.add(it);
-    }
-
-    /// The batch to be written next, if there is one and the writer has room.
-    pub fn hand_over(&mut self) -> Option<Vec<M>> {
-        if self.handed_over.len() >= MAX_UNWRITTEN_BATCHES || self.batch.is_empty() {
+    /// Returns the current batch, to be written, if it has messages and the writer has room.
+    pub(crate) fn next_batch(&mut self) -> Option<Vec<M>> {
+        if self.unwritten.len() >= MAX_UNWRITTEN_BATCHES || self.messages.is_empty() {
             return None;
         }
-        self.handed_over.push_back(std::mem::take(&mut self.making));
-        Some(std::mem::take(&mut self.batch))
+        self.unwritten.push_back(std::mem::take(&mut self.current));
+        Some(std::mem::take(&mut self.messages))
     }
 
-    /// Notes that the oldest batch with the writer is written and flushed, and returns it.
-    pub fn written(&mut self) -> Option<Written> {
-        self.handed_over.pop_front()
+    /// Notes that the writer's oldest batch is written and flushed, and returns its size.
+    pub(crate) fn written(&mut self) -> Option<Written> {
+        self.unwritten.pop_front()
     }
 
-    /// Forgets the batch in the making: its messages go back to the queue. Returns how many they are.
-    pub fn forget_batch(&mut self) -> u64 {
-        self.batch.clear();
-        std::mem::take(&mut self.making).messages
+    /// Drops the current batch, whose messages are requeued.
+    pub(crate) fn discard_current(&mut self) {
+        self.messages.clear();
+        self.current = Written::default();
     }
 }
 
@@ -116,44 +110,48 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_known_by_its_last_message_once_it_is_written() {
+    fn a_written_batch_has_its_size_and_last_message() {
         let mut batches = Batches::new(2, 100);
-        assert_eq!((batches.hand_over(), batches.written()), (None, None));
-        batches.take("a", one(1, 10));
-        batches.take("b", one(2, 20));
+        assert_eq!((batches.next_batch(), batches.written()), (None, None));
+        batches.push("a", one(1, 10));
+        batches.push("b", one(2, 20));
         assert!(!batches.has_room());
-        assert_eq!(batches.hand_over(), Some(vec!["a", "b"]));
+        assert_eq!(batches.next_batch(), Some(vec!["a", "b"]));
         assert!(batches.has_room());
-        batches.take("c", one(3, 5));
-        assert_eq!(batches.unwritten(), (3, 35));
+        batches.push("c", one(3, 5));
+        assert_eq!(
+            (batches.unwritten().messages, batches.unwritten().bytes),
+            (3, 35)
+        );
         let written = batches.written().unwrap();
         assert_eq!((written.messages, written.bytes, written.last), (2, 30, 2));
-        assert_eq!(batches.hand_over(), Some(vec!["c"]));
+        assert_eq!(batches.next_batch(), Some(vec!["c"]));
         assert_eq!(batches.written(), Some(one(3, 5)));
         assert!(batches.is_written());
     }
 
     #[test]
-    fn at_most_two_batches_are_handed_over() {
+    fn the_writer_has_at_most_two_batches() {
         let mut batches = Batches::new(1, 100);
         for n in 1..=2 {
-            batches.take(n, one(n, 1));
-            assert_eq!(batches.hand_over(), Some(vec![n]));
+            batches.push(n, one(n, 1));
+            assert_eq!(batches.next_batch(), Some(vec![n]));
         }
-        batches.take(3, one(3, 1));
-        assert_eq!(batches.hand_over(), None);
+        batches.push(3, one(3, 1));
+        assert_eq!(batches.next_batch(), None);
         assert_eq!(batches.written(), Some(one(1, 1)));
-        assert_eq!(batches.hand_over(), Some(vec![3]));
+        assert_eq!(batches.next_batch(), Some(vec![3]));
     }
 
     #[test]
-    fn what_is_forgotten_is_never_written() {
+    fn a_discarded_batch_is_never_written() {
         let mut batches = Batches::new(8, 100);
-        batches.take(1, one(1, 1));
-        batches.hand_over();
-        batches.take(2, one(2, 1));
-        assert_eq!(batches.forget_batch(), 1);
-        assert_eq!((batches.hand_over(), batches.unwritten()), (None, (1, 1)));
+        batches.push(1, one(1, 1));
+        batches.next_batch();
+        batches.push(2, one(2, 1));
+        batches.discard_current();
+        assert_eq!(batches.next_batch(), None);
+        assert_eq!(batches.unwritten().messages, 1);
         assert_eq!(batches.written(), Some(one(1, 1)));
         assert!(batches.is_written());
     }
@@ -161,11 +159,11 @@ mod tests {
     #[test]
     fn a_batch_is_bounded_by_bytes_too() {
         let mut batches = Batches::new(100, 10);
-        batches.take("a", one(1, 9));
+        batches.push("a", one(1, 9));
         assert!(batches.has_room());
-        batches.take("b", one(2, 9));
+        batches.push("b", one(2, 9));
         assert!(!batches.has_room());
-        batches.hand_over();
+        batches.next_batch();
         assert!(batches.has_room());
     }
 }

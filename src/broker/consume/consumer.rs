@@ -1,4 +1,4 @@
-//! Consuming from a queue over one connection, and what has come of it over all of them.
+//! Consuming from a queue over one connection, and its progress over all connections.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,52 +20,48 @@ use crate::topology::QueueKind;
 use crate::values::{QueueName, StreamOffset};
 use crate::waker::Receiver;
 
-/// How long nothing may come from where a stream has something.
+/// The time without a message after which the end of a stream is looked up.
 const STREAM_SILENCE: Duration = Duration::from_secs(2);
 
-/// How long the broker may take for the last settlements when nobody is in a hurry.
-const CLOSING: Duration = Duration::from_secs(5);
+/// The time for the broker to handle the last settlements.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A `receive`, over all its connections.
+/// The progress of one `receive`, over all its connections.
 #[derive(Debug)]
-pub struct ConsumeProgress {
+pub(crate) struct ConsumeProgress {
     pub(super) deliveries: Deliveries,
     pub(super) options: ConsumeOptions,
     pub(super) no_ack: bool,
-    /// The messages of a stream that were taken and are not yet done, by their numbers.
-    open: BTreeMap<Ticket, u64>,
-    /// The first message of a stream that was not yet taken on any connection, or not done on the last.
+    /// The offsets of the messages of a stream that are taken and unsettled.
+    unsettled_offsets: BTreeMap<Ticket, u64>,
+    /// The offset in a stream to continue at.
     next_offset: Option<u64>,
-    /// The last message of a stream that is to be drained, once it is looked up.
-    end: Option<StreamEnd>,
+    /// The end of a stream that is drained, once it is looked up.
+    stream_end: Option<StreamEnd>,
     /// Whether there was a connection before.
     is_resumed: bool,
-    /// Whether the broker failed at a message that it was to deliver, so that the next come one by one:
-    /// those before it are settled then, and what it fails at stands alone.
-    is_careful: bool,
+    /// Whether to take messages one by one, after an internal error of the broker: so the messages before
+    /// the one at which it fails are settled.
+    is_one_by_one: bool,
 }
 
 impl ConsumeProgress {
-    /// The messages that are to come.
-    #[must_use]
-    pub fn new(options: ConsumeOptions) -> Self {
+    pub(crate) fn new(options: ConsumeOptions) -> Self {
         Self {
             deliveries: Deliveries::new(options.count),
-            // To take exactly so many messages, each must be acknowledged: without that the broker
-            // sends more, and what it has sent is gone.
+            // Without acknowledgements the broker would send, and remove, more than `count` messages.
             no_ack: options.auto_ack && options.count.is_none(),
             options,
-            open: BTreeMap::new(),
+            unsettled_offsets: BTreeMap::new(),
             next_offset: None,
-            end: None,
+            stream_end: None,
             is_resumed: false,
-            is_careful: false,
+            is_one_by_one: false,
         }
     }
 
-    /// The messages that have left the queue for good.
-    #[must_use]
-    pub fn done(&self) -> Total {
+    /// Returns the messages that have left the queue for good.
+    pub(crate) fn done(&self) -> Total {
         self.deliveries.done()
     }
 }
@@ -73,68 +69,61 @@ impl ConsumeProgress {
 /// The end of a stream.
 #[derive(Clone, Copy, Debug)]
 enum StreamEnd {
-    /// It has no message.
     Empty,
-    /// The number of its last message.
-    Message(u64),
+    /// The offset of the last message.
+    At(u64),
 }
 
-/// What becomes of a message.
+/// The settlement of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// It is done with.
+pub(crate) enum Settlement {
     Acknowledge,
-    /// It is dead-lettered, or dropped.
+    /// Has the message dead-lettered or dropped.
     Reject,
-    /// It was tried in vain, and goes back to the queue, which may count that.
+    /// Requeues the message after it was tried, which the queue may count.
     Requeue,
 }
 
-/// A message that came.
+/// A message delivered.
 #[derive(Clone, Debug)]
-pub struct Delivery {
-    /// Settles it.
-    pub ticket: Ticket,
-    /// The message.
-    pub message: Box<Message>,
-    /// How often it came back before, where its queue counts that.
-    pub count: Count,
-    /// Its number, if it came from a stream.
-    pub offset: Option<u64>,
+pub(crate) struct Delivery {
+    pub(crate) ticket: Ticket,
+    pub(crate) message: Box<Message>,
+    pub(crate) count: Count,
+    /// The offset in its stream, if it is from one.
+    pub(crate) offset: Option<u64>,
 }
 
 /// The end of a wait of a [`Consumer`].
 #[derive(Debug)]
-pub enum ConsumeEvent<R> {
-    /// Messages came.
+pub(crate) enum ConsumeEvent<R> {
+    /// Messages have come.
     Arrived,
-    /// Something else that was waited for.
+    /// An item of the other channel.
     Other(R),
-    /// The user wants to stop.
     Interrupted,
-    /// The moment that was waited for at most has come.
-    Late,
+    /// The deadline has passed.
+    TimedOut,
 }
 
 /// A running consumer.
-pub struct Consumer<'c> {
+pub(crate) struct Consumer<'c> {
     pub(super) subscription: Subscription<'c>,
     pub(super) progress: &'c mut ConsumeProgress,
     at_limit: AtLimit,
-    /// Whether the end of the stream is reached that is to be drained.
+    /// Whether the end of a drained stream is reached.
     is_at_end: bool,
-    /// Whether something has come, and since when it was waited for.
-    has_come: bool,
-    since: Instant,
+    has_received: bool,
+    started: Instant,
 }
 
-/// Consumes from a queue for as long as `work` does. Then what is not settled is given back to the queue,
-/// and the connection is closed, or only the channel if the broker has cancelled the consumer.
+/// Consumes from a queue until `work` returns. Then requeues what is unsettled, and closes the connection,
+/// or only the channel if the broker has cancelled the consumer.
 ///
 /// # Errors
-/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if there was no consumer to begin with;
-/// [`Error::Dropped`] if a message could not be given back.
-pub fn consume(
+/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if no consumer could be started;
+/// [`Error::Dropped`] if messages could not be requeued.
+pub(crate) fn consume(
     session: &mut Session,
     queue: &QueueName,
     progress: &mut ConsumeProgress,
@@ -142,36 +131,38 @@ pub fn consume(
 ) -> Result<(), Error> {
     let mut subscription = Subscription::open(session, queue, progress.options, progress.no_ack);
     if std::mem::replace(&mut progress.is_resumed, true) {
-        subscription.follows_a_lost_connection();
+        subscription.note_lost_connection();
     }
     let mut consumer = Consumer {
         subscription,
         progress: &mut *progress,
         at_limit: AtLimit::default(),
         is_at_end: false,
-        has_come: false,
-        since: Instant::now(),
+        has_received: false,
+        started: Instant::now(),
     };
-    let result = consumer.begin().and_then(|()| work(&mut consumer));
-    let result = result.map_err(|error| of_consuming(error, queue));
-    consumer.progress.is_careful = matches!(&result, Err(error) if error.is_internal());
-    let given_back = consumer.give_back();
-    let result = end(session, result, progress.done());
-    // Whatever else kept it from being given back shows there.
-    let result = match given_back {
+    let result = consumer.start().and_then(|()| work(&mut consumer));
+    let result = result.map_err(|error| as_consume_error(error, queue));
+    consumer.progress.is_one_by_one = matches!(&result, Err(error) if error.is_internal());
+    let requeued = consumer.requeue_unsettled();
+    let result = close(session, result, progress.done());
+    // Any other error shows when the connection is closed.
+    let result = match requeued {
         Err(dropped @ Error::Dropped { .. }) => result.and(Err(dropped)),
         _ => result,
     };
     progress.deliveries.end_connection();
-    // They come again, and what came after them.
-    let first_open = std::mem::take(&mut progress.open).into_values().next();
-    progress.next_offset = first_open.or(progress.next_offset);
+    // They are delivered again, with all messages after them.
+    let first_unsettled = std::mem::take(&mut progress.unsettled_offsets)
+        .into_values()
+        .next();
+    progress.next_offset = first_unsettled.or(progress.next_offset);
     result
 }
 
-/// Tells a refusal to wait any longer for an acknowledgement from others, and what ended the connection
-/// as that of consuming, whatever was asked besides.
-fn of_consuming(error: Error, queue: &QueueName) -> Error {
+/// Tells the acknowledgement timeout from other refusals, and makes consuming the operation that a lost
+/// connection interrupted, whatever it was.
+fn as_consume_error(error: Error, queue: &QueueName) -> Error {
     match error {
         Error::Refused { broker, said, .. } if error::is_ack_timeout(&said) => Error::AckTimeout {
             broker,
@@ -193,16 +184,15 @@ fn of_consuming(error: Error, queue: &QueueName) -> Error {
     }
 }
 
-/// Ends consuming, with the whole connection, or with the channel alone if the broker has only cancelled
-/// the consumer. That the broker does not answer is told if that leaves what is `done` in doubt: what is
-/// written is written.
-fn end(session: &mut Session, result: Result<(), Error>, done: Total) -> Result<(), Error> {
+/// Closes the connection, or only the channel if the broker has cancelled the consumer. If the broker does
+/// not answer, the user is told that messages `done` may be delivered again.
+fn close(session: &mut Session, result: Result<(), Error>, done: Total) -> Result<(), Error> {
     if matches!(result, Err(Error::Cancelled { .. })) {
-        // If the connection is lost by now, that shows when the queue is looked up.
+        // A lost connection shows when the queue is looked up.
         let _ = session.connection.close_channel();
         return result;
     }
-    let closed = session.connection.close(CLOSING);
+    let closed = session.connection.close(CLOSE_TIMEOUT);
     result?;
     if let Err(error) = closed {
         if done.messages > 0 && error.is_transient() {
@@ -215,80 +205,65 @@ fn end(session: &mut Session, result: Result<(), Error>, done: Total) -> Result<
 }
 
 impl Consumer<'_> {
-    /// Whether all the messages that were asked for are unsettled, or done.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
+    /// Whether no more messages are to be taken.
+    pub(crate) fn is_complete(&self) -> bool {
         self.is_at_end || self.progress.deliveries.is_complete()
     }
 
-    /// Whether that is so because a stream has no more.
-    #[must_use]
-    pub fn is_at_end(&self) -> bool {
+    /// Whether that is so because the end of a stream is reached.
+    pub(crate) fn is_at_end(&self) -> bool {
         self.is_at_end && !self.progress.deliveries.is_complete()
     }
 
-    /// The messages that have left the queue for good, on this connection and those before.
-    #[must_use]
-    pub fn done(&self) -> Total {
+    /// Returns the messages that have left the queue for good, over all connections.
+    pub(crate) fn done(&self) -> Total {
         self.progress.done()
     }
 
     /// Whether no message is unsettled.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.progress.deliveries.is_idle()
     }
 
     /// Whether a message can still be settled.
-    #[must_use]
-    pub fn holds(&self, ticket: Ticket) -> bool {
+    pub(crate) fn holds(&self, ticket: Ticket) -> bool {
         self.progress.deliveries.tag(ticket).is_some()
     }
 
-    fn begin(&mut self) -> Result<(), Error> {
+    fn start(&mut self) -> Result<(), Error> {
         if self.progress.options.drain {
-            // A stream is read from its first message on then.
-            let (session, queue) = self.subscription.parts();
-            kind::find(session, queue)?;
+            // The consumer of a stream is to begin with its first message then.
+            self.queue_kind()?;
         }
         self.resume()
     }
 
-    /// Has the broker send messages, if there are some still to take.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] in the broker's words; [`Error::Lost`].
-    pub fn resume(&mut self) -> Result<(), Error> {
-        if self.subscription.may_start() && !self.is_complete() {
-            let at_most = self.progress.is_careful.then_some(1);
+    /// Starts a consumer if there is none and more messages are to be taken.
+    pub(crate) fn resume(&mut self) -> Result<(), Error> {
+        if self.subscription.is_paused() && !self.is_complete() {
+            let max = self.progress.is_one_by_one.then_some(1);
             let left = self.progress.deliveries.left();
-            let left = [left, at_most].into_iter().flatten().min();
+            let left = [left, max].into_iter().flatten().min();
             self.subscription.start(left, self.progress.next_offset)?;
         }
         Ok(())
     }
 
-    /// Has the broker send no more messages. What it had sent before is here then.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] if the connection is.
-    pub fn pause(&mut self) -> Result<(), Error> {
+    /// Cancels the consumer. All messages that the broker has sent are received then.
+    pub(crate) fn pause(&mut self) -> Result<(), Error> {
         if self.subscription.is_consuming() {
             self.subscription.cancel()?;
         }
         Ok(())
     }
 
-    /// As [`Consumer::pause`], and gives back what is here.
-    ///
-    /// # Errors
-    /// As [`Consumer::pause`].
-    pub fn stop(&mut self) -> Result<(), Error> {
+    /// Cancels the consumer, and requeues the messages that are not taken.
+    pub(crate) fn stop(&mut self) -> Result<(), Error> {
         self.pause()?;
-        while let Some(content) = self.subscription.next() {
+        while let Some(content) = self.subscription.next_message() {
             self.count(content.tag, &content.message)?;
             let is_stream = self.offset(&content.message)?.is_some();
-            if !is_stream && !self.at_limit.holds(content.tag) {
+            if !is_stream && !self.at_limit.contains(content.tag) {
                 let nack = frames::nack(MESSAGES, content.tag, false);
                 self.subscription.settle(&nack);
             }
@@ -296,94 +271,92 @@ impl Consumer<'_> {
         Ok(())
     }
 
-    /// As [`Consumer::stop`] for good, and without waiting for the broker.
-    pub fn leave(&mut self) {
-        let (session, _) = self.subscription.parts();
-        let wanted = limit::may_count(session);
-        self.subscription.leave(wanted);
+    /// Cancels the consumer for good, without waiting for the broker.
+    pub(crate) fn leave(&mut self) {
+        let (session, _) = self.subscription.session_and_queue();
+        let keeps_messages = limit::may_count(session);
+        self.subscription.begin_cancel(keeps_messages);
     }
 
-    /// Gives back what is not settled. The broker sends no more messages.
-    fn give_back(&mut self) -> Result<(), Error> {
+    /// Cancels the consumer, and requeues all unsettled messages.
+    fn requeue_unsettled(&mut self) -> Result<(), Error> {
         if self.progress.no_ack || !self.subscription.can_settle() {
             return Ok(());
         }
         self.leave();
-        if self.subscription.has_left().is_ok() {
-            while let Some(content) = self.subscription.next() {
+        if self.subscription.finish_cancel().is_ok() {
+            while let Some(content) = self.subscription.next_message() {
                 self.count(content.tag, &content.message)?;
             }
         }
-        // Also where the broker does not answer: without a copy it drops those at their limit.
-        let (session, queue) = self.subscription.parts();
-        std::mem::take(&mut self.at_limit).give_back(session, queue)
+        // Even if the broker did not answer: it drops messages at their limit unless they are republished.
+        let (session, queue) = self.subscription.session_and_queue();
+        std::mem::take(&mut self.at_limit).requeue_all(session, queue)
     }
 
-    /// How often a message came back before, where its queue counts that.
+    /// Returns how often a message was requeued, where its queue counts that.
     fn count(&mut self, tag: u64, message: &Message) -> Result<Count, Error> {
         if self.progress.no_ack {
             return Ok(Count::default());
         }
-        let (session, queue) = self.subscription.parts();
+        let (session, queue) = self.subscription.session_and_queue();
         self.at_limit.count(session, queue, tag, message)
     }
 
-    /// Waits for whatever comes first: a message, if one more `may_come`; something in `other`; the
-    /// user's interrupt, if it `is_interruptible`; or the moment `at_most`. Where so many bytes are
-    /// `held` elsewhere that no more are to be read, nothing is; with `None`, the prefetch is bound
-    /// enough.
+    /// Waits for a message, if one more `may_come`; an item of `other`; the user's interrupt, if it
+    /// `is_interruptible`; or the `deadline`. `held_bytes` is the size of the messages held elsewhere,
+    /// which bounds what is read; with `None`, the prefetch is limit enough.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the queue is gone, [`Error::Lost`] if the connection is.
-    pub fn wait<R>(
+    /// [`Error::Cancelled`] if the queue is gone; [`Error::Lost`].
+    pub(crate) fn wait<R>(
         &mut self,
         may_come: bool,
-        held: Option<usize>,
+        held_bytes: Option<usize>,
         other: &Receiver<R>,
         is_interruptible: bool,
-        at_most: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> Result<ConsumeEvent<R>, Error> {
-        other.wakes(self.subscription.waker());
+        other.add_waker(self.subscription.waker());
         let on_interrupt = if is_interruptible {
             OnInterrupt::Return
         } else {
             OnInterrupt::Ignore
         };
-        let waited = self
-            .subscription
-            .wait(at_most, on_interrupt, may_come, held, || other.next())?;
-        Ok(match waited {
-            WaitOutcome::Came(None) => ConsumeEvent::Arrived,
-            WaitOutcome::Came(Some(Ok(other))) => ConsumeEvent::Other(other),
-            WaitOutcome::Came(Some(Err(_))) => {
+        let outcome =
+            self.subscription
+                .wait(deadline, on_interrupt, may_come, held_bytes, || {
+                    other.next()
+                })?;
+        Ok(match outcome {
+            WaitOutcome::Ready(None) => ConsumeEvent::Arrived,
+            WaitOutcome::Ready(Some(Ok(other))) => ConsumeEvent::Other(other),
+            WaitOutcome::Ready(Some(Err(_))) => {
                 let why = "the thread that handles messages died";
                 return Err(Error::Bug(why.to_owned()));
             }
             WaitOutcome::Interrupted => ConsumeEvent::Interrupted,
-            WaitOutcome::Late => ConsumeEvent::Late,
+            WaitOutcome::TimedOut => ConsumeEvent::TimedOut,
         })
     }
 
-    /// Takes the next message that is here.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] if the connection is.
-    pub fn take(&mut self) -> Result<Option<Delivery>, Error> {
-        let Some(content) = self.subscription.next() else {
+    /// Takes the next message that was received.
+    pub(crate) fn take(&mut self) -> Result<Option<Delivery>, Error> {
+        let Some(content) = self.subscription.next_message() else {
             return Ok(None);
         };
-        self.has_come = true;
+        self.has_received = true;
         let count = self.count(content.tag, &content.message)?;
         let offset = self.offset(&content.message)?;
         if let Some(offset) = offset.filter(|_| self.progress.options.drain) {
-            self.is_at_end = match self.end()? {
+            self.is_at_end = match self.stream_end()? {
                 StreamEnd::Empty => true,
-                StreamEnd::Message(last) => last <= offset,
+                StreamEnd::At(last) => last <= offset,
             };
         }
         let ticket = self.progress.deliveries.take(content.tag);
         if let Some(offset) = offset {
-            self.progress.open.insert(ticket, offset);
+            self.progress.unsettled_offsets.insert(ticket, offset);
             self.progress.next_offset = Some(offset + 1);
         }
         Ok(Some(Delivery {
@@ -394,28 +367,33 @@ impl Consumer<'_> {
         }))
     }
 
-    /// The number of a message in its stream. Elsewhere its sender may have written that header.
+    /// Returns the offset of a message in its stream. In another queue the sender may have written that
+    /// header.
     fn offset(&mut self, message: &Message) -> Result<Option<u64>, Error> {
         let Some(offset) = message.stream_offset() else {
             return Ok(None);
         };
-        let (session, queue) = self.subscription.parts();
-        let kind = kind::find(session, queue)?;
+        let kind = self.queue_kind()?;
         Ok(Some(offset).filter(|_| matches!(kind, QueueKind::Stream | QueueKind::Unknown)))
     }
 
-    /// The end of the stream when it was first asked for.
-    fn end(&mut self) -> Result<StreamEnd, Error> {
-        if let Some(end) = self.progress.end {
-            return Ok(end);
-        }
-        let (session, queue) = self.subscription.parts();
-        let end = stream::last_offset(session, queue)?.map_or(StreamEnd::Empty, StreamEnd::Message);
-        Ok(*self.progress.end.insert(end))
+    fn queue_kind(&mut self) -> Result<QueueKind, Error> {
+        let (session, queue) = self.subscription.session_and_queue();
+        kind::find(session, queue)
     }
 
-    /// Settles a message. One whose connection is lost is delivered again, whatever became of it.
-    pub fn settle(&mut self, ticket: Ticket, outcome: Settlement, bytes: u64) {
+    /// Returns the end of the stream, as it was at the first call.
+    fn stream_end(&mut self) -> Result<StreamEnd, Error> {
+        if let Some(end) = self.progress.stream_end {
+            return Ok(end);
+        }
+        let (session, queue) = self.subscription.session_and_queue();
+        let end = stream::last_offset(session, queue)?.map_or(StreamEnd::Empty, StreamEnd::At);
+        Ok(*self.progress.stream_end.insert(end))
+    }
+
+    /// Settles a message, unless its connection is lost: then it is delivered again.
+    pub(crate) fn settle(&mut self, ticket: Ticket, settlement: Settlement, bytes: u64) {
         let Some(tag) = self.progress.deliveries.tag(ticket) else {
             return;
         };
@@ -423,44 +401,47 @@ impl Consumer<'_> {
             return;
         }
         // A stream keeps its messages, and takes none back.
-        let is_kept = self.progress.open.contains_key(&ticket);
-        let settlement = match outcome {
-            Settlement::Requeue if is_kept => return,
-            Settlement::Reject if is_kept => frames::ack(MESSAGES, tag, false),
+        let is_of_stream = self.progress.unsettled_offsets.contains_key(&ticket);
+        let frame = match settlement {
+            Settlement::Requeue if is_of_stream => return,
+            Settlement::Reject if is_of_stream => frames::ack(MESSAGES, tag, false),
             Settlement::Acknowledge => frames::ack(MESSAGES, tag, false),
             Settlement::Reject => frames::reject(MESSAGES, tag, false),
             Settlement::Requeue => frames::reject(MESSAGES, tag, true),
         };
-        self.subscription.settle(&settlement);
-        self.at_limit.settled(tag, false);
-        match outcome {
+        self.subscription.settle(&frame);
+        self.at_limit.remove(tag, false);
+        match settlement {
             Settlement::Requeue => {
-                self.subscription.returns_a_message();
-                self.progress.deliveries.give_back(1);
+                self.subscription.note_requeue();
+                self.progress.deliveries.requeue(1);
             }
             _ => {
-                self.progress.open.remove(&ticket);
+                self.progress.unsettled_offsets.remove(&ticket);
                 self.progress.deliveries.finish(Total {
                     messages: 1,
                     bytes,
-                    rejected: u64::from(outcome == Settlement::Reject),
+                    rejected: u64::from(settlement == Settlement::Reject),
                 });
             }
         }
     }
 
-    /// Acknowledges what is written, and all before it.
+    /// Acknowledges the messages written, and all earlier ones.
     pub(super) fn acknowledge_up_to(&mut self, written: Written) {
         let tag = self.progress.deliveries.tag(written.last);
         if let Some(tag) = tag.filter(|_| !self.progress.no_ack) {
             if !self.subscription.can_settle() {
-                // It comes again.
+                // They are delivered again.
                 return;
             }
             self.subscription.settle(&frames::ack(MESSAGES, tag, true));
-            self.at_limit.settled(tag, true);
+            self.at_limit.remove(tag, true);
         }
-        self.progress.open = self.progress.open.split_off(&(written.last + 1));
+        self.progress.unsettled_offsets = self
+            .progress
+            .unsettled_offsets
+            .split_off(&(written.last + 1));
         self.progress.deliveries.finish(Total {
             messages: written.messages,
             bytes: written.bytes,
@@ -468,24 +449,20 @@ impl Consumer<'_> {
         });
     }
 
-    /// Has the broker send no more messages if the queue has none that is ready, and says whether that
-    /// is so.
-    ///
-    /// # Errors
-    /// [`Error::Lost`] if the connection is.
-    pub fn stop_if_empty(&mut self) -> Result<bool, Error> {
+    /// Cancels the consumer if the queue is empty, and returns whether it is.
+    pub(crate) fn stop_if_empty(&mut self) -> Result<bool, Error> {
         let is_empty = self.subscription.is_queue_empty()?;
-        if !self.has_come && (is_empty || self.since.elapsed() > STREAM_SILENCE) {
-            let (session, queue) = self.subscription.parts();
-            if kind::find(session, queue)? == QueueKind::Stream {
-                return self.has_no_more();
-            }
+        if !self.has_received
+            && (is_empty || self.started.elapsed() > STREAM_SILENCE)
+            && self.queue_kind()? == QueueKind::Stream
+        {
+            return self.is_stream_exhausted();
         }
         if !is_empty {
             return Ok(false);
         }
-        // What is not ready any more may be on its way to us. To a consumer that is cancelled nothing is.
-        // A queue that was without its leader may have said that it was empty, so it is asked again.
+        // A message that is not ready may be on its way to the consumer, unless that is cancelled. And a queue
+        // without a leader may have counted none.
         self.pause()?;
         let is_empty = !self.subscription.has_message() && self.subscription.is_queue_empty()?;
         if !is_empty {
@@ -494,16 +471,16 @@ impl Consumer<'_> {
         Ok(is_empty)
     }
 
-    /// Whether a stream that has sent nothing has nothing from where its reading begins.
-    fn has_no_more(&mut self) -> Result<bool, Error> {
-        let StreamEnd::Message(last) = self.end()? else {
+    /// Whether a stream that has sent nothing has no message to send.
+    fn is_stream_exhausted(&mut self) -> Result<bool, Error> {
+        let StreamEnd::At(last) = self.stream_end()? else {
             return Ok(true);
         };
         let begin = self.progress.next_offset.map(StreamOffset::Number);
         Ok(match begin.or(self.progress.options.stream_offset) {
             Some(StreamOffset::Next) => true,
             Some(StreamOffset::Number(begin)) => begin > last,
-            Some(StreamOffset::Moment(_)) => self.since.elapsed() > STREAM_SILENCE,
+            Some(StreamOffset::Moment(_)) => self.started.elapsed() > STREAM_SILENCE,
             Some(StreamOffset::First | StreamOffset::Last) | None => false,
         })
     }

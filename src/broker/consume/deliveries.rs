@@ -1,28 +1,27 @@
-//! Deliveries that are not yet settled: the book-keeping that must never lose a message.
+//! The count of deliveries that are not yet settled.
 
 use super::Total;
 
-/// Names one delivery for as long as this process lasts. It is of use only as long as the connection
-/// that brought the delivery: when that is lost, the broker delivers the message again.
-pub type Ticket = u64;
+/// Identifies a delivery among all of this process. When its connection is lost, it is of no use any more,
+/// and the broker delivers the message again.
+pub(crate) type Ticket = u64;
 
 /// The deliveries of one `receive`, over all its connections.
 #[derive(Debug)]
-pub struct Deliveries {
-    /// How many messages may still be taken; `None` for any number.
+pub(crate) struct Deliveries {
+    /// The number of messages still to take; `None` for no limit.
     left: Option<u64>,
-    /// The last ticket of the connections before. The broker counts the deliveries of each connection
-    /// from 1, so that the others follow from their tags.
+    /// The last ticket of the earlier connections. The broker numbers the deliveries of each connection from
+    /// 1, so a ticket is the sum of `base` and the delivery tag.
     base: Ticket,
     last: Ticket,
-    /// How many were taken on this connection and are not settled.
+    /// The number of unsettled deliveries on this connection.
     unsettled: u64,
     done: Total,
 }
 
 impl Deliveries {
-    /// No delivery yet, and `count` to take in all.
-    pub fn new(count: Option<u64>) -> Self {
+    pub(crate) fn new(count: Option<u64>) -> Self {
         Self {
             left: count,
             base: 0,
@@ -32,56 +31,56 @@ impl Deliveries {
         }
     }
 
-    /// How many messages may still be taken; `None` for any number.
-    pub fn left(&self) -> Option<u64> {
+    /// Returns the number of messages still to take; `None` for no limit.
+    pub(crate) fn left(&self) -> Option<u64> {
         self.left
     }
 
-    /// Whether all the messages that were asked for are taken, or done.
-    pub fn is_complete(&self) -> bool {
+    /// Whether no more messages are to be taken.
+    pub(crate) fn is_complete(&self) -> bool {
         self.left == Some(0)
     }
 
-    /// Whether nothing is unsettled.
-    pub fn is_idle(&self) -> bool {
+    /// Whether no delivery is unsettled.
+    pub(crate) fn is_idle(&self) -> bool {
         self.unsettled == 0
     }
 
-    /// The messages that have left the queue for good.
-    pub fn done(&self) -> Total {
+    /// Returns the messages that have left the queue for good.
+    pub(crate) fn done(&self) -> Total {
         self.done
     }
 
-    /// Takes the delivery with this tag.
-    pub fn take(&mut self, tag: u64) -> Ticket {
+    /// Adds the delivery with this tag.
+    pub(crate) fn take(&mut self, tag: u64) -> Ticket {
         self.left = self.left.map(|left| left.saturating_sub(1));
         self.unsettled += 1;
         self.last = self.base + tag;
         self.last
     }
 
-    /// The broker's tag of a delivery; `None` if its connection is lost.
-    pub fn tag(&self, ticket: Ticket) -> Option<u64> {
+    /// Returns the delivery tag of a ticket; `None` if its connection is lost.
+    pub(crate) fn tag(&self, ticket: Ticket) -> Option<u64> {
         ticket.checked_sub(self.base).filter(|tag| *tag > 0)
     }
 
-    /// Notes that so many messages have left the queue.
-    pub fn finish(&mut self, total: Total) {
+    /// Notes that messages have left the queue.
+    pub(crate) fn finish(&mut self, total: Total) {
         self.unsettled = self.unsettled.saturating_sub(total.messages);
         self.done.messages += total.messages;
         self.done.bytes += total.bytes;
         self.done.rejected += total.rejected;
     }
 
-    /// Notes that so many messages are back in the queue.
-    pub fn give_back(&mut self, messages: u64) {
+    /// Notes that messages were requeued.
+    pub(crate) fn requeue(&mut self, messages: u64) {
         self.unsettled = self.unsettled.saturating_sub(messages);
         self.left = self.left.map(|left| left + messages);
     }
 
-    /// Ends the connection: all that is unsettled is back in the queue.
-    pub fn end_connection(&mut self) {
-        self.give_back(self.unsettled);
+    /// Notes the end of the connection, with which all unsettled messages are requeued.
+    pub(crate) fn end_connection(&mut self) {
+        self.requeue(self.unsettled);
         self.base = self.last;
     }
 }
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_the_asked_for_number_is_taken() {
+    fn exactly_the_requested_number_is_taken() {
         let mut deliveries = Deliveries::new(Some(2));
         deliveries.take(1);
         assert!(!deliveries.is_complete());
@@ -107,7 +106,7 @@ mod tests {
         assert!(deliveries.is_complete() && !deliveries.is_idle());
         deliveries.finish(one(7));
         assert_eq!(deliveries.tag(second), Some(2));
-        deliveries.give_back(1);
+        deliveries.requeue(1);
         assert!(!deliveries.is_complete() && deliveries.is_idle());
         deliveries.take(3);
         deliveries.finish(one(5));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_of_no_use_on_another_connection() {
+    fn a_ticket_has_no_tag_on_another_connection() {
         let mut deliveries = Deliveries::new(Some(2));
         let lost = deliveries.take(1);
         deliveries.end_connection();

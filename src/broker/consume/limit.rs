@@ -1,10 +1,10 @@
-//! The delivery limit of quorum queues, and how to give messages back without losing them to it.
+//! The delivery limit of quorum queues, and requeueing without losing messages to it.
 //!
-//! A quorum queue counts how often a message came back, and drops or dead-letters it when that is more
-//! often than its limit (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>): its own,
-//! or 20 from RabbitMQ 4.0 on. From 4.3 on a basic.nack with requeue does not count. Before that every
-//! way back does, so a message at its limit must not go back at all: it is published to its queue again,
-//! and acknowledged when the broker has confirmed that.
+//! A quorum queue counts how often a message is requeued, and drops or dead-letters it beyond its limit
+//! (<https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling>): its own, or 20 from RabbitMQ
+//! 4.0 on. From 4.3 on basic.nack with requeue does not count. Before that every way counts, so a message
+//! at its limit must not be requeued: it is published to its queue again, and acknowledged when that is
+//! confirmed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,50 +19,43 @@ use crate::message::{COPY_HEADERS, COUNT_HEADERS, Message, ShortString};
 use crate::topology::QueueKind;
 use crate::values::{QueueName, Span};
 
-/// How long it may take to publish messages again.
-const PUBLISHING: Duration = Duration::from_secs(10);
+/// The time for publishing messages again.
+const REPUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether messages that are given back with their channel or their connection may come nearer to their
-/// delivery limit.
-pub fn may_count(session: &Session) -> bool {
-    match session.queue {
+/// Whether requeueing with the end of the channel or the connection may count towards a delivery limit.
+pub(crate) fn may_count(session: &Session) -> bool {
+    match session.queue_kind {
         Some(QueueKind::Classic | QueueKind::Stream) => false,
         Some(QueueKind::Quorum { .. }) => true,
         None | Some(QueueKind::Unknown) => default_limit(session).is_some(),
     }
 }
 
-/// The delivery limit of the queue; `None` if it has none, or that is not known.
+/// Returns the delivery limit of the queue; `None` if it has none or is of unknown kind.
 fn limit(session: &Session) -> Option<u64> {
-    match session.queue {
+    match session.queue_kind {
         Some(QueueKind::Quorum { limit }) => limit.or(default_limit(session)),
         Some(QueueKind::Unknown) => default_limit(session),
         _ => None,
     }
 }
 
-/// Finds out whether messages may go back at all, where it counts whatever gives them back.
-///
-/// # Errors
-/// [`Error::Lost`].
-pub fn prepare(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+/// Finds the kind of the queue where every requeueing counts.
+pub(crate) fn prepare(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
     if session.series < Some(NACK_IS_NOT_COUNTED_FROM) {
         kind::find(session, queue)?;
     }
     Ok(())
 }
 
-/// The messages of one connection that giving back would drop, by the tags of their deliveries.
+/// The messages of one connection that must not be requeued, by their delivery tags.
 #[derive(Debug, Default)]
-pub struct AtLimit(BTreeMap<u64, Box<Message>>);
+pub(crate) struct AtLimit(BTreeMap<u64, Box<Message>>);
 
 impl AtLimit {
-    /// How often a delivered message came back before, if its queue counts that. One at its limit is
-    /// remembered if it must not be given back.
-    ///
-    /// # Errors
-    /// The reason why the connection ended.
-    pub fn count(
+    /// Returns how often a delivered message was requeued, if its queue counts that. Adds it if it must not
+    /// be requeued.
+    pub(crate) fn count(
         &mut self,
         session: &mut Session,
         queue: &QueueName,
@@ -71,18 +64,18 @@ impl AtLimit {
     ) -> Result<Count, Error> {
         let count = match message.delivery_count() {
             Some(count) => count,
-            // Not even once may it go back.
+            // It must not be requeued even once.
             None if limit(session) == Some(0) => 0,
             None => return Ok(Count::default()),
         };
-        // From then on the sender's header stays until the queue counts for the first time. The queue counts
-        // no more often than it delivers.
+        // From 4.3 on the sender's header stays until the queue counts for the first time. The queue's own
+        // count is never above that of its deliveries.
         if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
             && message.acquired_count() < Some(count)
         {
             return Ok(Count::default());
         }
-        // Only a quorum queue writes this header itself; elsewhere the sender may have.
+        // In another queue the sender may have written this header.
         let kind = kind::find(session, queue)?;
         let is_at_limit = limit(session).is_some_and(|limit| count >= limit);
         if is_at_limit && session.series < Some(NACK_IS_NOT_COUNTED_FROM) {
@@ -95,39 +88,39 @@ impl AtLimit {
         })
     }
 
-    /// Whether a delivery must not be given back.
-    pub fn holds(&self, tag: u64) -> bool {
+    /// Whether a delivery must not be requeued.
+    pub(crate) fn contains(&self, tag: u64) -> bool {
         self.0.contains_key(&tag)
     }
 
-    /// How many bytes the bodies have of those that must not be given back.
-    pub fn held(&self) -> usize {
+    /// Returns the size of the bodies.
+    pub(crate) fn body_bytes(&self) -> usize {
         let messages = self.0.values();
         messages.map(|message| message.body.len()).sum()
     }
 
-    /// Notes that a delivery is settled; with `multiple` all before it, too.
-    pub fn settled(&mut self, tag: u64, multiple: bool) {
+    /// Removes a settled delivery; with `multiple` all earlier ones, too.
+    pub(crate) fn remove(&mut self, tag: u64, multiple: bool) {
         if multiple && !self.0.is_empty() {
             self.0 = self.0.split_off(&(tag + 1));
         }
         self.0.remove(&tag);
     }
 
-    /// Gives back everything that was delivered and is not settled.
+    /// Requeues all unsettled deliveries of the channel.
     ///
     /// # Errors
     /// [`Error::Dropped`] if messages at their limit could not be published again.
-    pub fn give_back(self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+    pub(crate) fn requeue_all(self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
         let at_limit = self.0;
         let wanted = at_limit.len();
         let mut result = Ok(());
         if wanted > 0 {
             let mut confirmed = Vec::new();
-            let published = publish_again(session, queue, at_limit, &mut confirmed);
+            let published = republish(session, queue, at_limit, &mut confirmed);
             for tag in &confirmed {
                 let ack = frames::ack(MESSAGES, *tag, false);
-                session.connection.socket().post(&ack);
+                session.connection.socket().send_on_channel(&ack);
             }
             if !confirmed.is_empty() {
                 session.note(&format!(
@@ -144,46 +137,44 @@ impl AtLimit {
                 });
             }
         }
-        // Where it makes no difference, closing the connection gives back, too. A stream takes none.
+        // Otherwise closing the connection has the same effect. A stream takes nothing back.
         if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
-            && session.queue != Some(QueueKind::Stream)
+            && session.queue_kind != Some(QueueKind::Stream)
         {
-            // Tag 0 stands for all.
             let nack = frames::nack(MESSAGES, 0, true);
-            session.connection.socket().post(&nack);
+            session.connection.socket().send_on_channel(&nack);
         }
         result
     }
 }
 
-/// How often a message came back to its queue, where that counts.
+/// How often a message was requeued, where its queue counts that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// How often.
-    pub times: u64,
-    /// Whether the queue drops or dead-letters it the next time.
-    pub is_at_limit: bool,
+pub(crate) struct Count {
+    pub(crate) times: u64,
+    /// Whether requeueing it once more drops or dead-letters it.
+    pub(crate) is_at_limit: bool,
 }
 
-/// From this version on a message that is given back by basic.nack is not counted.
+/// The first series in which requeueing by basic.nack does not count.
 pub(super) const NACK_IS_NOT_COUNTED_FROM: (u32, u32) = (4, 3);
 
-/// The limit of a quorum queue for which nobody has set another.
+/// Returns the limit of a quorum queue without one of its own.
 fn default_limit(session: &Session) -> Option<u64> {
     (session.series >= Some((4, 0))).then_some(20)
 }
 
-/// Publishes messages to their queue over a connection of its own, so that a refusal leaves the other as
-/// it is. Adds to `confirmed` the tag of each that the broker has.
-fn publish_again(
+/// Publishes messages to their queue over a connection of its own, as a refusal would close the channel
+/// of the deliveries. Adds the tag of each confirmed message to `confirmed`.
+fn republish(
     session: &Session,
     queue: &QueueName,
     messages: BTreeMap<u64, Box<Message>>,
     confirmed: &mut Vec<u64>,
 ) -> Result<(), Error> {
-    let until = Instant::now() + PUBLISHING;
-    // The user's interrupt may be why they go back.
-    let mut session = session.beside(&Interrupt::default(), until)?;
+    let deadline = Instant::now() + REPUBLISH_TIMEOUT;
+    // The user's interrupt may be the reason for requeueing.
+    let mut session = session.open_another(&Interrupt::default(), deadline)?;
     let options = PublishOptions {
         allow_unroutable: false,
         replies: false,
@@ -199,12 +190,12 @@ fn publish_again(
             let Some((tag, message)) = messages.next() else {
                 break;
             };
-            publisher.publish(Copy::of(tag, *message, queue, &username));
+            publisher.publish(Republished::new(tag, *message, queue, &username));
         }
-        while let Some((copy, fate)) = publisher.settled() {
-            match fate {
-                PublishOutcome::Confirmed => confirmed.push(copy.tag),
-                PublishOutcome::Returned(said) => refused = Some(said),
+        while let Some((message, outcome)) = publisher.next_settled() {
+            match outcome {
+                PublishOutcome::Confirmed => confirmed.push(message.tag),
+                PublishOutcome::Returned(reason) => refused = Some(reason),
                 PublishOutcome::Refused => {
                     refused = Some("the queue rejected the message (nack)".to_owned());
                 }
@@ -213,7 +204,7 @@ fn publish_again(
         if publisher.is_idle() && messages.len() == 0 {
             break;
         }
-        if let PublishEvent::Late = publisher.wait::<()>(None, Some(until))? {
+        if let PublishEvent::TimedOut = publisher.wait::<()>(None, Some(deadline))? {
             return Err(Error::TimeIsUp);
         }
     }
@@ -230,28 +221,28 @@ fn publish_again(
     }
 }
 
-/// A message that is published again, and the tag of its delivery.
-struct Copy {
+/// A message that is published again, with the tag of its delivery.
+struct Republished {
     tag: u64,
     message: Message,
 }
 
-impl AsRef<Message> for Copy {
+impl AsRef<Message> for Republished {
     fn as_ref(&self) -> &Message {
         &self.message
     }
 }
 
-impl Copy {
-    fn of(tag: u64, mut message: Message, queue: &QueueName, username: &str) -> Self {
+impl Republished {
+    fn new(tag: u64, mut message: Message, queue: &QueueName, username: &str) -> Self {
         message.exchange = String::new();
         queue.as_str().clone_into(&mut message.routing_key);
         let properties = &mut message.properties;
-        // The broker takes no other user's.
+        // The broker accepts no other user's name.
         let is_ours = |user: &ShortString| user.as_str() == Some(username);
         properties.user_id = properties.user_id.take().filter(is_ours);
         properties.headers = properties.headers.take().and_then(|mut headers| {
-            // They make a copy go astray, or the queue sets them anew.
+            // The first would send copies elsewhere, the queue sets the others anew.
             let is_left_out = |name: &ShortString| {
                 let name = name.as_bytes();
                 COPY_HEADERS.contains(&name) || COUNT_HEADERS.contains(&name)

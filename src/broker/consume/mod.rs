@@ -1,50 +1,47 @@
-//! Receiving: in batches that are acknowledged together, or one message at a time.
+//! Consuming: in batches that are acknowledged together, or one message at a time.
 
 mod batch;
-pub mod batches;
-pub mod consumer;
+pub(crate) mod batches;
+pub(crate) mod consumer;
 mod deliveries;
 mod limit;
-pub mod peek;
+pub(crate) mod peek;
 mod stream;
 mod subscription;
 
-pub use super::connection::WaitOutcome;
+pub(crate) use super::connection::WaitOutcome;
 use crate::message::{FieldTable, FieldValue, ShortString};
 use crate::topology::QueueKind;
 use crate::values::StreamOffset;
-pub use deliveries::Ticket;
+pub(crate) use deliveries::Ticket;
 
-/// How to consume.
+/// The options of a consumer.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ConsumeOptions {
-    /// How many messages to take; `None` for any number.
-    pub count: Option<u64>,
-    /// How many messages the broker may send ahead of their acknowledgement.
-    pub prefetch: u16,
-    /// Let the broker forget each message as soon as it has sent it.
-    pub auto_ack: bool,
-    /// Be the queue's only consumer, or fail.
-    pub exclusive: bool,
-    /// Be served before consumers of a lower priority; 0 without.
-    pub priority: Option<i32>,
-    /// Where to begin in a stream.
-    pub stream_offset: Option<StreamOffset>,
-    /// End with what is in the queue. Of a stream that is all from where its reading begins.
-    pub drain: bool,
+pub(crate) struct ConsumeOptions {
+    /// The number of messages to take; `None` for no limit.
+    pub(crate) count: Option<u64>,
+    /// The number of messages that the broker may send ahead of their acknowledgement.
+    pub(crate) prefetch: u16,
+    /// Whether the broker removes each message as soon as it has sent it.
+    pub(crate) auto_ack: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) priority: Option<i32>,
+    /// The message of a stream to begin with.
+    pub(crate) stream_offset: Option<StreamOffset>,
+    /// Whether to end when the queue is empty. A stream is read from its first message on then.
+    pub(crate) drain: bool,
 }
 
 impl ConsumeOptions {
-    /// How many messages the broker may send ahead if so many are `left` to take: no more than
-    /// that. One that goes back is marked as delivered before, and a quorum queue drops a message
-    /// that went back too often.
+    /// Returns the prefetch with this number of messages `left` to take: not more than that, as those sent in
+    /// vain would be marked as redelivered, and count towards the delivery limit of a quorum queue.
     fn prefetch(&self, left: Option<u64>) -> u16 {
         let left = left.and_then(|left| u16::try_from(left).ok());
-        // 0 would be any number.
+        // 0 would be no limit.
         left.map_or(self.prefetch, |left| left.clamp(1, self.prefetch.max(1)))
     }
 
-    /// The arguments of a consumer that goes on with the message `next_offset` of a stream.
+    /// Returns the arguments of a consumer that continues at `next_offset` of a stream.
     fn arguments(&self, next_offset: Option<u64>, kind: Option<QueueKind>) -> FieldTable {
         let mut arguments = Vec::new();
         if let Some(priority) = self.priority {
@@ -74,11 +71,10 @@ impl ConsumeOptions {
 
 /// The messages that have left the queue for good.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Total {
-    /// How many messages.
-    pub messages: u64,
-    /// How many bytes their bodies had.
-    pub bytes: u64,
-    /// How many of the messages were rejected.
-    pub rejected: u64,
+pub(crate) struct Total {
+    pub(crate) messages: u64,
+    /// The size of their bodies.
+    pub(crate) bytes: u64,
+    /// The number of them that were rejected.
+    pub(crate) rejected: u64,
 }

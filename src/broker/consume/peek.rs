@@ -1,4 +1,4 @@
-//! Looking at messages without taking them: each is got, none is acknowledged.
+//! Looking at messages without taking them, by basic.get without acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -16,38 +16,35 @@ use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
-/// The most bytes of bodies that are held here.
-const HELD_MAX: usize = 64 << 20;
+/// The size of held bodies at which no more messages are looked at.
+const MAX_HELD_BYTES: usize = 64 << 20;
 
-/// How many messages a channel gives back to a quorum queue at a time. The rest waits in the channel until these
-/// are back, and is counted as delivered if the channel is closed before (`rabbit_fifo_client.erl`,
+/// The number of messages that a channel requeues to a quorum queue at a time. The rest waits in the channel,
+/// and counts towards the delivery limit if the channel is closed meanwhile (`rabbit_fifo_client.erl`,
 /// `SOFT_LIMIT`).
-const GIVE_BACK_BATCH: u64 = 32;
+const REQUEUE_BATCH: u64 = 32;
 
-/// How long it is waited for that they are back. Another consumer may have them at once.
-const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(200);
+/// The time to wait until they are requeued. Another consumer may take them at once.
+const REQUEUE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long to wait before it is asked again.
-const GIVE_BACK_POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// The time between two look-ups of the queue.
+const REQUEUE_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The messages of a queue, one after the other. Afterwards they go back, each to its place.
+/// Gets the messages of a queue one by one, and requeues them at the end, each to its place.
 ///
-/// A consumer would have to be allowed any number of messages at a time, which would have to be held
-/// here; what is asked for one by one is held by the broker alone.
-pub struct Peek<'s, 'q> {
+/// A consumer would need an unlimited prefetch, and the messages would have to be held here. Those of
+/// basic.get are held by the broker alone.
+pub(crate) struct Peek<'s, 'q> {
     session: &'s mut Session,
     queue: &'q QueueName,
     at_limit: AtLimit,
-    /// The tag of the last message.
+    /// The delivery tag of the last message.
     last: u64,
 }
 
 impl<'s, 'q> Peek<'s, 'q> {
-    /// Begins to look at a queue.
-    ///
-    /// # Errors
-    /// [`Error::Lost`].
-    pub fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
+    /// Opens the channel.
+    pub(crate) fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
         limit::prepare(session, queue)?;
         session.connection.socket().open_channel();
         Ok(Self {
@@ -58,18 +55,15 @@ impl<'s, 'q> Peek<'s, 'q> {
         })
     }
 
-    /// One message more; `None` when there is none that nobody else has.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if there is no such queue, [`Error::Lost`] if the connection is.
-    pub fn message(&mut self) -> Result<Option<Box<Message>>, Error> {
+    /// Gets the next message; `None` if none is ready.
+    pub(crate) fn message(&mut self) -> Result<Option<Box<Message>>, Error> {
         let connection = &mut self.session.connection;
         let get = frames::get(MESSAGES, self.queue.as_str());
-        connection.socket().post(&get);
+        connection.socket().send_on_channel(&get);
         let operation = format!("peek at queue {}", self.queue);
-        let got = connection.answer(&operation, |socket| {
+        let got = connection.wait_for_answer(&operation, |socket| {
             loop {
-                if let ChannelEvent::Got(content) = socket.arrival()? {
+                if let ChannelEvent::Got(content) = socket.next_event()? {
                     return Some(content);
                 }
             }
@@ -77,47 +71,49 @@ impl<'s, 'q> Peek<'s, 'q> {
         let Some(content) = got else {
             return Ok(None);
         };
-        let Content { tag, message, .. } = self.session.inspect(content);
+        let Content { tag, message } = content;
+        self.session.warn_if_incomplete(&message);
         self.last = tag;
         self.at_limit
             .count(self.session, self.queue, tag, &message)?;
         Ok(Some(message))
     }
 
-    /// Whether no more messages should be looked at, as too many are held here: they are at the queue's
-    /// delivery limit.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.at_limit.held() >= HELD_MAX
+    /// Whether too many messages are held here, as they are at their delivery limit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.at_limit.body_bytes() >= MAX_HELD_BYTES
     }
 
-    /// Gives every message back.
+    /// Requeues all messages.
     ///
     /// # Errors
-    /// [`Error::Dropped`] if that could not be done without losing some.
-    pub fn close(mut self) -> Result<(), Error> {
-        let is_counting = matches!(
-            self.session.queue,
+    /// [`Error::Dropped`] if some were lost to their delivery limit.
+    pub(crate) fn close(mut self) -> Result<(), Error> {
+        let may_count = matches!(
+            self.session.queue_kind,
             None | Some(QueueKind::Quorum { .. } | QueueKind::Unknown)
         );
-        if is_counting && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
-            self.give_back_in_parts();
+        if may_count && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
+            self.requeue_in_batches();
         }
-        self.at_limit.give_back(self.session, self.queue)
+        self.at_limit.requeue_all(self.session, self.queue)
     }
 
-    /// Gives back all but the last few messages, so that none is counted, as far as the queue can be asked.
-    fn give_back_in_parts(&mut self) {
-        let mut given_back = 0;
-        while self.last - given_back > GIVE_BACK_BATCH {
-            let Some(ready) = self.ready() else { return };
-            given_back += GIVE_BACK_BATCH;
-            let nack = frames::nack(MESSAGES, given_back, true);
-            self.session.connection.socket().post(&nack);
-            let until = Instant::now() + GIVE_BACK_TIMEOUT;
-            let are_back = |now: u64| now >= ready + GIVE_BACK_BATCH || Instant::now() > until;
-            while !self.ready().is_none_or(are_back) {
-                let pause = Some(Instant::now() + GIVE_BACK_POLL_INTERVAL);
+    /// Requeues all but the last few messages in batches, so that none counts, as long as the queue can be
+    /// looked up.
+    fn requeue_in_batches(&mut self) {
+        let mut requeued = 0;
+        while self.last - requeued > REQUEUE_BATCH {
+            let Some(ready) = self.ready_count() else {
+                return;
+            };
+            requeued += REQUEUE_BATCH;
+            let nack = frames::nack(MESSAGES, requeued, true);
+            self.session.connection.socket().send_on_channel(&nack);
+            let deadline = Instant::now() + REQUEUE_TIMEOUT;
+            let is_done = |now: u64| now >= ready + REQUEUE_BATCH || Instant::now() > deadline;
+            while !self.ready_count().is_none_or(is_done) {
+                let pause = Some(Instant::now() + REQUEUE_POLL_INTERVAL);
                 let connection = &mut self.session.connection;
                 let operation = || "return messages".to_owned();
                 let nothing = |_: &mut _| None::<()>;
@@ -129,26 +125,23 @@ impl<'s, 'q> Peek<'s, 'q> {
         }
     }
 
-    /// How many messages nobody has, if the broker says so.
-    fn ready(&mut self) -> Option<u64> {
-        let state = topology::look_up(self.session, self.queue).ok()?;
-        Some(u64::from(state.messages))
+    /// Returns the number of ready messages, if the broker tells.
+    fn ready_count(&mut self) -> Option<u64> {
+        let counts = topology::look_up(self.session, self.queue).ok()?;
+        Some(u64::from(counts.messages))
     }
 
-    /// Waits for something from another thread, or until `until`. An error stands for a thread that is
-    /// gone.
-    ///
-    /// # Errors
-    /// The reason why the connection ended.
-    pub fn wait<T>(
+    /// Waits for an item of another thread, which is an error if that thread has ended, or until the
+    /// `deadline`.
+    pub(crate) fn wait<T>(
         &mut self,
         other: &Receiver<T>,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
     ) -> Result<WaitOutcome<Result<T, RecvError>>, Error> {
         let connection = &mut self.session.connection;
-        other.wakes(connection.waiter().waker());
+        other.add_waker(connection.waiter().waker());
         let operation = || format!("peek at queue {}", self.queue);
-        connection.wait(&operation, None, until, OnInterrupt::Return, |_| {
+        connection.wait(&operation, None, deadline, OnInterrupt::Return, |_| {
             other.next()
         })
     }

@@ -1,4 +1,4 @@
-//! The end of a stream, which the broker does not tell: the number of messages that it gives lags behind.
+//! The end of a stream, which the broker does not tell: its count of messages lags behind.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,18 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::values::{QueueName, StreamOffset};
 
-/// More messages than are stored together: a consumer that begins with the last of a stream is sent all
-/// that were stored with it.
+/// More messages than a chunk of a stream has. A consumer of the last message is sent its whole chunk.
 const MAX_LAST_CHUNK: u16 = 10_000;
 
-/// How long the broker may take to send the last message of a stream, if it has one.
+/// The time in which the broker sends the last message of a stream, if it has one.
 const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of the last message of a stream; `None` if it has no message. It is found over a connection
-/// of its own.
-///
-/// # Errors
-/// The reason why that could not be opened, or ended.
-pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
-    let until = Instant::now() + LAST_MESSAGE_TIMEOUT;
-    let mut session = session.beside(&Interrupt::default(), until + LAST_MESSAGE_TIMEOUT)?;
+/// Finds the offset of the last message of a stream, over a connection of its own; `None` if the stream
+/// is empty.
+pub(crate) fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
+    let deadline = Instant::now() + LAST_MESSAGE_TIMEOUT;
+    let mut session =
+        session.open_another(&Interrupt::default(), deadline + LAST_MESSAGE_TIMEOUT)?;
     let options = ConsumeOptions {
         prefetch: MAX_LAST_CHUNK,
         stream_offset: Some(StreamOffset::Last),
@@ -36,15 +33,15 @@ pub fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, 
     let ignore = OnInterrupt::Ignore;
     let mut last = None;
     while last.is_none() {
-        match subscription.wait(Some(until), ignore, true, None, || None::<()>)? {
-            WaitOutcome::Came(_) => last = subscription.next(),
-            WaitOutcome::Interrupted | WaitOutcome::Late => break,
+        match subscription.wait(Some(deadline), ignore, true, None, || None::<()>)? {
+            WaitOutcome::Ready(_) => last = subscription.next_message(),
+            WaitOutcome::Interrupted | WaitOutcome::TimedOut => break,
         }
     }
     if last.is_some() {
-        // The others are sent at once, before anything else is answered.
-        subscription.settle_down()?;
-        while let Some(content) = subscription.next() {
+        // The rest of the chunk is sent before the next answer.
+        subscription.wait_for_deliveries_in_flight()?;
+        while let Some(content) = subscription.next_message() {
             last = Some(content);
         }
     }

@@ -1,56 +1,64 @@
-//! A consumer on the channel for messages: what consuming in batches and one by one share.
+//! A consumer on the channel for messages: the common part of consuming in batches and one by one.
 
 use std::time::{Duration, Instant};
 
 use super::ConsumeOptions;
 use crate::broker::connection::{ChannelEvent, Content, WaitOutcome};
-use crate::broker::frames::{self, MESSAGES};
+use crate::broker::frames::{self, MESSAGES, Method};
 use crate::broker::session::Session;
 use crate::broker::topology;
-use crate::broker::wait::{OnInterrupt, SilenceTimer};
+use crate::broker::wait::{Announcement, OnInterrupt, SilenceTimer};
 use crate::error::Error;
 use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Waker;
 
-/// The most bytes of bodies that wait to be dealt with. When there are so many, nothing is read until
-/// they are fewer, and so nothing is sent: the prefetch bounds messages, whatever their size.
-const WAITING_BYTES: usize = 16 << 20;
+/// The size of unprocessed bodies at which nothing more is read, so that the broker sends no more. The
+/// prefetch bounds only their number.
+const MAX_UNPROCESSED_BYTES: usize = 16 << 20;
 
-/// How long a broker may take to end the consumer of a connection that is lost. One whose queue has no
-/// majority for a minute starts it after that, for nobody, and ends it when it notices.
+/// The time in which a broker ends the consumer of a lost connection. A queue without a majority for a
+/// minute starts such a consumer after that, and ends it when it notices.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 
-/// How long a queue may take to count a message as ready that went back to it: the replicas of a quorum queue
-/// agree on that first.
+/// The time in which a queue counts a requeued message as ready: the replicas of a quorum queue agree on
+/// that first.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A queue, and the consumer of it, which may be paused.
-pub struct Subscription<'s> {
+/// The stages of the consumer of a [`Subscription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConsumerState {
+    /// There is none, or it was cancelled.
+    Paused,
+    /// The broker may send messages.
+    Consuming,
+    /// basic.cancel is sent, and its answer is to come.
+    Cancelling,
+    /// The broker has cancelled it.
+    CancelledByBroker,
+}
+
+/// A queue, and its consumer, which may be paused.
+pub(crate) struct Subscription<'s> {
     session: &'s mut Session,
     queue: &'s QueueName,
     options: ConsumeOptions,
     no_ack: bool,
-    /// How many consumers were started. A quorum queue may go on with one that was cancelled when another
-    /// of the same tag is started, so each has a tag of its own.
-    started: u32,
-    is_consuming: bool,
-    /// Whether the broker has cancelled the consumer.
-    is_cancelled: bool,
-    /// Whether the answer to a cancellation is still to come.
-    is_leaving: bool,
-    /// Since when no message has come although the queue has some.
-    owed: Option<SilenceTimer>,
-    /// Until when a consumer besides this one may be that of a lost connection, which the broker has yet
-    /// to end, and hold messages.
-    doubtful_until: Option<Instant>,
-    /// Until when a message that went back may be neither ready nor delivered.
-    returning_until: Option<Instant>,
+    /// The number of consumers started. Each has a tag of its own, as a quorum queue may continue a
+    /// cancelled one when another of the same tag is started.
+    consumer_number: u32,
+    state: ConsumerState,
+    /// Measures how long no message has come although the queue has some.
+    silence: Option<SilenceTimer>,
+    /// The time until which another consumer may be that of a lost connection, with messages.
+    stale_consumer_until: Option<Instant>,
+    /// The time until which a requeued message may be neither ready nor delivered.
+    requeue_until: Option<Instant>,
 }
 
 impl<'s> Subscription<'s> {
-    /// Opens the channel for messages. No consumer is started yet.
-    pub fn open(
+    /// Opens the channel for messages, without a consumer.
+    pub(crate) fn open(
         session: &'s mut Session,
         queue: &'s QueueName,
         options: ConsumeOptions,
@@ -62,26 +70,27 @@ impl<'s> Subscription<'s> {
             queue,
             options,
             no_ack,
-            started: 0,
-            is_consuming: false,
-            is_cancelled: false,
-            is_leaving: false,
-            owed: None,
-            doubtful_until: None,
-            returning_until: None,
+            consumer_number: 0,
+            state: ConsumerState::Paused,
+            silence: None,
+            stale_consumer_until: None,
+            requeue_until: None,
         }
     }
 
-    /// Starts a consumer that is to take so many messages that are `left`, of a stream from the message
-    /// `next_offset` on.
+    /// Starts a consumer for the number of messages `left`, of a stream from `next_offset` on.
     ///
     /// # Errors
     /// [`Error::Refused`] in the broker's words; [`Error::Lost`].
-    pub fn start(&mut self, left: Option<u64>, next_offset: Option<u64>) -> Result<(), Error> {
-        self.started += 1;
+    pub(crate) fn start(
+        &mut self,
+        left: Option<u64>,
+        next_offset: Option<u64>,
+    ) -> Result<(), Error> {
+        self.consumer_number += 1;
         let mut request = Vec::new();
         if !self.no_ack {
-            request = frames::limit(MESSAGES, self.options.prefetch(left));
+            request = frames::qos(MESSAGES, self.options.prefetch(left));
         }
         request.extend(frames::consume(
             MESSAGES,
@@ -89,113 +98,111 @@ impl<'s> Subscription<'s> {
             &self.tag(),
             self.no_ack,
             self.options.exclusive,
-            &self.options.arguments(next_offset, self.session.queue),
+            &self.options.arguments(next_offset, self.session.queue_kind),
         ));
-        self.ask(&request, frames::BASIC_CONSUME_OK)?;
-        // It was answered before that.
+        self.request(&request, frames::BASIC_CONSUME_OK)?;
         let socket = self.session.connection.socket();
         socket.take_answer(frames::BASIC_QOS_OK);
-        self.is_consuming = true;
+        self.state = ConsumerState::Consuming;
         Ok(())
     }
 
-    fn ask(&mut self, request: &[u8], answer: frames::Method) -> Result<(), Error> {
+    fn request(&mut self, request: &[u8], answer: Method) -> Result<(), Error> {
         let operation = operation(self.queue);
         let connection = &mut self.session.connection;
-        connection.socket().post(request);
-        connection.answer(&operation, |socket| {
-            socket.take_answer(answer).then_some(())
-        })
+        connection.socket().send_on_channel(request);
+        connection.wait_for_answer(&operation, |socket| socket.take_answer(answer))
     }
 
-    /// What the broker knows the consumer by.
     fn tag(&self) -> String {
-        format!("hello-mq-{}", self.started)
+        format!("hello-mq-{}", self.consumer_number)
     }
 
     /// Whether the broker may send messages.
-    pub fn is_consuming(&self) -> bool {
-        self.is_consuming
+    pub(crate) fn is_consuming(&self) -> bool {
+        self.state == ConsumerState::Consuming
     }
 
-    /// The waker of whatever ends a wait besides messages.
-    pub fn waker(&mut self) -> &Waker {
+    pub(crate) fn waker(&mut self) -> &Waker {
         self.session.connection.waiter().waker()
     }
 
-    /// Whether a consumer can be started: there is none, and the broker has not ended the consumption.
-    pub fn may_start(&self) -> bool {
-        !self.is_consuming && !self.is_cancelled
+    /// Whether a consumer can be started.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state == ConsumerState::Paused
     }
 
-    /// The session, and the queue.
-    pub fn parts(&mut self) -> (&mut Session, &'s QueueName) {
+    pub(crate) fn session_and_queue(&mut self) -> (&mut Session, &'s QueueName) {
         (self.session, self.queue)
     }
 
-    /// The next message that is here.
-    pub fn next(&mut self) -> Option<Content> {
+    /// Takes the next message that was received.
+    pub(crate) fn next_message(&mut self) -> Option<Content> {
         loop {
-            match self.session.connection.socket().arrival()? {
+            match self.session.connection.socket().next_event()? {
                 ChannelEvent::Delivered(content) => {
-                    self.owed = None;
-                    return Some(self.session.inspect(content));
+                    self.silence = None;
+                    self.session.warn_if_incomplete(&content.message);
+                    return Some(content);
                 }
-                ChannelEvent::Cancelled if self.is_consuming => {
-                    (self.is_consuming, self.is_cancelled) = (false, true);
+                ChannelEvent::Cancelled if self.is_consuming() => {
+                    self.state = ConsumerState::CancelledByBroker;
                 }
                 _ => {}
             }
         }
     }
 
-    /// Whether a message is here.
-    pub fn has_message(&mut self) -> bool {
+    /// Whether a message was received and not taken.
+    pub(crate) fn has_message(&mut self) -> bool {
         self.session.connection.socket().has_message()
     }
 
-    /// Waits until a message is here, if one `may_come`; until `other` returns something; or until
-    /// `until`. Where so many bytes are `held` elsewhere that no more are to be read, nothing is; with
-    /// `None`, the prefetch is bound enough.
+    /// Waits for a message, if one more `may_come`; until `other` returns something; or until the
+    /// `deadline`. `held_bytes` is the size of the messages held elsewhere, which count as unprocessed;
+    /// with `None`, the prefetch is limit enough.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the broker has cancelled the consumer; what ended the connection or the
-    /// channel.
-    pub fn wait<T>(
+    /// [`Error::Cancelled`] if the broker has cancelled the consumer; the reason why the connection or the
+    /// channel has ended.
+    pub(crate) fn wait<T>(
         &mut self,
-        until: Option<Instant>,
+        deadline: Option<Instant>,
         on_interrupt: OnInterrupt,
         may_come: bool,
-        held: Option<usize>,
+        held_bytes: Option<usize>,
         mut other: impl FnMut() -> Option<T>,
     ) -> Result<WaitOutcome<Option<T>>, Error> {
-        if self.is_cancelled {
+        if self.state == ConsumerState::CancelledByBroker {
             return Err(self.cancelled());
         }
-        // Deliveries that are not acknowledged come again, so that nothing is left to be taken.
-        let heeds_cancel = self.is_consuming && !self.no_ack;
+        // What is unacknowledged is delivered again, so the messages before it need not be taken.
+        let ends_when_cancelled = self.is_consuming() && !self.no_ack;
         let queue = self.queue;
-        let what = || format!("deliver from queue {queue}");
-        let what: &dyn Fn() -> String = &what;
-        // That an empty queue has no message is nothing to announce.
-        let announcement = self.owed.as_mut().map(|patience| (patience, what));
+        let text = || format!("deliver from queue {queue}");
+        let announcement = self
+            .silence
+            .as_mut()
+            .map(|timer| Announcement { timer, text: &text });
         let operation = || operation(queue);
         let connection = &mut self.session.connection;
-        let waited = connection.wait(&operation, announcement, until, on_interrupt, |socket| {
-            socket.may_read = held.is_none_or(|held| held + socket.held() < WAITING_BYTES);
-            if may_come && socket.has_arrival() || heeds_cancel && socket.is_cancelled() {
-                return Some(None);
-            }
-            other().map(Some)
-        })?;
-        if matches!(waited, WaitOutcome::Came(None))
-            && heeds_cancel
+        let outcome =
+            connection.wait(&operation, announcement, deadline, on_interrupt, |socket| {
+                let unprocessed = held_bytes.map(|held| held + socket.delivered_bytes());
+                socket.is_reading = unprocessed.is_none_or(|size| size < MAX_UNPROCESSED_BYTES);
+                if may_come && socket.has_event() || ends_when_cancelled && socket.is_cancelled() {
+                    return Some(None);
+                }
+                other().map(Some)
+            })?;
+        if matches!(outcome, WaitOutcome::Ready(None))
+            && ends_when_cancelled
             && connection.socket().is_cancelled()
         {
-            (self.is_consuming, self.is_cancelled) = (false, true);
+            self.state = ConsumerState::CancelledByBroker;
             return Err(self.cancelled());
         }
-        Ok(waited)
+        Ok(outcome)
     }
 
     fn cancelled(&self) -> Error {
@@ -205,98 +212,91 @@ impl<'s> Subscription<'s> {
         }
     }
 
-    /// Cancels the consumer. What the broker had sent before is here then, and nothing more comes.
-    ///
-    /// # Errors
-    /// As [`Subscription::start`].
-    pub fn cancel(&mut self) -> Result<(), Error> {
-        self.is_consuming = false;
+    /// Cancels the consumer. All messages that the broker has sent are received then.
+    pub(crate) fn cancel(&mut self) -> Result<(), Error> {
+        self.state = ConsumerState::Paused;
         let cancel = frames::cancel(MESSAGES, &self.tag(), false);
-        self.ask(&cancel, frames::BASIC_CANCEL_OK)?;
-        match self.session.queue {
+        self.request(&cancel, frames::BASIC_CANCEL_OK)?;
+        match self.session.queue_kind {
             Some(QueueKind::Classic) => Ok(()),
-            _ => self.settle_down(),
+            _ => self.wait_for_deliveries_in_flight(),
         }
     }
 
-    /// Cancels the consumer without waiting for the broker, for good. What is here and what still comes
-    /// has to be given back soon. It is dropped unless it is `wanted`, and then is here after
-    /// [`Subscription::has_left`].
-    pub fn leave(&mut self, wanted: bool) {
+    /// Cancels the consumer for good, without waiting for the answer. Unless it is told to keep them, it drops
+    /// the messages that were received and those still to come. Those kept can be taken after
+    /// [`Subscription::finish_cancel`].
+    pub(crate) fn begin_cancel(&mut self, keeps_messages: bool) {
         let socket = self.session.connection.socket();
-        if !wanted {
-            socket.discard();
+        if !keeps_messages {
+            socket.discard_messages();
         }
-        if std::mem::take(&mut self.is_consuming) {
-            self.is_leaving = wanted;
-            let cancel = frames::cancel(MESSAGES, &self.tag(), !wanted);
-            self.session.connection.socket().post(&cancel);
+        if self.is_consuming() {
+            self.state = if keeps_messages {
+                ConsumerState::Cancelling
+            } else {
+                ConsumerState::Paused
+            };
+            let cancel = frames::cancel(MESSAGES, &self.tag(), !keeps_messages);
+            self.settle(&cancel);
         }
     }
 
-    /// Waits until nothing more comes to a consumer that was left.
-    ///
-    /// # Errors
-    /// The reason why the connection ended.
-    pub fn has_left(&mut self) -> Result<(), Error> {
-        if std::mem::take(&mut self.is_leaving) {
-            self.ask(&[], frames::BASIC_CANCEL_OK)?;
-            self.settle_down()?;
+    /// Waits until a consumer that is being cancelled has sent everything.
+    pub(crate) fn finish_cancel(&mut self) -> Result<(), Error> {
+        if self.state == ConsumerState::Cancelling {
+            self.state = ConsumerState::Paused;
+            self.request(&[], frames::BASIC_CANCEL_OK)?;
+            self.wait_for_deliveries_in_flight()?;
         }
         Ok(())
     }
 
-    /// Waits until the channel has sent what its queue had sent it: a quorum queue or a stream answers a
-    /// request past what is on its way to the channel.
-    ///
-    /// # Errors
-    /// The reason why the connection ended.
-    pub fn settle_down(&mut self) -> Result<(), Error> {
-        let limit = frames::limit(MESSAGES, self.options.prefetch);
-        self.ask(&limit, frames::BASIC_QOS_OK)
+    /// Waits until the channel has sent the deliveries that it had from the queue: a quorum queue or a
+    /// stream answers basic.cancel past them.
+    pub(crate) fn wait_for_deliveries_in_flight(&mut self) -> Result<(), Error> {
+        let qos = frames::qos(MESSAGES, self.options.prefetch);
+        self.request(&qos, frames::BASIC_QOS_OK)
     }
 
-    /// Whether deliveries can still be settled. If not, the next wait says why.
-    pub fn can_settle(&mut self) -> bool {
-        self.session.connection.socket().can_post()
+    /// Whether deliveries can still be settled. If not, the next wait returns the reason.
+    pub(crate) fn can_settle(&mut self) -> bool {
+        self.session.connection.socket().is_channel_usable()
     }
 
     /// Sends the settlement of deliveries.
-    pub fn settle(&mut self, settlement: &[u8]) {
-        self.session.connection.socket().post(settlement);
+    pub(crate) fn settle(&mut self, settlement: &[u8]) {
+        self.session.connection.socket().send_on_channel(settlement);
     }
 
-    /// Takes into account that a message goes back to the queue.
-    pub fn returns_a_message(&mut self) {
-        self.returning_until = Some(Instant::now() + RETURN_TIMEOUT);
+    /// Notes that a message is requeued, which may take the queue some time.
+    pub(crate) fn note_requeue(&mut self) {
+        self.requeue_until = Some(Instant::now() + RETURN_TIMEOUT);
     }
 
-    /// Takes the consumer of a connection that was lost into account.
-    pub fn follows_a_lost_connection(&mut self) {
-        self.doubtful_until = Some(Instant::now() + STALE_AFTER);
+    /// Notes that a connection was lost, whose consumer may hold messages for some time.
+    pub(crate) fn note_lost_connection(&mut self) {
+        self.stale_consumer_until = Some(Instant::now() + STALE_AFTER);
     }
 
-    /// Whether the queue has no message that is ready, or held by the consumer of a lost connection. Some
-    /// may be on their way.
-    ///
-    /// # Errors
-    /// As [`topology::look_up`].
-    pub fn is_queue_empty(&mut self) -> Result<bool, Error> {
-        let state = topology::look_up(self.session, self.queue)?;
+    /// Whether the queue has no message that is ready, being requeued, or held by the consumer of a lost
+    /// connection. Some may be on their way to this consumer.
+    pub(crate) fn is_queue_empty(&mut self) -> Result<bool, Error> {
+        let counts = topology::look_up(self.session, self.queue)?;
         let now = Some(Instant::now());
-        let is_doubtful = self.returning_until > now
-            || state.consumers > u32::from(self.is_consuming) && self.doubtful_until > now;
-        let is_empty = state.messages == 0;
+        let may_have_more = self.requeue_until > now
+            || counts.consumers > u32::from(self.is_consuming()) && self.stale_consumer_until > now;
+        let is_empty = counts.messages == 0;
         if is_empty {
-            self.owed = None;
+            self.silence = None;
         } else {
-            self.owed.get_or_insert_default();
+            self.silence.get_or_insert_default();
         }
-        Ok(is_empty && !is_doubtful)
+        Ok(is_empty && !may_have_more)
     }
 }
 
-/// What a consumer is to do, for what is said of it.
-pub fn operation(queue: &QueueName) -> String {
+/// Describes consuming for errors.
+pub(crate) fn operation(queue: &QueueName) -> String {
     format!("consume from queue {queue}")
 }

@@ -1,7 +1,7 @@
 //! From a host's name to a stream: addresses, TCP, TLS.
 
 mod stream;
-pub mod tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -16,71 +16,94 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, connect, socket,
 };
 
-use super::wait::{GRACE, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
+use super::wait::{
+    Announcement, GRACE, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter,
+};
 use crate::error::Error;
 use crate::settings::Broker;
 use crate::values::Host;
 use crate::waker;
-pub use stream::BrokerStream;
+pub(crate) use stream::BrokerStream;
 
-/// What may end an attempt to connect besides its outcome.
-pub struct ConnectLimits<'a> {
-    /// When the attempt is over.
-    pub deadline: Instant,
-    /// How long it takes in silence, with what is said then.
-    pub patience: &'a mut SilenceTimer,
-    /// The broker, for what is said.
-    pub broker: &'a Broker,
+/// The conditions of the waits of one attempt to connect.
+pub(crate) struct ConnectLimits<'a> {
+    pub(crate) deadline: Instant,
+    pub(crate) silence: &'a mut SilenceTimer,
+    pub(crate) broker: &'a Broker,
 }
 
 impl ConnectLimits<'_> {
-    /// Keeps `source` going until `came` returns something. `None` means that the time is over.
+    /// Processes `source` until `check` returns something. Returns `None` if the deadline passes or the
+    /// source closes before that.
     ///
     /// # Errors
     /// [`Error::Interrupted`] and [`Error::TimeIsUp`].
-    pub fn wait<S: PollSource, T>(
+    pub(crate) fn wait<S: PollSource, T>(
         &mut self,
         waiter: &mut Waiter,
         source: &mut S,
-        came: impl FnMut(&mut S) -> Option<T>,
+        check: impl FnMut(&mut S) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let broker = self.broker;
-        let announcement = || format!("connecting to {broker}");
-        let until = waiter
-            .until()
-            .map_or(self.deadline, |until| until.min(self.deadline));
+        let deadline = waiter
+            .deadline()
+            .map_or(self.deadline, |deadline| deadline.min(self.deadline));
         let wait = Wait {
-            until: Some(until),
+            deadline: Some(deadline),
             on_interrupt: OnInterrupt::Return,
-            announcement: Some((&mut *self.patience, &announcement)),
+            announcement: Some(Announcement {
+                timer: &mut *self.silence,
+                text: &|| format!("connecting to {broker}"),
+            }),
         };
-        match waiter.wait(source, wait, came) {
-            Ok(it) => Ok(Some(it)),
+        match waiter.wait(source, wait, check) {
+            Ok(result) => Ok(Some(result)),
             Err(WaitEnd::Interrupted) => {
                 Err(Error::Interrupted(format!("while connecting to {broker}")))
             }
-            Err(WaitEnd::Late | WaitEnd::GaveUp) if waiter.is_late() => Err(Error::TimeIsUp),
-            Err(WaitEnd::Late | WaitEnd::GaveUp | WaitEnd::Over) => Ok(None),
+            Err(WaitEnd::TimedOut | WaitEnd::GraceOver) if waiter.is_time_up() => {
+                Err(Error::TimeIsUp)
+            }
+            Err(WaitEnd::TimedOut | WaitEnd::GraceOver | WaitEnd::Closed) => Ok(None),
         }
     }
 }
 
-/// Finds the addresses of a host. The system looks up a name for as long as it likes, so that is done
-/// in a thread, which is left to itself when the time is over. `None` means that it is over.
-///
-/// # Errors
-/// [`Error::Interrupted`] and [`Error::TimeIsUp`]. The inner error is the system's.
-pub fn resolve(
+/// The reason why there is no address or no connection.
+pub(crate) enum ConnectFailure {
+    /// The deadline has passed.
+    TimedOut,
+    /// The system reports an error.
+    Io(io::Error),
+    /// The user does not want to wait any longer.
+    Stopped(Error),
+}
+
+impl From<Error> for ConnectFailure {
+    fn from(error: Error) -> Self {
+        Self::Stopped(error)
+    }
+}
+
+impl From<io::Error> for ConnectFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Finds the addresses of a host. The system's look-up has no time limit, so it runs in a thread, which is
+/// left to itself after the deadline.
+pub(crate) fn resolve(
     waiter: &mut Waiter,
     limits: &mut ConnectLimits,
     host: &Host,
-) -> Result<Option<io::Result<Vec<SocketAddr>>>, Error> {
+) -> Result<Vec<SocketAddr>, ConnectFailure> {
     let (name, port) = (host.name().to_owned(), limits.broker.port_of(host));
     if let Ok(address) = name.parse::<IpAddr>() {
-        return Ok(Some(Ok(vec![SocketAddr::new(address, port)])));
+        return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let (sender, found) = waker::unbounded();
-    found.wakes(waiter.waker());
+    let (sender, receiver) = waker::unbounded();
+    receiver.add_waker(waiter.waker());
     let look_up = move || {
         let addresses = (name.as_str(), port).to_socket_addrs();
         let _ = sender.send(addresses.map(Iterator::collect));
@@ -89,43 +112,34 @@ pub fn resolve(
         .name("resolve".to_owned())
         .spawn(look_up)
         .map_err(Error::thread)?;
-    // The system's own time-out may tell more than ours.
+    // The system's own timeout may say more.
     limits.deadline += GRACE;
-    let addresses = limits.wait(waiter, &mut (), |()| found.try_recv().ok());
+    let addresses = limits.wait(waiter, &mut (), |()| receiver.try_recv().ok());
     limits.deadline -= GRACE;
-    addresses
+    Ok(addresses?.ok_or(ConnectFailure::TimedOut)??)
 }
 
-/// Connects to an address. `None` means that the time is over.
-///
-/// # Errors
-/// [`Error::Interrupted`] and [`Error::TimeIsUp`]. The inner error is the system's.
-pub fn connect_to(
+/// Connects to an address.
+pub(crate) fn connect_to(
     waiter: &mut Waiter,
     limits: &mut ConnectLimits,
     address: SocketAddr,
-) -> Result<Option<io::Result<TcpStream>>, Error> {
-    let mut connecting = match Connecting::start(address) {
-        Ok(connecting) => connecting,
-        Err(error) => return Ok(Some(Err(error))),
-    };
+) -> Result<TcpStream, ConnectFailure> {
+    let mut connecting = Connecting::start(address)?;
     let connected = limits.wait(waiter, &mut connecting, |connecting| {
         connecting.outcome.take()
-    });
-    Ok(connected?.map(|outcome| outcome.and_then(|()| prepared(connecting.socket))))
+    })?;
+    connected.ok_or(ConnectFailure::TimedOut)??;
+    // With Nagle's algorithm a single message would wait 40 ms for the peer's delayed acknowledgement.
+    connecting.socket.set_nodelay(true)?;
+    Ok(connecting.socket)
 }
 
-fn prepared(socket: TcpStream) -> io::Result<TcpStream> {
-    // One message outstanding would wait for the peer's delayed acknowledgement: 40 ms each.
-    socket.set_nodelay(true)?;
-    Ok(socket)
-}
-
-/// A command that starts at the same time must not inherit the socket. Not every system can make one so.
+/// Keeps commands that start at the same time from inheriting the socket, where the system can.
 #[cfg(not(target_vendor = "apple"))]
-const CLOSED_FOR_COMMANDS: SockFlag = SockFlag::SOCK_CLOEXEC;
+const SOCKET_FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC;
 #[cfg(target_vendor = "apple")]
-const CLOSED_FOR_COMMANDS: SockFlag = SockFlag::empty();
+const SOCKET_FLAGS: SockFlag = SockFlag::empty();
 
 /// A socket that is being connected.
 struct Connecting {
@@ -139,7 +153,7 @@ impl Connecting {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
-        let socket = socket(family, SockType::Stream, CLOSED_FOR_COMMANDS, None)?;
+        let socket = socket(family, SockType::Stream, SOCKET_FLAGS, None)?;
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(true)?;
@@ -161,7 +175,7 @@ impl PollSource for Connecting {
         Some((self.socket.as_fd(), PollFlags::POLLOUT))
     }
 
-    fn turn(&mut self, is_ready: bool) {
+    fn process(&mut self, is_ready: bool) {
         if is_ready {
             self.outcome = Some(match self.socket.take_error() {
                 Ok(None) => Ok(()),
@@ -171,10 +185,10 @@ impl PollSource for Connecting {
     }
 }
 
-/// The end of the first of so many equal shares of the time that is left.
-pub fn share(deadline: Instant, shares: usize) -> Instant {
+/// Returns the end of the first of `count` equal shares of the time until `deadline`.
+pub(crate) fn first_share(deadline: Instant, count: usize) -> Instant {
     let now = Instant::now();
     let left = deadline.saturating_duration_since(now);
-    let share = left / u32::try_from(shares).unwrap_or(u32::MAX);
+    let share = left / u32::try_from(count).unwrap_or(u32::MAX);
     now + share.max(Duration::from_millis(1))
 }

@@ -1,4 +1,4 @@
-//! The stream to the broker: a socket that does not block, with or without TLS on it.
+//! The stream to the broker: a socket that does not block, with or without TLS.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -8,46 +8,42 @@ use rustls::ClientConnection;
 
 /// A stream that does not block.
 #[derive(Debug)]
-pub enum BrokerStream {
-    /// A socket as it is.
+pub(crate) enum BrokerStream {
     Plain(TcpStream),
-    /// A socket on which TLS is spoken.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl BrokerStream {
-    /// TLS on a socket on which nothing was said yet. It shakes hands as it is read and written.
-    pub fn over_tls(socket: TcpStream, connection: ClientConnection) -> Self {
+    /// Returns a TLS stream on a new socket. The handshake happens as it is read and written.
+    pub(crate) fn tls(socket: TcpStream, connection: ClientConnection) -> Self {
         Self::Tls(Box::new(TlsStream::new(socket, connection)))
     }
 
-    /// Whether TLS is still to shake hands.
-    pub fn is_handshaking(&self) -> bool {
+    pub(crate) fn is_handshaking(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.connection.is_handshaking(),
         }
     }
 
-    /// The first bytes that the peer sent in the handshake, by which one that speaks no TLS is known.
-    pub fn first_bytes(&self) -> &[u8] {
+    /// Returns the first bytes of the peer's handshake, which tell a peer that does not speak TLS.
+    pub(crate) fn first_bytes(&self) -> &[u8] {
         match self {
             Self::Plain(_) => &[],
-            Self::Tls(stream) => &stream.first,
+            Self::Tls(stream) => &stream.first_bytes,
         }
     }
 
-    /// Whether there is something to read that the file does not tell of, after less was read than there
-    /// was room for: why nothing more can be.
-    pub fn has_more(&self) -> bool {
+    /// Returns the failure of TLS, if it has failed.
+    pub(crate) fn tls_error(&self) -> Option<&rustls::Error> {
         match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.failed.is_some(),
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.error.as_ref(),
         }
     }
 
-    /// Whether something waits to be written that nobody has given to it.
-    pub fn has_to_write(&self) -> bool {
+    /// Whether TLS has something to write besides what was given to it.
+    pub(crate) fn wants_write(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.connection.wants_write(),
@@ -81,7 +77,7 @@ impl Write for BrokerStream {
         }
     }
 
-    /// Writes what waits that nobody has given to it, as far as the socket takes it.
+    /// Writes what TLS wants to write, as far as the socket takes it.
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -90,27 +86,28 @@ impl Write for BrokerStream {
     }
 }
 
-/// How many bytes are read from the socket at a time. By itself the library reads 4 KiB, and the calls
-/// cost more than the decryption.
+/// The size of a read from the socket. With rustls' own 4 KiB the system calls cost more than the
+/// decryption.
 const TLS_READ_SIZE: usize = 1 << 17;
 
-/// How many of the peer's first bytes are kept.
-const FIRST: usize = 8;
+/// The number of the peer's first bytes that are kept.
+const FIRST_BYTES: usize = 8;
 
-/// A socket on which TLS is spoken.
+/// A socket with TLS on it.
+///
+/// When TLS fails, reading returns [`io::ErrorKind::InvalidData`], and `error` has the failure.
 #[derive(Debug)]
-pub struct TlsStream<S> {
+pub(crate) struct TlsStream<S> {
     socket: S,
     connection: ClientConnection,
-    /// What was read from the socket.
+    /// The bytes that were read from the socket.
     buffer: Vec<u8>,
-    /// Which part of it TLS has not yet seen.
-    unseen: std::ops::Range<usize>,
-    first: Vec<u8>,
-    /// How many bytes were taken whose ciphertext is not yet all on its way.
-    taken: usize,
-    /// Why nothing more can be understood.
-    failed: Option<rustls::Error>,
+    /// The part of `buffer` that TLS has not processed.
+    unprocessed: std::ops::Range<usize>,
+    first_bytes: Vec<u8>,
+    /// The number of bytes that TLS has taken while their ciphertext is not all written.
+    pending: usize,
+    error: Option<rustls::Error>,
 }
 
 impl<S: Read + Write> TlsStream<S> {
@@ -119,41 +116,40 @@ impl<S: Read + Write> TlsStream<S> {
             socket,
             connection,
             buffer: vec![0; TLS_READ_SIZE],
-            unseen: 0..0,
-            first: Vec::new(),
-            taken: 0,
-            failed: None,
+            unprocessed: 0..0,
+            first_bytes: Vec::new(),
+            pending: 0,
+            error: None,
         }
     }
 
-    /// Gives TLS what was read from the socket, and reads more if there is nothing left. Returns
-    /// whether the peer has hung up.
+    /// Has TLS process what was read from the socket, after reading more if all of that is processed.
+    /// Returns whether the peer has hung up.
     fn receive(&mut self) -> io::Result<bool> {
-        if self.unseen.is_empty() {
+        if self.unprocessed.is_empty() {
             let length = self.socket.read(&mut self.buffer)?;
             if length == 0 {
                 return Ok(true);
             }
-            self.unseen = 0..length;
-            if self.first.len() < FIRST {
-                let wanted = length.min(FIRST - self.first.len());
-                self.first.extend_from_slice(&self.buffer[..wanted]);
+            self.unprocessed = 0..length;
+            if self.first_bytes.len() < FIRST_BYTES {
+                let wanted = length.min(FIRST_BYTES - self.first_bytes.len());
+                self.first_bytes.extend_from_slice(&self.buffer[..wanted]);
             }
         }
-        let mut unseen = &self.buffer[self.unseen.clone()];
-        let seen = self.connection.read_tls(&mut unseen)?;
-        self.unseen.start += seen;
+        let mut unprocessed = &self.buffer[self.unprocessed.clone()];
+        let length = self.connection.read_tls(&mut unprocessed)?;
+        self.unprocessed.start += length;
         let processed = self.connection.process_new_packets();
-        // The handshake, an alert, or an answer to a change of keys. If it has to wait, it goes when the
-        // socket takes it.
+        // A handshake message, an alert or a key update. What the socket does not take now, `flush` writes.
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut self.socket) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
             }
         }
-        // What came before that counts.
-        self.failed = processed.err();
+        // Reported once the plaintext received before it is read.
+        self.error = processed.err();
         Ok(false)
     }
 }
@@ -171,24 +167,24 @@ impl<S: Read + Write> Read for TlsStream<S> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // A peer that hangs up without TLS's farewell: AMQP has its own.
+                // The peer hung up without close_notify. AMQP has its own farewell.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(read),
                 Err(error) => return Err(error),
             }
-            if let Some(failed) = &self.failed {
+            if self.error.is_some() {
                 if read > 0 {
                     return Ok(read);
                 }
-                return Err(io::Error::other(failed.clone()));
+                return Err(io::ErrorKind::InvalidData.into());
             }
-            // The socket tells of what comes next. To ask it costs more than what it may have.
-            if read > 0 && self.unseen.is_empty() {
+            // Another system call costs more than what the socket may have by now.
+            if read > 0 && self.unprocessed.is_empty() {
                 return Ok(read);
             }
             match self.receive() {
                 Ok(false) => {}
                 Ok(true) => return Ok(read),
-                // What came before that counts.
+                // Reported by the next read.
                 Err(_) if read > 0 => return Ok(read),
                 Err(error) => return Err(error),
             }
@@ -197,18 +193,18 @@ impl<S: Read + Write> Read for TlsStream<S> {
 }
 
 impl<S: Read + Write> Write for TlsStream<S> {
-    /// Bytes count as written when all of their ciphertext is: until then it would block, and the
-    /// same bytes are to be offered again.
+    /// Counts bytes as written when all of their ciphertext is. Until then the call would block, and has to
+    /// be repeated with the same bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.taken == 0 {
-            self.taken = self.connection.writer().write(bytes)?;
+        if self.pending == 0 {
+            self.pending = self.connection.writer().write(bytes)?;
         }
         while self.connection.wants_write() {
             if self.connection.write_tls(&mut self.socket)? == 0 {
                 return Ok(0);
             }
         }
-        Ok(std::mem::take(&mut self.taken))
+        Ok(std::mem::take(&mut self.pending))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -238,10 +234,10 @@ mod tests {
     /// A socket in memory that does not block.
     struct Memory {
         to_read: VecDeque<u8>,
-        /// What is found behind that.
+        /// The result of a read after that.
         end: io::Result<usize>,
         written: Vec<u8>,
-        /// How many bytes more it takes.
+        /// The number of bytes that it still takes.
         room: usize,
     }
 
@@ -273,28 +269,28 @@ mod tests {
         }
     }
 
-    /// A stream, and the broker's end of it.
+    /// A stream and the broker's end of it.
     struct StreamFixture {
         stream: TlsStream<Memory>,
         broker: ServerConnection,
     }
 
     impl StreamFixture {
-        /// Both ends have shaken hands.
+        /// Returns a stream after the handshake.
         fn new() -> Self {
-            let mut scene = Self::strangers();
-            while scene.stream.connection.is_handshaking() || scene.broker.is_handshaking() {
-                assert!(scene.read_all().is_empty());
-                scene.heard();
-                let answer = scene.ciphertext(b"");
-                scene.stream.socket.to_read.extend(answer);
+            let mut fixture = Self::before_handshake();
+            while fixture.stream.connection.is_handshaking() || fixture.broker.is_handshaking() {
+                assert!(fixture.read_all().is_empty());
+                fixture.received();
+                let answer = fixture.ciphertext(b"");
+                fixture.stream.socket.to_read.extend(answer);
             }
-            assert!(scene.read_all().is_empty());
-            scene
+            assert!(fixture.read_all().is_empty());
+            fixture
         }
 
-        /// Nothing is said yet.
-        fn strangers() -> Self {
+        /// Returns a stream before the handshake.
+        fn before_handshake() -> Self {
             let key = KeyPair::generate().unwrap();
             let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
             let certificate = params.self_signed(&key).unwrap().der().clone();
@@ -327,7 +323,7 @@ mod tests {
             }
         }
 
-        /// A record with these bytes from the broker.
+        /// Returns these bytes as a record from the broker.
         fn ciphertext(&mut self, bytes: &[u8]) -> Vec<u8> {
             self.broker.writer().write_all(bytes).unwrap();
             let mut record = Vec::new();
@@ -337,7 +333,7 @@ mod tests {
             record
         }
 
-        /// What comes out of the stream until it would block.
+        /// Reads from the stream until it would block.
         fn read_all(&mut self) -> Vec<u8> {
             self.stream.flush().unwrap();
             let mut all = Vec::new();
@@ -346,36 +342,36 @@ mod tests {
             all
         }
 
-        /// What has come to the broker.
-        fn heard(&mut self) -> Vec<u8> {
-            let mut heard = Vec::new();
+        /// Returns what the broker has received.
+        fn received(&mut self) -> Vec<u8> {
+            let mut received = Vec::new();
             let written = std::mem::take(&mut self.stream.socket.written);
             let mut unread = written.as_slice();
             while !unread.is_empty() {
                 self.broker.read_tls(&mut unread).unwrap();
                 self.broker.process_new_packets().unwrap();
-                let _ = self.broker.reader().read_to_end(&mut heard);
+                let _ = self.broker.reader().read_to_end(&mut received);
             }
-            heard
+            received
         }
     }
 
     #[test]
-    fn records_come_out_in_order_wherever_they_are_cut() {
-        let mut scene = StreamFixture::new();
+    fn records_are_read_in_order_wherever_they_are_cut() {
+        let mut fixture = StreamFixture::new();
         let records: Vec<Vec<u8>> = (1..6).map(|n| vec![n; usize::from(n) * 7]).collect();
         for cut in 0.. {
             let bytes: Vec<_> = records
                 .iter()
-                .flat_map(|record| scene.ciphertext(record))
+                .flat_map(|record| fixture.ciphertext(record))
                 .collect();
             let Some((first, second)) = bytes.split_at_checked(cut) else {
                 break;
             };
             let mut all = Vec::new();
             for part in [first, second] {
-                scene.stream.socket.to_read.extend(part);
-                all.extend(scene.read_all());
+                fixture.stream.socket.to_read.extend(part);
+                all.extend(fixture.read_all());
             }
             assert_eq!(all, records.concat(), "{cut}");
         }
@@ -383,75 +379,75 @@ mod tests {
 
     #[test]
     fn many_small_records_are_read_in_one_go_and_a_large_one_in_many() {
-        let mut scene = StreamFixture::new();
+        let mut fixture = StreamFixture::new();
         let bytes: Vec<u8> = (0..5000).map(|n: u32| n.to_be_bytes()[3]).collect();
         let many: Vec<_> = bytes
             .iter()
-            .map(|byte| scene.ciphertext(&[*byte]))
+            .map(|byte| fixture.ciphertext(&[*byte]))
             .collect();
-        scene.stream.socket.to_read.extend(many.concat());
+        fixture.stream.socket.to_read.extend(many.concat());
         let mut buffer = vec![0; 2 * bytes.len()];
-        assert_eq!(scene.stream.read(&mut buffer).unwrap(), bytes.len());
+        assert_eq!(fixture.stream.read(&mut buffer).unwrap(), bytes.len());
         assert_eq!(buffer[..bytes.len()], bytes);
-        let large = scene.ciphertext(&bytes);
-        scene.stream.socket.to_read.extend(large);
+        let large = fixture.ciphertext(&bytes);
+        fixture.stream.socket.to_read.extend(large);
         let mut all: Vec<u8> = Vec::new();
-        while let Ok(length) = scene.stream.read(&mut buffer[..999]) {
+        while let Ok(length) = fixture.stream.read(&mut buffer[..999]) {
             all.extend(&buffer[..length]);
         }
         assert_eq!(all, bytes);
     }
 
     #[test]
-    fn what_would_block_is_offered_again_and_leaves_once_and_in_order() {
-        let mut scene = StreamFixture::new();
+    fn a_write_that_would_block_is_repeated_and_sent_once() {
+        let mut fixture = StreamFixture::new();
         let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_be_bytes()[2]).collect();
         for width in [100, 1000, 70_000, usize::MAX] {
             for is_flushed in [false, true] {
                 let mut rest = bytes.as_slice();
                 while !rest.is_empty() {
-                    scene.stream.socket.room = width;
+                    fixture.stream.socket.room = width;
                     if is_flushed {
-                        scene.stream.flush().unwrap();
+                        fixture.stream.flush().unwrap();
                     }
-                    match scene.stream.write(rest) {
+                    match fixture.stream.write(rest) {
                         Ok(length) => rest = &rest[length..],
                         Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
                     }
                 }
-                assert!(scene.heard() == bytes, "{width}");
+                assert!(fixture.received() == bytes, "{width}");
             }
         }
     }
 
     #[test]
-    fn what_came_before_a_failure_is_not_lost() {
+    fn plaintext_before_a_failure_is_not_lost() {
         for failure in ["reset", "interrupted", "end", "farewell", "garbage"] {
-            let mut scene = StreamFixture::new();
-            let words = scene.ciphertext(b"last words");
-            let memory = &mut scene.stream.socket;
-            memory.to_read.extend(words);
+            let mut fixture = StreamFixture::new();
+            let last = fixture.ciphertext(b"the last");
+            let memory = &mut fixture.stream.socket;
+            memory.to_read.extend(last);
             match failure {
                 "reset" => memory.end = Err(io::ErrorKind::ConnectionReset.into()),
                 "interrupted" => memory.end = Err(io::ErrorKind::Interrupted.into()),
                 "end" => memory.end = Ok(0),
                 "farewell" => {
-                    scene.broker.send_close_notify();
-                    let farewell = scene.ciphertext(b"");
-                    scene.stream.socket.to_read.extend(farewell);
+                    fixture.broker.send_close_notify();
+                    let farewell = fixture.ciphertext(b"");
+                    fixture.stream.socket.to_read.extend(farewell);
                 }
                 _ => memory.to_read.extend(b"\x17\x03\x03\0\x03bad"),
             }
             let mut buffer = [0; 100];
-            let read = scene.stream.read(&mut buffer);
-            assert!(matches!(read, Ok(10)), "{failure}: {read:?}");
-            assert_eq!(&buffer[..10], b"last words");
-            let then = scene.stream.read(&mut buffer);
+            let read = fixture.stream.read(&mut buffer);
+            assert!(matches!(read, Ok(8)), "{failure}: {read:?}");
+            assert_eq!(&buffer[..8], b"the last");
+            let then = fixture.stream.read(&mut buffer);
             match failure {
                 "farewell" => assert_eq!(then.unwrap(), 0),
                 "garbage" => {
-                    let error = then.unwrap_err();
-                    assert!(error.get_ref().unwrap().is::<rustls::Error>(), "{error:?}");
+                    assert_eq!(then.unwrap_err().kind(), io::ErrorKind::InvalidData);
+                    assert!(fixture.stream.error.is_some());
                 }
                 _ => {}
             }
@@ -459,15 +455,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_known_by_its_first_bytes() {
-        let mut scene = StreamFixture::strangers();
-        scene
+    fn the_first_bytes_of_a_peer_without_tls_are_kept() {
+        let mut fixture = StreamFixture::before_handshake();
+        fixture
             .stream
             .socket
             .to_read
             .extend(b"HTTP/1.1 400 Bad Request");
-        let error = scene.stream.read(&mut [0; 100]).unwrap_err();
-        assert!(error.get_ref().unwrap().is::<rustls::Error>(), "{error:?}");
-        assert_eq!(scene.stream.first, b"HTTP/1.1");
+        let error = fixture.stream.read(&mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(fixture.stream.error.is_some());
+        assert_eq!(fixture.stream.first_bytes, b"HTTP/1.1");
     }
 }

@@ -1,6 +1,5 @@
-//! TLS: the settings made into a configuration, and the handshake's faults made into words.
+//! TLS: its configuration from the settings, and the messages for failed handshakes.
 
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +19,11 @@ use crate::error::{Error, TlsFault, reason};
 use crate::settings::{Origin, Tls};
 use crate::text;
 
-/// How to speak TLS with the broker.
+/// The configuration of TLS.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     config: Arc<ClientConfig>,
-    /// Where the trusted authorities are from.
+    /// The source of the trusted authorities, for messages.
     authorities: String,
     has_certificate: bool,
 }
@@ -34,7 +33,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Config`], naming the setting and the file.
-    pub fn new(tls: &Tls) -> Result<Self, Error> {
+    pub(crate) fn new(tls: &Tls) -> Result<Self, Error> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -44,7 +43,7 @@ impl Client {
             let builder = builder.dangerous().with_custom_certificate_verifier(any);
             (builder, String::new())
         } else {
-            let (roots, authorities) = roots(tls)?;
+            let (roots, authorities) = load_roots(tls)?;
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
                 .map_err(|error| Error::Bug(format!("TLS: {error}")))?;
@@ -53,12 +52,12 @@ impl Client {
         let config = match &tls.cert_file.value {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let certificates = certificates(path, &tls.cert_file.origin, "tls.cert_file")?;
-                let key = key(tls, path)?;
+                let certificates = load_certificates(path, &tls.cert_file.origin, "tls.cert_file")?;
+                let key = load_key(tls, path)?;
                 builder
                     .with_client_auth_cert(certificates, key)
                     .map_err(|error| {
-                        let path = shown(path);
+                        let path = display(path);
                         let problem = match error {
                             rustls::Error::InconsistentKeys(_) => {
                                 format!("the certificate in {path} does not match the key")
@@ -76,33 +75,32 @@ impl Client {
         })
     }
 
-    /// A connection to a peer that must be `name`, on which nothing is said yet.
-    ///
-    /// # Errors
-    /// If no certificate can be for such a name.
-    pub fn connection(&self, name: &str) -> io::Result<ClientConnection> {
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| {
-            let why = "not a name that a certificate can contain";
-            io::Error::new(io::ErrorKind::InvalidInput, why)
+    /// Returns a connection, before the handshake, to a peer whose certificate has to be for `name`, or
+    /// the reason why there can be none.
+    pub(crate) fn connection(&self, name: &str) -> Result<ClientConnection, String> {
+        let server_name = ServerName::try_from(name.to_owned()).map_err(|_| {
+            let name = text::escape(name);
+            format!("'{name}' is not a name that a certificate can contain")
         })?;
-        ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)
+        ClientConnection::new(Arc::clone(&self.config), server_name)
+            .map_err(|error| text::one_line(&error.to_string()))
     }
 
-    /// What TLS has against the peer, or the peer against us, if that is what `error` says: what
-    /// does not get better by waiting. `name` is whom we expected.
-    pub fn fault(&self, error: &io::Error, name: &str) -> Option<(TlsFault, String)> {
+    /// Describes a failure of TLS with a peer whose certificate has to be for `name`.
+    pub(crate) fn fault(&self, error: &rustls::Error, name: &str) -> (TlsFault, String) {
         use rustls::Error as Tls;
-        let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-        Some(match error {
-            Tls::InvalidCertificate(error) => (TlsFault::Theirs, self.theirs(error, name)),
-            // What brokers say before TLS 1.3 where a certificate is missing, and for much else.
+        match error {
+            Tls::InvalidCertificate(error) => {
+                (TlsFault::Theirs, self.certificate_fault(error, name))
+            }
+            // Before TLS 1.3 brokers send this for a missing certificate, and for much else.
             Tls::AlertReceived(AlertDescription::HandshakeFailure) => (
                 TlsFault::Ours,
                 "it refused the TLS handshake: it may require a client certificate, or a different one, or \
                  there is no common cipher"
                     .to_owned(),
             ),
-            Tls::AlertReceived(alert) => match ours(*alert) {
+            Tls::AlertReceived(alert) => match client_certificate_fault(*alert) {
                 Some(why) if self.has_certificate => {
                     let why = format!("it rejected the client certificate: {why}");
                     (TlsFault::Ours, why)
@@ -123,11 +121,11 @@ impl Client {
                 ),
             },
             other => (TlsFault::Other, text::one_line(&other.to_string())),
-        })
+        }
     }
 
-    /// What is wrong with the broker's certificate.
-    fn theirs(&self, error: &CertificateError, name: &str) -> String {
+    /// Describes the fault of the broker's certificate.
+    fn certificate_fault(&self, error: &CertificateError, name: &str) -> String {
         let name = text::escape(name);
         match error {
             CertificateError::UnknownIssuer => format!(
@@ -135,7 +133,7 @@ impl Client {
                 self.authorities
             ),
             CertificateError::NotValidForNameContext { presented, .. } => {
-                let names: Vec<_> = presented.iter().map(|name| of_certificate(name)).collect();
+                let names: Vec<_> = presented.iter().map(|name| quote_name(name)).collect();
                 match names.as_slice() {
                     [] => format!("its certificate has no name, so it is not valid for '{name}'"),
                     names => {
@@ -149,14 +147,14 @@ impl Client {
             CertificateError::NotValidForName => format!("its certificate is not valid for '{name}'"),
             CertificateError::ExpiredContext { time, not_after } => format!(
                 "its certificate expired on {} ({} ago)",
-                day(*not_after),
-                between(*not_after, *time)
+                date(*not_after),
+                duration(*not_after, *time)
             ),
             CertificateError::Expired => "its certificate has expired".to_owned(),
             CertificateError::NotValidYetContext { time, not_before } => format!(
                 "its certificate is not valid before {} (in {})",
-                day(*not_before),
-                between(*time, *not_before)
+                date(*not_before),
+                duration(*time, *not_before)
             ),
             CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
             CertificateError::Revoked => "its certificate was revoked".to_owned(),
@@ -171,7 +169,7 @@ impl Client {
             }
             CertificateError::BadEncoding => "its certificate can't be read".to_owned(),
             CertificateError::Other(error) => match error.to_string().as_str() {
-                // As 'openssl req -x509' makes one.
+                // 'openssl req -x509' makes such certificates.
                 "CaUsedAsEndEntity" => "its certificate is an authority's (CA:TRUE), as self-signed ones \
                     often are, and not a server's"
                     .to_owned(),
@@ -189,8 +187,8 @@ impl Client {
     }
 }
 
-/// What an alert says of our certificate, if it is about that.
-fn ours(alert: AlertDescription) -> Option<&'static str> {
+/// Returns the fault of our certificate that an alert is about.
+fn client_certificate_fault(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateRequired => "one is required",
         AlertDescription::BadCertificate => "bad certificate",
@@ -204,8 +202,8 @@ fn ours(alert: AlertDescription) -> Option<&'static str> {
     })
 }
 
-/// A name of a certificate, of which the library says which kind it is: `DnsName("host")`.
-fn of_certificate(name: &str) -> String {
+/// Quotes a name of a certificate, which rustls shows with its kind: `DnsName("host")`.
+fn quote_name(name: &str) -> String {
     let inner = name
         .split_once('(')
         .and_then(|(_, rest)| rest.strip_suffix(')'))
@@ -217,13 +215,13 @@ fn of_certificate(name: &str) -> String {
     }
 }
 
-fn day(time: UnixTime) -> String {
+fn date(time: UnixTime) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// How long it is from one moment to a later one, in days if it is long.
-fn between(early: UnixTime, late: UnixTime) -> String {
+/// Returns the time between two moments, in days if it is long.
+fn duration(early: UnixTime, late: UnixTime) -> String {
     const DAY: u64 = 24 * 60 * 60;
     let seconds = late.as_secs().saturating_sub(early.as_secs());
     match seconds / DAY {
@@ -233,21 +231,21 @@ fn between(early: UnixTime, late: UnixTime) -> String {
     }
 }
 
-/// The authorities to trust, and where they are from.
-fn roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
+/// Loads the trusted authorities. Returns their source, too, for messages.
+fn load_roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &tls.ca_file.value {
         let origin = &tls.ca_file.origin;
-        for certificate in certificates(path, origin, "tls.ca_file")? {
+        for certificate in load_certificates(path, origin, "tls.ca_file")? {
             roots.add(certificate).map_err(|error| {
-                let problem = format!("{}: {}", shown(path), text::one_line(&error.to_string()));
+                let problem = format!("{}: {}", display(path), text::one_line(&error.to_string()));
                 origin.unusable("tls.ca_file", problem)
             })?;
         }
-        return Ok((roots, format!("trusted: {}", shown(path))));
+        return Ok((roots, format!("trusted: {}", display(path))));
     }
     let found = rustls_native_certs::load_native_certs();
-    // A certificate that the library does not understand is of no use, and no reason to fail.
+    // Certificates that rustls cannot parse are left out.
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
         let why = found.errors.first().map_or_else(
@@ -264,58 +262,59 @@ fn roots(tls: &Tls) -> Result<(RootCertStore, String), Error> {
     Ok((roots, format!("trusted: the system's {added} authorities")))
 }
 
-fn certificates(
+fn load_certificates(
     path: &Path,
     origin: &Origin,
     key: &str,
 ) -> Result<Vec<CertificateDer<'static>>, Error> {
     let wrong = |problem| origin.unusable(key, problem);
-    let text = read(path).map_err(wrong)?;
+    let text = read_file(path).map_err(wrong)?;
     let all = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     match all {
         Ok(all) if all.is_empty() => Err(wrong(format!(
             "{} contains no certificate (PEM)",
-            shown(path)
+            display(path)
         ))),
         Ok(all) => Ok(all),
         Err(error) => Err(wrong(not_pem(path, &error))),
     }
 }
 
-/// The key of the client's certificate, which stands at `cert_file`.
-fn key(tls: &Tls, cert_file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+/// Loads the key of the client's certificate, by default from `cert_file`.
+fn load_key(tls: &Tls, cert_file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let (path, origin, key) = match &tls.key_file.value {
         Some(path) => (path.as_path(), &tls.key_file.origin, "tls.key_file"),
         None => (cert_file, &tls.cert_file.origin, "tls.cert_file"),
     };
     let wrong = |problem| origin.unusable(key, problem);
-    let text = read(path).map_err(wrong)?;
+    let text = read_file(path).map_err(wrong)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         let is_encrypted = text
             .windows(b"ENCRYPTED".len())
             .any(|window| window == b"ENCRYPTED");
-        let path_shown = shown(path);
+        let displayed = display(path);
         wrong(match error {
             _ if is_encrypted => {
-                format!("the key in {path_shown} is encrypted; decrypt it with 'openssl pkey'")
+                format!("the key in {displayed} is encrypted; decrypt it with 'openssl pkey'")
             }
             pem::Error::NoItemsFound if tls.key_file.value.is_none() => {
                 format!(
-                    "{path_shown} contains no key; name the key's file with --tls-key-file or \
+                    "{displayed} contains no key; name the key's file with --tls-key-file or \
                     tls.key_file"
                 )
             }
-            pem::Error::NoItemsFound => format!("{path_shown} contains no key (PEM)"),
+            pem::Error::NoItemsFound => format!("{displayed} contains no key (PEM)"),
             other => not_pem(path, &other),
         })
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read {}: {}", shown(path), reason(&error)))
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path)
+        .map_err(|error| format!("cannot read {}: {}", display(path), reason(&error)))
 }
 
-/// The error's own words repeat the line, which may be a part of a key.
+/// Describes a PEM error without its own text, which may repeat a part of a key.
 fn not_pem(path: &Path, error: &pem::Error) -> String {
     let why = match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",
@@ -323,14 +322,14 @@ fn not_pem(path: &Path, error: &pem::Error) -> String {
         pem::Error::Base64Decode(_) => "a section is not base64",
         _ => "it can't be parsed",
     };
-    format!("{} is not valid PEM: {why}", shown(path))
+    format!("{} is not valid PEM: {why}", display(path))
 }
 
-fn shown(path: &Path) -> String {
+fn display(path: &Path) -> String {
     text::escape(&path.display().to_string())
 }
 
-/// Takes any certificate, as `--insecure` says, but still checks that the peer has its key.
+/// Accepts any certificate (`--insecure`), but still checks that the peer has its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

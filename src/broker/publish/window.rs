@@ -1,30 +1,30 @@
-//! The messages that are published and not yet confirmed, by the tags that the broker counts.
+//! The window of published messages that are not yet confirmed.
 //!
 //! The broker numbers the messages of a channel in confirm mode from 1, and acknowledges or refuses
 //! them in any order, one by one or all up to a tag (<https://www.rabbitmq.com/docs/confirms>).
 
 use std::collections::VecDeque;
 
-/// What became of a message.
+/// The outcome of publishing a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublishOutcome {
-    /// The broker has it, in a queue.
+    /// The broker has confirmed it.
     Confirmed,
-    /// No queue took it, in the broker's words.
+    /// No queue took it, for the broker's reason.
     Returned(String),
-    /// The broker could not take it.
+    /// The broker has refused it (nack).
     Refused,
 }
 
-/// The published messages of one channel, oldest first, up to the first whose fate is not known.
+/// The published messages of one channel from the oldest unsettled one on, in order.
 #[derive(Debug)]
 pub struct Window<T> {
     /// The tag of the first entry.
     first_tag: u64,
     entries: VecDeque<Unconfirmed<T>>,
-    /// How many entries wait for the broker.
-    waiting: usize,
-    /// Bytes of all entries.
+    /// The number of entries without an outcome.
+    unsettled: usize,
+    /// The size of all entries.
     bytes: usize,
 }
 
@@ -32,19 +32,19 @@ pub struct Window<T> {
 struct Unconfirmed<T> {
     item: T,
     bytes: usize,
-    /// The broker's words, if it came back; the acknowledgement still follows.
+    /// The broker's reason, if it was returned. The acknowledgement follows.
     returned: Option<String>,
     settled: Option<Confirmation>,
 }
 
-/// How much a message that came back is like one that was published.
+/// The likeness of a returned message to a published one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ReturnMatch {
-    /// It goes to the same place and has the same body.
+pub(super) enum ReturnMatch {
+    /// They have the same address and body.
     Possible,
-    /// It has the same ids, too.
+    /// They have the same ids, too.
     Probable,
-    /// It is the same in all.
+    /// They are equal.
     Same,
 }
 
@@ -59,14 +59,14 @@ impl<T> Default for Window<T> {
         Self {
             first_tag: 1,
             entries: VecDeque::new(),
-            waiting: 0,
+            unsettled: 0,
             bytes: 0,
         }
     }
 }
 
 impl<T> Window<T> {
-    /// Adds a message of so many bytes that has just been published.
+    /// Adds a message that has just been published.
     pub fn push(&mut self, item: T, bytes: usize) {
         self.entries.push_back(Unconfirmed {
             item,
@@ -74,45 +74,40 @@ impl<T> Window<T> {
             returned: None,
             settled: None,
         });
-        self.waiting += 1;
+        self.unsettled += 1;
         self.bytes += bytes;
     }
 
-    /// How many messages wait for the broker.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting
+    /// Returns the number of messages without an outcome.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled
     }
 
-    /// How many messages are here, those included that only wait for an older one's fate.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    /// Returns the number of messages, with those that are settled behind an unsettled one.
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many bytes these messages have.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
+    /// Returns the size of all messages.
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Notes that the broker acknowledged the message with this tag, or all up to it.
+    /// Notes that the broker has acknowledged the message with this tag, or all up to it.
     pub fn acknowledge(&mut self, tag: u64, multiple: bool) {
         self.settle(tag, multiple, Confirmation::Acknowledged);
     }
 
-    /// Notes that the broker refused the message with this tag, or all up to it.
-    pub fn refuse(&mut self, tag: u64, multiple: bool) {
+    /// Notes that the broker has refused the message with this tag, or all up to it.
+    pub(super) fn refuse(&mut self, tag: u64, multiple: bool) {
         self.settle(tag, multiple, Confirmation::Refused);
     }
 
-    fn settle(&mut self, tag: u64, multiple: bool, how: Confirmation) {
+    fn settle(&mut self, tag: u64, multiple: bool, confirmation: Confirmation) {
         let Some(index) = tag
             .checked_sub(self.first_tag)
             .and_then(|index| usize::try_from(index).ok())
@@ -123,68 +118,69 @@ impl<T> Window<T> {
         let start = if multiple { 0 } else { index.min(end) };
         for entry in self.entries.range_mut(start..end) {
             if entry.settled.is_none() {
-                entry.settled = Some(how);
-                self.waiting -= 1;
+                entry.settled = Some(confirmation);
+                self.unsettled -= 1;
             }
         }
     }
 
-    /// Notes that a message came back. A return carries no tag, but it comes before its message's
-    /// acknowledgement and in the order of publication: it is the oldest that has not come back
-    /// already and that is most alike, where `likeness` is `None` for what can't be it.
-    pub fn give_back(&mut self, said: &str, likeness: impl Fn(&T) -> Option<ReturnMatch>) {
+    /// Notes that a message was returned. A return has no tag, but comes before its message's
+    /// acknowledgement and in the order of publication. So it belongs to the oldest of the best matches that
+    /// are neither settled nor returned. `compare` returns `None` for no match.
+    pub(super) fn mark_returned(
+        &mut self,
+        reason: &str,
+        compare: impl Fn(&T) -> Option<ReturnMatch>,
+    ) {
         let mut best: Option<(ReturnMatch, usize)> = None;
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.settled.is_some() || entry.returned.is_some() {
                 continue;
             }
-            let likeness = likeness(&entry.item);
-            if likeness > best.map(|(likeness, _)| likeness) {
-                best = likeness.map(|likeness| (likeness, index));
+            let found = compare(&entry.item);
+            if found > best.map(|(found, _)| found) {
+                best = found.map(|found| (found, index));
             }
-            if likeness == Some(ReturnMatch::Same) {
+            if found == Some(ReturnMatch::Same) {
                 break;
             }
         }
         if let Some(entry) = best.and_then(|(_, index)| self.entries.get_mut(index)) {
-            entry.returned = Some(said.to_owned());
+            entry.returned = Some(reason.to_owned());
         }
     }
 
-    /// The message that was published last, if it is still here.
-    #[must_use]
-    pub fn newest(&self) -> Option<&T> {
+    /// Returns the message that was published last, if it is still here.
+    pub(super) fn newest(&self) -> Option<&T> {
         self.entries.back().map(|entry| &entry.item)
     }
 
-    /// Takes everything out: the messages whose fate is known, with it, and those that wait for
-    /// the broker, both in order.
-    #[must_use]
-    pub fn take_apart(mut self) -> (Vec<(T, PublishOutcome)>, Vec<T>) {
-        let (mut known, mut unknown) = (Vec::new(), Vec::new());
-        while let Some(entry) = self.entries.pop_front() {
+    /// Returns the messages with an outcome, and those without, both in order.
+    pub(super) fn into_outcomes(self) -> (Vec<(T, PublishOutcome)>, Vec<T>) {
+        let (mut settled, mut unsettled) = (Vec::new(), Vec::new());
+        for entry in self.entries {
             match entry.settled {
-                Some(settled) => known.push((entry.item, fate(settled, entry.returned))),
-                None => unknown.push(entry.item),
+                Some(how) => settled.push((entry.item, outcome(how, entry.returned))),
+                None => unsettled.push(entry.item),
             }
         }
-        (known, unknown)
+        (settled, unsettled)
     }
 
-    /// Takes the oldest message out if its fate is known.
+    /// Takes the oldest message if its outcome is known.
     pub fn pop(&mut self) -> Option<(T, PublishOutcome)> {
         let settled = self.entries.front()?.settled?;
         let entry = self.entries.pop_front()?;
         self.first_tag += 1;
         self.bytes -= entry.bytes;
-        Some((entry.item, fate(settled, entry.returned)))
+        Some((entry.item, outcome(settled, entry.returned)))
     }
 }
 
-fn fate(settled: Confirmation, returned: Option<String>) -> PublishOutcome {
+fn outcome(settled: Confirmation, returned: Option<String>) -> PublishOutcome {
     match (settled, returned) {
         (Confirmation::Refused, _) => PublishOutcome::Refused,
-        (Confirmation::Acknowledged, Some(said)) => PublishOutcome::Returned(said),
+        (Confirmation::Acknowledged, Some(reason)) => PublishOutcome::Returned(reason),
         (Confirmation::Acknowledged, None) => PublishOutcome::Confirmed,
     }
 }
@@ -201,18 +197,18 @@ mod tests {
         window
     }
 
-    fn fates(window: &mut Window<u64>) -> Vec<(u64, PublishOutcome)> {
+    fn outcomes(window: &mut Window<u64>) -> Vec<(u64, PublishOutcome)> {
         std::iter::from_fn(|| window.pop()).collect()
     }
 
     #[test]
-    fn messages_leave_in_order_whatever_the_order_of_acknowledgements() {
+    fn messages_are_taken_in_order_whatever_the_order_of_acknowledgements() {
         let mut window = window(1..=3);
         window.acknowledge(2, false);
         assert_eq!(
             (
-                fates(&mut window),
-                window.waiting(),
+                outcomes(&mut window),
+                window.unsettled(),
                 window.len(),
                 window.bytes()
             ),
@@ -220,7 +216,7 @@ mod tests {
         );
         window.acknowledge(1, false);
         assert_eq!(
-            fates(&mut window),
+            outcomes(&mut window),
             [
                 (1, PublishOutcome::Confirmed),
                 (2, PublishOutcome::Confirmed)
@@ -229,8 +225,8 @@ mod tests {
         window.acknowledge(3, false);
         assert_eq!(
             (
-                fates(&mut window),
-                window.waiting(),
+                outcomes(&mut window),
+                window.unsettled(),
                 window.len(),
                 window.bytes()
             ),
@@ -243,75 +239,75 @@ mod tests {
         let mut window = window(1..=5);
         window.refuse(3, false);
         window.acknowledge(5, true);
-        let fates = fates(&mut window);
+        let outcomes = outcomes(&mut window);
         assert_eq!(
-            fates
+            outcomes
                 .iter()
-                .filter(|(_, fate)| *fate == PublishOutcome::Refused)
+                .filter(|(_, outcome)| *outcome == PublishOutcome::Refused)
                 .count(),
             1
         );
-        assert_eq!(fates[2], (3, PublishOutcome::Refused));
+        assert_eq!(outcomes[2], (3, PublishOutcome::Refused));
     }
 
     #[test]
-    fn a_multiple_refusal_refuses_all_that_wait() {
+    fn a_multiple_refusal_refuses_all_unsettled_messages() {
         let mut window = window(1..=3);
         window.acknowledge(1, false);
         window.refuse(2, true);
         assert_eq!(
-            fates(&mut window),
+            outcomes(&mut window),
             [(1, PublishOutcome::Confirmed), (2, PublishOutcome::Refused)]
         );
     }
 
     #[test]
-    fn tags_go_on_when_messages_have_left() {
+    fn tags_count_on_after_messages_were_taken() {
         let mut window = window(1..=2);
         window.acknowledge(2, true);
-        fates(&mut window);
+        outcomes(&mut window);
         window.push(3, 10);
         window.acknowledge(2, true);
-        assert_eq!(window.waiting(), 1);
+        assert_eq!(window.unsettled(), 1);
         window.acknowledge(3, false);
-        assert_eq!(fates(&mut window), [(3, PublishOutcome::Confirmed)]);
+        assert_eq!(outcomes(&mut window), [(3, PublishOutcome::Confirmed)]);
     }
 
     #[test]
-    fn tags_that_can_not_be_are_ignored() {
+    fn unknown_tags_are_ignored() {
         let mut window = window(1..=1);
         window.acknowledge(0, false);
         window.acknowledge(0, true);
         window.acknowledge(7, false);
-        assert_eq!(window.waiting(), 1);
+        assert_eq!(window.unsettled(), 1);
         window.acknowledge(u64::MAX, true);
-        assert_eq!(fates(&mut window), [(1, PublishOutcome::Confirmed)]);
+        assert_eq!(outcomes(&mut window), [(1, PublishOutcome::Confirmed)]);
     }
 
     #[test]
-    fn what_waits_is_what_must_be_sent_again() {
+    fn unsettled_messages_are_returned_in_order() {
         let mut window = window(1..=5);
         window.acknowledge(2, false);
         window.refuse(4, false);
-        let (known, unknown) = window.take_apart();
+        let (settled, unsettled) = window.into_outcomes();
         assert_eq!(
-            known,
+            settled,
             [(2, PublishOutcome::Confirmed), (4, PublishOutcome::Refused)]
         );
-        assert_eq!(unknown, [1, 3, 5]);
+        assert_eq!(unsettled, [1, 3, 5]);
     }
 
     #[test]
     fn each_return_belongs_to_one_message() {
         let mut window = window(1..=4);
         let is_even = |item: &u64| (item % 2 == 0).then_some(ReturnMatch::Same);
-        window.give_back("NO_ROUTE", is_even);
-        window.give_back("NO_ROUTE", is_even);
-        window.give_back("NO_ROUTE", is_even);
+        window.mark_returned("NO_ROUTE", is_even);
+        window.mark_returned("NO_ROUTE", is_even);
+        window.mark_returned("NO_ROUTE", is_even);
         window.acknowledge(4, true);
         let returned = PublishOutcome::Returned("NO_ROUTE".to_owned());
         assert_eq!(
-            fates(&mut window),
+            outcomes(&mut window),
             [
                 (1, PublishOutcome::Confirmed),
                 (2, returned.clone()),
@@ -322,22 +318,22 @@ mod tests {
     }
 
     #[test]
-    fn a_return_belongs_to_the_oldest_of_those_that_are_most_alike() {
+    fn a_return_belongs_to_the_oldest_best_match() {
         let mut window = window(1..=5);
-        let likeness = |item: &u64| match item {
+        let compare = |item: &u64| match item {
             1 => None,
             4 => Some(ReturnMatch::Probable),
             5 => Some(ReturnMatch::Same),
             _ => Some(ReturnMatch::Possible),
         };
         for _ in 0..3 {
-            window.give_back("NO_ROUTE", likeness);
+            window.mark_returned("NO_ROUTE", compare);
         }
         window.acknowledge(5, true);
-        let fates = fates(&mut window);
-        let returned = fates
+        let outcomes = outcomes(&mut window);
+        let returned = outcomes
             .iter()
-            .filter(|(_, fate)| *fate != PublishOutcome::Confirmed);
+            .filter(|(_, outcome)| *outcome != PublishOutcome::Confirmed);
         assert_eq!(
             returned.map(|(item, _)| *item).collect::<Vec<_>>(),
             [2, 4, 5]

@@ -1,12 +1,12 @@
-//! Optional arguments in the client library's types, and what the broker says of them.
+//! Optional arguments in the client library's types, and in the broker's refusals.
 
 use amiquip::{AmqpValue, FieldTable};
 
 use crate::message::FieldValue;
 use crate::topology::{self, Arguments};
 
-/// Optional arguments as the library takes them.
-pub fn field_table(arguments: &Arguments) -> FieldTable {
+/// Converts optional arguments to the library's type.
+pub(crate) fn field_table(arguments: &Arguments) -> FieldTable {
     arguments
         .iter()
         .map(|(name, value)| (name.clone(), field(value)))
@@ -22,11 +22,11 @@ fn field(value: &FieldValue) -> AmqpValue {
         FieldValue::UnsignedShort(number) => AmqpValue::ShortUInt(*number),
         FieldValue::SignedInt(number) => AmqpValue::LongInt(*number),
         FieldValue::UnsignedInt(number) => AmqpValue::LongUInt(*number),
-        // RabbitMQ makes no difference between the two.
+        // RabbitMQ does not distinguish the two.
         FieldValue::Long(number) | FieldValue::LongLong(number) => AmqpValue::LongLongInt(*number),
         FieldValue::Float(number) => AmqpValue::Float(*number),
         FieldValue::Double(number) => AmqpValue::Double(*number),
-        // The library does not let its type of a decimal out, which is why `topology` refuses one.
+        // The library's decimal type is private, so `topology` refuses decimals.
         FieldValue::Decimal { value, .. } => AmqpValue::LongUInt(*value),
         FieldValue::LongString(text) => match String::from_utf8(text.clone()) {
             Ok(text) => AmqpValue::LongString(text),
@@ -42,64 +42,65 @@ fn field(value: &FieldValue) -> AmqpValue {
                 .collect(),
         ),
         FieldValue::Binary(bytes) => AmqpValue::ByteArray(bytes.clone()),
-        // `topology` refuses what is encoded already.
+        // `topology` refuses encoded values.
         FieldValue::Void | FieldValue::Encoded(_) => AmqpValue::Void,
     }
 }
 
-/// The broker's answer to a declaration that does not match what exists: the property that it names,
-/// and what it says there is.
+/// The property that differs, by the broker's refusal of a declaration.
 #[derive(Debug, PartialEq)]
-pub struct Inequivalent {
+pub(crate) struct Inequivalent {
     /// AMQP's name of the property.
-    pub property: String,
-    /// Its value; `None` if there is none.
-    pub existing: Option<FieldValue>,
+    pub(crate) property: String,
+    pub(crate) existing: ExistingValue,
+}
+
+/// The value of an existing property, as far as the broker tells it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ExistingValue {
+    /// The broker cuts its text to the 255 bytes of a short string.
+    Unreadable,
+    None,
+    Value(FieldValue),
 }
 
 impl Inequivalent {
-    /// Reads the broker's words: `inequivalent arg 'x-expires' for queue 'q' in vhost '/': received
-    /// none but current is the value '5' of type 'signedint'`, or `… received '7' but current is '5'`
-    /// where both are of one type (`rabbit_misc.erl`, `assert_args_equivalence1` and
-    /// `assert_field_equivalence`). `sent` is what was declared.
-    ///
-    /// # Errors
-    /// The property alone if what there is can't be read: a short string has at most 255 bytes, and
-    /// the broker cuts its words to fit.
-    pub fn parse(said: &str, sent: &Arguments) -> Option<Result<Self, String>> {
-        let (_, rest) = said.split_once("inequivalent arg '")?;
+    /// Parses a refusal such as `inequivalent arg 'x-expires' for queue 'q' in vhost '/': received none but
+    /// current is the value '5' of type 'signedint'`, or `… received '7' but current is '5'` where both are
+    /// of one type (`rabbit_misc.erl`, `assert_args_equivalence1` and `assert_field_equivalence`). `sent`
+    /// is the declaration.
+    pub(crate) fn parse(refusal: &str, sent: &Arguments) -> Option<Self> {
+        let (_, rest) = refusal.split_once("inequivalent arg '")?;
         let (property, rest) = rest.split_once('\'')?;
-        let existing = rest.rsplit_once(" but current is ").map(|(_, shown)| shown);
-        let known = |existing| Self {
+        let current = rest.rsplit_once(" but current is ").map(|(_, text)| text);
+        let existing = match current {
+            Some("none") => ExistingValue::None,
+            Some(text) => parse_value(text, property, sent.get(property))
+                .map_or(ExistingValue::Unreadable, ExistingValue::Value),
+            None => ExistingValue::Unreadable,
+        };
+        Some(Self {
             property: property.to_owned(),
             existing,
-        };
-        let existing = match existing {
-            Some("none") => Some(known(None)),
-            Some(shown) => {
-                value(shown, property, sent.get(property)).map(|value| known(Some(value)))
-            }
-            None => None,
-        };
-        Some(existing.ok_or(property.to_owned()))
+        })
     }
 }
 
-/// A value as the broker shows it: `'5'`, or `the value '5' of type 'long'`.
-fn value(shown: &str, property: &str, sent: Option<&FieldValue>) -> Option<FieldValue> {
+/// Parses a value such as `'5'` or `the value '5' of type 'long'`.
+fn parse_value(shown: &str, property: &str, sent: Option<&FieldValue>) -> Option<FieldValue> {
     let Some(shown) = shown.strip_prefix("the value ") else {
         let shown = unquoted(shown)?;
         return match sent {
-            // It is of the type that was sent.
+            // Both are of the type that was sent.
             Some(FieldValue::Bool(_)) => shown.parse().ok().map(FieldValue::Bool),
             Some(FieldValue::Double(_) | FieldValue::Float(_)) => {
                 shown.parse().ok().map(FieldValue::Double)
             }
-            Some(FieldValue::LongString(_)) => text(property, shown),
+            Some(FieldValue::LongString(_)) => parse_text(property, shown),
             Some(sent) if topology::integer(sent).is_some() => {
                 shown.parse().ok().map(FieldValue::Long)
             }
-            // Nothing to go by was sent.
+            // No type was sent.
             Some(FieldValue::Void) | None => topology::read(property, shown),
             Some(_) => None,
         };
@@ -107,7 +108,7 @@ fn value(shown: &str, property: &str, sent: Option<&FieldValue>) -> Option<Field
     let (shown, kind) = shown.rsplit_once(" of type ")?;
     let shown = unquoted(shown)?;
     match unquoted(kind)? {
-        "longstr" => text(property, shown),
+        "longstr" => parse_text(property, shown),
         "bool" => shown.parse().ok().map(FieldValue::Bool),
         "byte" | "unsignedbyte" | "short" | "unsignedshort" | "signedint" | "unsignedint"
         | "long" => shown.parse().ok().map(FieldValue::Long),
@@ -117,8 +118,8 @@ fn value(shown: &str, property: &str, sent: Option<&FieldValue>) -> Option<Field
     }
 }
 
-/// A text as the broker shows it, in the form in which it can be declared.
-fn text(property: &str, shown: &str) -> Option<FieldValue> {
+/// Parses a text into the value with which it is declared.
+fn parse_text(property: &str, shown: &str) -> Option<FieldValue> {
     match topology::read(property, shown) {
         read @ Some(FieldValue::LongString(_)) => read,
         _ => Some(FieldValue::LongString(shown.into())),
@@ -134,49 +135,49 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_brokers_words_are_understood() {
+    fn refusals_are_parsed() {
         let sent = Arguments::from([
             ("durable".to_owned(), FieldValue::Bool(false)),
             ("x-max-length".to_owned(), FieldValue::SignedInt(7)),
         ]);
-        let says = |rest: &str| {
+        let parse = |rest: &str| {
             Inequivalent::parse(
                 &format!("PRECONDITION_FAILED - inequivalent arg {rest}"),
                 &sent,
             )
         };
         let known = |property: &str, existing| {
-            Some(Ok(Inequivalent {
+            Some(Inequivalent {
                 property: property.to_owned(),
                 existing,
-            }))
+            })
         };
         assert_eq!(
-            says("'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
-            known("durable", Some(FieldValue::Bool(true)))
+            parse("'durable' for queue 'q' in vhost '/': received 'false' but current is 'true'"),
+            known("durable", ExistingValue::Value(FieldValue::Bool(true)))
         );
         assert_eq!(
-            says(
+            parse(
                 "'x-queue-type' for queue 'q' in vhost '/': received none but current is 'classic'"
             ),
             known(
                 "x-queue-type",
-                Some(FieldValue::LongString(b"classic".to_vec()))
+                ExistingValue::Value(FieldValue::LongString(b"classic".to_vec()))
             )
         );
         assert_eq!(
-            says(
+            parse(
                 "'x-expires' for queue 'q' in vhost '/': received the value '5' of type 'long' but current is none"
             ),
-            known("x-expires", None)
+            known("x-expires", ExistingValue::None)
         );
         assert_eq!(
-            says(
+            parse(
                 "'x-dead-letter-exchange' for queue 'a but current is none' in vhost '/': received none but current is the value 'it's of type 'x'' of type 'longstr'"
             ),
             known(
                 "x-dead-letter-exchange",
-                Some(FieldValue::LongString(b"it's of type 'x'".to_vec()))
+                ExistingValue::Value(FieldValue::LongString(b"it's of type 'x'".to_vec()))
             )
         );
         // Cut off.
@@ -185,13 +186,17 @@ mod tests {
             "'x-expires' for queue 'q' in vhost '/': received none but current is the value '50...",
             "'x-expires' for queue 'q' in vhost '/': received none but current is the value '{a}' of type 'table'",
         ] {
-            assert_eq!(says(rest), Some(Err("x-expires".to_owned())), "{rest}");
+            assert_eq!(
+                parse(rest),
+                known("x-expires", ExistingValue::Unreadable),
+                "{rest}"
+            );
         }
         let invalid = "PRECONDITION_FAILED - invalid arg 'x-max-age'";
         assert_eq!(Inequivalent::parse(invalid, &sent), None);
         assert_eq!(
-            says("'x-max-length' for queue 'q' in vhost '/': received '7' but current is '5'"),
-            known("x-max-length", Some(FieldValue::Long(5)))
+            parse("'x-max-length' for queue 'q' in vhost '/': received '7' but current is '5'"),
+            known("x-max-length", ExistingValue::Value(FieldValue::Long(5)))
         );
     }
 }

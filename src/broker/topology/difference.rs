@@ -1,14 +1,14 @@
-//! How what exists differs from what is wanted, found without changing anything.
+//! The differences between what exists and what is wanted, found without changing anything.
 //!
-//! The broker has no question for the properties of a queue or an exchange. It compares them when
-//! something is declared that exists, and names the first that differs. So the declaration is
-//! repeated, each time with what the broker has just said, until nothing is left to say. Every such
-//! declaration carries an argument with which nothing can be made ([`CONTRADICTING_ARGUMENTS`]), so that nothing
-//! comes into being even if the queue is deleted meanwhile.
+//! AMQP has no method to read the properties of a queue or an exchange. But the broker compares them when
+//! an existing one is declared, and names the first that differs. So the declaration is repeated, each
+//! time with the value that the broker has just named, until nothing differs. Every such declaration has
+//! arguments with which nothing can be made ([`CONTRADICTING_ARGUMENTS`]), so that none is made even if
+//! the original is deleted meanwhile.
 
 use std::collections::BTreeSet;
 
-use super::arguments::Inequivalent;
+use super::arguments::{ExistingValue, Inequivalent};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::FieldValue;
@@ -17,31 +17,31 @@ use crate::topology::{
 };
 use crate::values::QueueName;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
-    /// There is no such thing.
+    /// Nothing of this name exists.
     Missing,
-    /// It is as wanted. Arguments that RabbitMQ does not know are not compared.
+    /// All properties are as wanted. Arguments that RabbitMQ does not know are not compared.
     Same,
-    /// It is not.
+    /// Some properties differ.
     Different(Differences),
 }
 
-/// In what it is different.
+/// The properties that differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Differences {
-    /// Each property that differs, as far as it is known.
+    /// The differences, as far as they are known.
     pub list: Vec<Difference>,
-    /// All properties as they are; `None` if the broker did not say them all.
+    /// All existing properties; `None` if some are unknown.
     pub existing: Option<Arguments>,
 }
 
-/// Arguments that no RabbitMQ takes when it makes a queue. Streams alone compare the first, and never
-/// the second, so that one of them remains unsaid whatever the queue is.
+/// Arguments, without values, with which no RabbitMQ makes a queue. It compares the first for streams only,
+/// and the second for all others, so one is always left over.
 const CONTRADICTING_ARGUMENTS: &[&str] = &["x-max-age", "x-max-priority"];
 
-/// Compares a queue with the one that exists under its name.
+/// Compares a queue with the existing one of this name.
 ///
 /// # Errors
 /// [`Error::Refused`] for another reason than a difference; [`Error::Lost`].
@@ -58,14 +58,14 @@ pub fn of_queue(
         };
         super::declare(session, &candidate).map(drop)
     })?;
-    let Some(mut found) = compared else {
+    let Some(mut existing) = compared else {
         return Ok(Comparison::Missing);
     };
-    found.forget_what_its_type_lacks(&wanted);
-    Ok(found.against(&wanted))
+    existing.remove_arguments_of_other_types(&wanted);
+    Ok(existing.compare_with(&wanted))
 }
 
-/// Compares an exchange with the one that exists under its name.
+/// Compares an exchange with the existing one of its name.
 ///
 /// # Errors
 /// [`Error::Refused`] for another reason than a difference; [`Error::Lost`].
@@ -74,11 +74,12 @@ pub fn of_exchange(session: &mut Session, exchange: &Exchange) -> Result<Compari
     let compared = compare(&wanted, &[ALTERNATE], |candidate| {
         super::declare_exchange(session, &exchange.with(candidate.clone()))
     })?;
-    Ok(compared.map_or(Comparison::Missing, |found| found.against(&wanted)))
+    Ok(compared.map_or(Comparison::Missing, |existing| {
+        existing.compare_with(&wanted)
+    }))
 }
 
-/// Whether an exchange is a direct one. None is taken for one of which it can't be told: as the user may
-/// not declare it, or as there is none.
+/// Whether an exchange is a direct one; false, too, if it does not exist or the user may not declare it.
 ///
 /// # Errors
 /// [`Error::Refused`] for another reason; [`Error::Lost`].
@@ -91,7 +92,7 @@ pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
         internal: false,
         arguments: Arguments::from([(ALTERNATE.to_owned(), FieldValue::Void)]),
     };
-    let said = match super::declare_exchange(session, &candidate) {
+    let refusal = match super::declare_exchange(session, &candidate) {
         Ok(()) => return Ok(true),
         Err(Error::Refused {
             code: 406, said, ..
@@ -100,45 +101,50 @@ pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
         Err(error) => return Err(error),
     };
     // The broker compares the type first.
-    Ok(match Inequivalent::parse(&said, &candidate.arguments) {
-        Some(Ok(found)) => found.property != "type",
-        Some(Err(property)) => property != "type",
-        None => false,
-    })
+    let inequivalent = Inequivalent::parse(&refusal, &candidate.arguments);
+    Ok(inequivalent.is_some_and(|it| it.property != "type"))
 }
 
-/// What was found out about what exists.
+/// The properties of an existing queue or exchange, as far as they were found.
 struct ExistingProperties {
-    /// Its properties. Where nothing else was said, they are as wanted.
-    existing: Arguments,
-    /// Whether that is all of them.
+    /// Those of which the broker said nothing are as wanted.
+    properties: Arguments,
+    /// Whether all properties are known.
     is_complete: bool,
-    /// The property of which the broker said no more than that it differs.
+    /// A property that differs in an unknown way.
     unknown: Option<String>,
 }
 
+/// Finds the properties of what exists by declaring candidates; `None` if nothing exists.
 fn compare(
     wanted: &Arguments,
-    poison: &[&str],
+    contradicting: &[&str],
     mut declare: impl FnMut(&Arguments) -> Result<(), Error>,
 ) -> Result<Option<ExistingProperties>, Error> {
-    let mut existing = wanted.clone();
-    let mut poison: BTreeSet<_> = poison.iter().map(|name| (*name).to_owned()).collect();
-    let mut named = BTreeSet::new();
-    let mut shortened = BTreeSet::new();
+    let mut properties = wanted.clone();
+    let mut contradicting: BTreeSet<_> = contradicting
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
+    // The properties whose existing value is known, and those left out of the declaration.
+    let (mut found, mut omitted) = (BTreeSet::new(), BTreeSet::new());
     let mut unknown = None;
-    // Without a poison left everything is known: the broker compares the arguments last.
     let is_complete = loop {
-        if poison.is_empty() {
-            break shortened.is_empty();
+        // The broker compares the contradicting arguments last.
+        if contradicting.is_empty() {
+            break omitted.is_empty();
         }
-        let mut candidate = existing.clone();
-        candidate.retain(|name, _| !shortened.contains(name));
-        candidate.extend(poison.iter().map(|name| (name.clone(), FieldValue::Void)));
-        let said = match declare(&candidate) {
+        let mut candidate = properties.clone();
+        candidate.retain(|name, _| !omitted.contains(name));
+        candidate.extend(
+            contradicting
+                .iter()
+                .map(|name| (name.clone(), FieldValue::Void)),
+        );
+        let refusal = match declare(&candidate) {
             Ok(()) => {
-                // What was not compared can't be there.
-                existing.retain(|name, _| !poison.contains(name));
+                // The arguments that the broker did not compare are not there.
+                properties.retain(|name, _| !contradicting.contains(name));
                 break true;
             }
             Err(Error::Refused {
@@ -146,31 +152,20 @@ fn compare(
             }) => said,
             Err(error) => return Err(error),
         };
-        match Inequivalent::parse(&said, &candidate) {
-            None => return Ok(None),
-            Some(Ok(Inequivalent {
-                property,
-                existing: value,
-            })) => {
-                if !named.insert(property.clone()) {
-                    break false;
+        let Some(Inequivalent { property, existing }) = Inequivalent::parse(&refusal, &candidate)
+        else {
+            return Ok(None);
+        };
+        match existing {
+            ExistingValue::Unreadable => match candidate.get(&property) {
+                // Of two values it is the other.
+                Some(FieldValue::Bool(flag)) if found.insert(property.clone()) => {
+                    properties.insert(property, FieldValue::Bool(!flag));
                 }
-                poison.remove(&property);
-                shortened.remove(&property);
-                match value {
-                    Some(value) => existing.insert(property, value),
-                    None => existing.remove(&property),
-                };
-            }
-            // The words were cut off. Of two values it can only be the other.
-            Some(Err(property)) => match candidate.get(&property) {
-                Some(FieldValue::Bool(flag)) if named.insert(property.clone()) => {
-                    existing.insert(property, FieldValue::Bool(!flag));
-                }
-                // They are shorter where nothing is asked for.
-                Some(_) if shortened.insert(property.clone()) => {
-                    poison.remove(&property);
-                    if poison.is_empty() {
+                // Without a wanted value the refusal is shorter.
+                Some(_) if omitted.insert(property.clone()) => {
+                    contradicting.remove(&property);
+                    if contradicting.is_empty() {
                         unknown = Some(property);
                         break false;
                     }
@@ -180,35 +175,47 @@ fn compare(
                     break false;
                 }
             },
+            existing => {
+                if !found.insert(property.clone()) {
+                    break false;
+                }
+                contradicting.remove(&property);
+                omitted.remove(&property);
+                match existing {
+                    ExistingValue::Value(value) => properties.insert(property, value),
+                    _ => properties.remove(&property),
+                };
+            }
         }
     };
-    // What was left out, and not missed, is not there.
-    existing.retain(|name, _| !shortened.contains(name));
+    // Properties that are still left out were not missed, so they are not there.
+    properties.retain(|name, _| !omitted.contains(name));
     Ok(Some(ExistingProperties {
-        existing,
+        properties,
         is_complete,
         unknown,
     }))
 }
 
 impl ExistingProperties {
-    /// Takes out what a queue of the existing type can't have, which the broker does not compare.
-    fn forget_what_its_type_lacks(&mut self, wanted: &Arguments) {
-        let kind = self.existing.get("x-queue-type");
+    /// Removes the arguments that queues of the existing type do not have, as the broker does not compare
+    /// them.
+    fn remove_arguments_of_other_types(&mut self, wanted: &Arguments) {
+        let kind = self.properties.get("x-queue-type");
         if is_same("x-queue-type", kind, wanted.get("x-queue-type")) {
             return;
         }
         let kind = kind.map_or(Some(QueueType::Classic), QueueType::of);
         let Some(kind) = kind else { return };
-        self.existing
+        self.properties
             .retain(|name, _| crate::topology::is_taken_by(name, kind));
     }
 
-    fn against(mut self, wanted: &Arguments) -> Comparison {
+    fn compare_with(mut self, wanted: &Arguments) -> Comparison {
         if let Some(property) = &self.unknown {
-            self.existing.remove(property);
+            self.properties.remove(property);
         }
-        let mut list = Difference::between(wanted, &self.existing);
+        let mut list = Difference::between(wanted, &self.properties);
         if let Some(property) = self.unknown {
             list.retain(|difference| difference.property != property);
             list.push(Difference {
@@ -223,7 +230,7 @@ impl ExistingProperties {
         }
         Comparison::Different(Differences {
             list,
-            existing: self.is_complete.then_some(self.existing),
+            existing: self.is_complete.then_some(self.properties),
         })
     }
 }

@@ -1,8 +1,7 @@
-//! Making sure of a queue before messages are sent or received.
+//! Making sure that a queue exists before messages are sent or received.
 //!
-//! That happens on the channel for messages, which is open anyway, and with frames of our own: so it can
-//! go with the login, and takes neither a round trip, nor a second channel, nor the client library's
-//! threads.
+//! This happens on the channel for messages, without the client library. So the declaration can be sent
+//! with the login, and needs no round trip, no second channel and no threads.
 
 use super::kind;
 use crate::broker::frames::{self, MESSAGES};
@@ -12,21 +11,18 @@ use crate::message::ShortString;
 use crate::topology::Queue;
 use crate::values::QueueName;
 
-/// The same way to the broker, but that a queue is declared with the first login, if one is given. What
-/// is done with that session then begins with [`ensure`] or [`keep`].
-#[must_use]
-pub fn begin(connector: Connector, queue: Option<&Queue>) -> Connector {
-    connector.beginning_with(queue.map(declaration).unwrap_or_default())
+/// Has the first session of a connector declare a queue with its login, if one is given. The first use of
+/// that session is [`ensure`] or [`ensure_again`] then.
+pub(crate) fn declare_at_login(connector: Connector, queue: Option<&Queue>) -> Connector {
+    connector.with_first_request(queue.map(declaration).unwrap_or_default())
 }
 
-/// Makes sure that a queue exists, as the tutorial does before it sends or receives: declares it
-/// with its properties. A queue that exists with others is used as it is; where the user may not
-/// declare, so is one that exists; where the broker takes no transient queue any more, a durable
-/// one is made.
+/// Declares a queue. An existing one is used even if it has other properties or the user may not declare it.
+/// If the broker does not permit transient queues, a durable one is made.
 ///
 /// # Errors
-/// [`Error::Refused`] in the broker's words if the queue does not exist and can't be made.
-pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
+/// [`Error::Refused`] in the broker's words if the queue does not exist and cannot be made.
+pub(crate) fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     let Some(name) = &queue.name else {
         return Err(Error::Bug("a queue without a name is used".to_owned()));
     };
@@ -36,30 +32,30 @@ pub fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> {
             ensure_durable(session, name, queue)
         }
         Ok(()) => {
-            session.queue = kind::of_declared(queue);
+            session.queue_kind = kind::of_declared(queue);
             Ok(())
         }
-        refused => exists_anyway(session, name, refused),
+        refused => accept_existing(session, name, refused),
     }
 }
 
-/// As [`ensure`], over one connection after the other: `was_there` remembers whether the queue was
-/// made sure of before.
-///
-/// # Errors
-/// As [`ensure`].
-pub fn keep(session: &mut Session, queue: &Queue, was_there: &mut bool) -> Result<(), Error> {
-    if *was_there {
-        return ensure_again(session, queue);
+/// As [`ensure`], on each connection of a command. `existed` keeps whether the queue has existed before.
+pub(crate) fn ensure_again(
+    session: &mut Session,
+    queue: &Queue,
+    existed: &mut bool,
+) -> Result<(), Error> {
+    if *existed {
+        return restore(session, queue);
     }
     ensure(session, queue)?;
-    *was_there = true;
+    *existed = true;
     Ok(())
 }
 
-/// As [`ensure`], for a queue that was there on a connection that is lost. If it is gone with its
-/// broker, as a queue is that is not durable, so is what was in it, and that is said.
-fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
+/// As [`ensure`], for a queue that existed on an earlier connection. If it is gone, as a queue that is not
+/// durable is after a restart, so are its messages, and the user is told.
+fn restore(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     let Some(name) = &queue.name else {
         return ensure(session, queue);
     };
@@ -71,7 +67,6 @@ fn ensure_again(session: &mut Session, queue: &Queue) -> Result<(), Error> {
                  restart of the broker)"
             ));
         }
-        // It is made sure of in the other way.
         Err(_) => {}
     }
     ensure(session, queue)
@@ -83,9 +78,9 @@ fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Res
         ..queue.clone()
     };
     let declared = declare(session, &durable);
-    let made = declared.is_ok();
-    exists_anyway(session, name, declared)?;
-    if made {
+    let is_declared = declared.is_ok();
+    accept_existing(session, name, declared)?;
+    if is_declared {
         session.note(&format!(
             "{} does not permit non-durable queues; declaring queue {name} durable",
             session.name()
@@ -94,8 +89,8 @@ fn ensure_durable(session: &mut Session, name: &QueueName, queue: &Queue) -> Res
     Ok(())
 }
 
-/// Turns the refusal to declare a queue into success if the queue exists nevertheless.
-fn exists_anyway(
+/// Turns the refusal of a declaration into success if the queue exists.
+fn accept_existing(
     session: &mut Session,
     queue: &QueueName,
     declared: Result<(), Error>,
@@ -111,9 +106,8 @@ fn exists_anyway(
             },
         ) => {
             match look_up(session, queue) {
-                // Another connection may have it for itself, or the user may not even ask after it
-                // (from RabbitMQ 4.3 on, who has no right on it may not): whether it can be used in
-                // spite of that shows when it is.
+                // The queue is exclusive to another connection, or the user may not look it up (from
+                // RabbitMQ 4.3 on without any permission on it). It may be usable all the same.
                 Ok(())
                 | Err(Error::Refused {
                     code: NOT_PERMITTED | RESOURCE_LOCKED,
@@ -127,25 +121,22 @@ fn exists_anyway(
     }
 }
 
-/// Declares a queue: it is made if it does not exist, and confirmed if it exists with exactly these
-/// properties.
 fn declare(session: &mut Session, queue: &Queue) -> Result<(), Error> {
     let operation = format!("declare queue {queue}");
-    session.ask(&operation, &declaration(queue), frames::QUEUE_DECLARE_OK)
+    session.request(&operation, &declaration(queue), frames::QUEUE_DECLARE_OK)
 }
 
-/// Asks after a queue without changing anything.
 fn look_up(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
     let operation = format!("look up queue {queue}");
-    let request = frames::look_up(MESSAGES, queue.as_str());
-    session.ask(&operation, &request, frames::QUEUE_DECLARE_OK)
+    let request = frames::declare_passive(MESSAGES, queue.as_str());
+    session.request(&operation, &request, frames::QUEUE_DECLARE_OK)
 }
 
 fn declaration(queue: &Queue) -> Vec<u8> {
     let name = queue.name.as_ref().map_or("", QueueName::as_str);
     let arguments = queue.arguments.iter();
     let arguments = arguments.filter_map(|(name, value)| {
-        // It fits: what is longer is refused where it is read.
+        // Longer names are refused when they are read.
         let name = ShortString::new(name.as_str()).ok()?;
         Some((name, value.clone()))
     });
@@ -180,24 +171,24 @@ mod tests {
         Fields(&frame[FRAME_HEADER..]).method().unwrap()
     }
 
-    /// Says `before`, hears the client out up to a declaration, and answers that and what comes before
-    /// it. Returns what it was asked on the channel for messages.
+    /// Sends `before`, receives frames up to a declaration, and answers with `rest` and its answer.
+    /// Returns the frames on the channel for messages.
     fn serve(listener: &TcpListener, before: &[u8], rest: &[u8]) -> (Vec<Vec<u8>>, TcpStream) {
         let mut client = listener.accept().unwrap().0;
-        // What never comes fails the test.
+        // A missing frame fails the test.
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         client.write_all(before).unwrap();
         client.read_exact(&mut [0; PROTOCOL_HEADER.len()]).unwrap();
-        let mut asked: Vec<Vec<u8>> = Vec::new();
-        while asked
+        let mut received: Vec<Vec<u8>> = Vec::new();
+        while received
             .last()
             .is_none_or(|frame| method(frame) != QUEUE_DECLARE)
         {
             let frame = read_frame(&mut client);
             if FrameHeader::read(&frame).unwrap().channel == MESSAGES {
-                asked.push(frame);
+                received.push(frame);
             }
         }
         let answers = [
@@ -206,7 +197,7 @@ mod tests {
             &method_frame(MESSAGES, QUEUE_DECLARE_OK, b"\x01q\0\0\0\0\0\0\0\0"),
         ];
         client.write_all(&answers.concat()).unwrap();
-        (asked, client)
+        (received, client)
     }
 
     #[test]
@@ -222,15 +213,15 @@ mod tests {
         });
         let messenger = Messenger::new(true);
         let connector = Connector::new(&broker, "test", &Interrupt::default(), None, &messenger);
-        let mut session = begin(connector, Some(&queue)).open().unwrap();
-        let mut was_there = false;
-        keep(&mut session, &queue, &mut was_there).unwrap();
+        let mut session = declare_at_login(connector, Some(&queue)).open().unwrap();
+        let mut existed = false;
+        ensure_again(&mut session, &queue, &mut existed).unwrap();
         session.reopen().unwrap();
-        keep(&mut session, &queue, &mut was_there).unwrap();
+        ensure_again(&mut session, &queue, &mut existed).unwrap();
         drop(session);
         let open = method_frame(MESSAGES, CHANNEL_OPEN, &[0]);
         let [first, second] = broker_thread.join().unwrap();
         assert_eq!(first.0, [open.clone(), declaration(&queue)]);
-        assert_eq!(second.0, [open, frames::look_up(MESSAGES, "q")]);
+        assert_eq!(second.0, [open, frames::declare_passive(MESSAGES, "q")]);
     }
 }

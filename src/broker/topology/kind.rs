@@ -1,4 +1,4 @@
-//! Of what kind the queue is that messages come from.
+//! The kind of the queue that is consumed from.
 
 use super::difference::{self, Comparison};
 use crate::broker::session::Session;
@@ -10,8 +10,8 @@ use crate::values::QueueName;
 const QUEUE_TYPE_ARGUMENT: &str = "x-queue-type";
 const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
 
-/// Returns the kind of a queue that was declared, if that tells.
-pub fn of_declared(queue: &Queue) -> Option<QueueKind> {
+/// Returns the kind of a declared queue, if its declaration tells.
+pub(crate) fn of_declared(queue: &Queue) -> Option<QueueKind> {
     let limit = queue
         .arguments
         .get(DELIVERY_LIMIT_ARGUMENT)
@@ -24,24 +24,21 @@ pub fn of_declared(queue: &Queue) -> Option<QueueKind> {
         Some(QueueType::Classic) => Some(QueueKind::Classic),
         Some(QueueType::Quorum) => Some(quorum(limit)),
         Some(QueueType::Stream) => Some(QueueKind::Stream),
-        // The others have to be durable.
+        // Only classic queues may be transient.
         None if !queue.durable => Some(QueueKind::Classic),
         None => None,
     }
 }
 
 fn quorum(limit: Option<i64>) -> QueueKind {
-    // A negative limit is none at all.
+    // A negative limit is no limit.
     let limit = limit.map(|limit| u64::try_from(limit).unwrap_or(u64::MAX));
     QueueKind::Quorum { limit }
 }
 
-/// Finds out of what kind a queue is, once a session, without changing anything.
-///
-/// # Errors
-/// [`Error::Lost`].
-pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error> {
-    if let Some(kind) = session.queue {
+/// Finds the kind of the queue that is consumed from, once a session, without changing anything.
+pub(crate) fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error> {
+    if let Some(kind) = session.queue_kind {
         return Ok(kind);
     }
     let mut wanted = Queue::plain(name.clone());
@@ -55,11 +52,11 @@ pub fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind, Error>
         Err(Error::Refused { .. }) => QueueKind::Unknown,
         Err(error) => return Err(error),
     };
-    session.queue = Some(kind);
+    session.queue_kind = Some(kind);
     Ok(kind)
 }
 
-/// The kind of a queue that was compared with a quorum queue without arguments.
+/// Returns the kind of a queue by its comparison with a quorum queue without arguments.
 fn of_compared(comparison: &Comparison) -> QueueKind {
     let list = match comparison {
         Comparison::Missing => return QueueKind::Unknown,
@@ -72,7 +69,7 @@ fn of_compared(comparison: &Comparison) -> QueueKind {
         return quorum(limit.and_then(integer));
     };
     match &kind.existing {
-        // A queue has had no type until there were several.
+        // Queues of old versions have no type.
         None if kind.is_known => QueueKind::Classic,
         existing => match existing.as_ref().and_then(QueueType::of) {
             Some(QueueType::Classic) => QueueKind::Classic,
@@ -82,11 +79,8 @@ fn of_compared(comparison: &Comparison) -> QueueKind {
     }
 }
 
-/// Whether a queue is a classic one, or may be.
-///
-/// # Errors
-/// [`Error::Lost`].
-pub fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
+/// Whether a queue is, or may be, a classic one.
+pub(crate) fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
     let kind = find(session, name)?;
     Ok(matches!(kind, QueueKind::Classic | QueueKind::Unknown))
 }
@@ -129,7 +123,7 @@ mod tests {
                 &[(QUEUE_TYPE_ARGUMENT, text("of a plugin"), true)],
                 QueueKind::Unknown,
             ),
-            // The words were cut off.
+            // An unreadable value.
             (&[(QUEUE_TYPE_ARGUMENT, None, false)], QueueKind::Unknown),
             (
                 &[("x-max-length", Some(FieldValue::Long(1)), true)],

@@ -1,9 +1,9 @@
-//! Queues, exchanges and bindings: declared, looked up, deleted. Queues also only made sure of.
+//! Declaring, looking up and deleting queues, exchanges and bindings.
 
 mod arguments;
 pub mod difference;
 mod ensure;
-pub mod kind;
+pub(crate) mod kind;
 
 use amiquip::{
     ExchangeDeclareOptions, ExchangeType, FieldTable, QueueDeclareOptions, QueueDeleteOptions,
@@ -15,23 +15,22 @@ use crate::text;
 use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind, keys_of};
 use crate::values::QueueName;
 use arguments::field_table;
-pub use ensure::{begin, ensure, keep};
+pub(crate) use ensure::{declare_at_login, ensure, ensure_again};
 
-/// What the broker says of a queue that exists.
+/// The counts of an existing queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueState {
-    /// How many messages are ready for delivery.
-    pub messages: u32,
-    /// How many consumers there are.
-    pub consumers: u32,
+pub(crate) struct QueueState {
+    /// The number of messages that are ready.
+    pub(crate) messages: u32,
+    pub(crate) consumers: u32,
 }
 
-/// Declares a queue: it is made if it does not exist, and confirmed if it exists with exactly these
-/// properties. Returns its name, which the broker gives to one without.
-///
-/// # Errors
-/// [`Error::Refused`] in the broker's words, so if the queue exists with other properties.
-pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, QueueState), Error> {
+/// Declares a queue. Fails if it exists with other properties. Returns its name, too, which the broker
+/// generates if there is none.
+pub(crate) fn declare(
+    session: &mut Session,
+    queue: &Queue,
+) -> Result<(QueueName, QueueState), Error> {
     let options = QueueDeclareOptions {
         durable: queue.durable,
         auto_delete: queue.auto_delete,
@@ -44,15 +43,12 @@ pub fn declare(session: &mut Session, queue: &Queue) -> Result<(QueueName, Queue
         let queue = channel.queue_declare(name, options)?;
         Ok((queue.name().to_owned(), state(&queue)))
     })?;
-    Ok((named(session, &operation, &name)?, state))
+    Ok((parse_name(session, &operation, &name)?, state))
 }
 
-/// Makes a temporary queue that only this connection can use, and binds it to an exchange with each
-/// routing key, or without one to everything. It goes with the connection.
-///
-/// # Errors
-/// [`Error::Refused`] in the broker's words if the exchange does not exist.
-pub fn listen(
+/// Declares a temporary queue of this connection, and binds it to an exchange with each routing key, or
+/// without any to all messages.
+pub(crate) fn bind_temporary_queue(
     session: &mut Session,
     exchange: &str,
     routing_keys: &[String],
@@ -77,21 +73,18 @@ pub fn listen(
         }
         Ok(name)
     })?;
-    session.queue = Some(QueueKind::Classic);
-    named(session, &operation, &name)
+    session.queue_kind = Some(QueueKind::Classic);
+    parse_name(session, &operation, &name)
 }
 
-/// The name that the broker has given to a queue.
-fn named(session: &mut Session, operation: &str, name: &str) -> Result<QueueName, Error> {
+/// Parses the name that the broker has given to a queue.
+fn parse_name(session: &mut Session, operation: &str, name: &str) -> Result<QueueName, Error> {
     name.parse()
-        .map_err(|_: String| session.misunderstood(operation))
+        .map_err(|_: String| session.protocol_error(operation))
 }
 
-/// Asks after a queue without changing anything.
-///
-/// # Errors
-/// [`Error::Refused`] with code 404 if it does not exist.
-pub fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, Error> {
+/// Returns the counts of a queue. Fails with code 404 if it does not exist.
+pub(crate) fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, Error> {
     let name = queue.as_str().to_owned();
     session.call(&format!("look up queue {queue}"), move |channel| {
         channel
@@ -100,12 +93,9 @@ pub fn look_up(session: &mut Session, queue: &QueueName) -> Result<QueueState, E
     })
 }
 
-/// Deletes a queue and returns how many messages were ready in it. One that does not exist is no
-/// error for the broker.
-///
-/// # Errors
-/// [`Error::Refused`] with code 406 if it is not empty, or used, although it has to be.
-pub fn delete(
+/// Deletes a queue, and returns the number of messages that were ready in it. A queue that does not exist is
+/// no error.
+pub(crate) fn delete(
     session: &mut Session,
     queue: &QueueName,
     if_empty: bool,
@@ -121,23 +111,16 @@ pub fn delete(
     })
 }
 
-/// Takes every message that is ready out of a queue and returns how many there were.
-///
-/// # Errors
-/// [`Error::Refused`] with code 404 if it does not exist.
-pub fn purge(session: &mut Session, queue: &QueueName) -> Result<u32, Error> {
+/// Removes all ready messages from a queue, and returns their number.
+pub(crate) fn purge(session: &mut Session, queue: &QueueName) -> Result<u32, Error> {
     let name = queue.as_str().to_owned();
     session.call(&format!("purge queue {queue}"), move |channel| {
         channel.queue_purge(name)
     })
 }
 
-/// Declares an exchange: it is made if it does not exist, and confirmed if it exists with exactly
-/// these properties.
-///
-/// # Errors
-/// [`Error::Refused`] in the broker's words, so if the exchange exists with other properties.
-pub fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<(), Error> {
+/// Declares an exchange. Fails if it exists with other properties.
+pub(crate) fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<(), Error> {
     let options = ExchangeDeclareOptions {
         durable: exchange.durable,
         auto_delete: exchange.auto_delete,
@@ -151,11 +134,8 @@ pub fn declare_exchange(session: &mut Session, exchange: &Exchange) -> Result<()
     })
 }
 
-/// Asks after an exchange without changing anything.
-///
-/// # Errors
-/// [`Error::Refused`] with code 404 if it does not exist.
-pub fn look_up_exchange(session: &mut Session, exchange: &str) -> Result<(), Error> {
+/// Fails with code 404 if an exchange does not exist.
+pub(crate) fn look_up_exchange(session: &mut Session, exchange: &str) -> Result<(), Error> {
     let operation = format!("look up exchange '{}'", text::escape(exchange));
     let name = exchange.to_owned();
     session.call(&operation, move |channel| {
@@ -163,11 +143,8 @@ pub fn look_up_exchange(session: &mut Session, exchange: &str) -> Result<(), Err
     })
 }
 
-/// Deletes an exchange. One that does not exist is no error for the broker.
-///
-/// # Errors
-/// [`Error::Refused`] with code 406 if it has bindings although it must have none.
-pub fn delete_exchange(
+/// Deletes an exchange. One that does not exist is no error.
+pub(crate) fn delete_exchange(
     session: &mut Session,
     exchange: &str,
     if_unused: bool,
@@ -179,11 +156,8 @@ pub fn delete_exchange(
     })
 }
 
-/// Makes sure of a binding. The broker does not say whether it was there.
-///
-/// # Errors
-/// [`Error::Refused`] with code 404 if one of its ends does not exist.
-pub fn bind(session: &mut Session, binding: &Binding) -> Result<(), Error> {
+/// Makes a binding. The broker does not tell whether it exists already.
+pub(crate) fn bind(session: &mut Session, binding: &Binding) -> Result<(), Error> {
     let operation = format!(
         "bind {} to {} with '{}'",
         binding.destination,

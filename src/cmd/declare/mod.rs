@@ -52,7 +52,7 @@ pub fn run(arguments: cli::Declare, context: &Context) -> Result<(), Error> {
             Err(DeclareFailure { error, .. }) => {
                 context.messenger.error(&error);
                 failed.push(error.status());
-                work.session.revive()?;
+                work.session.reopen_if_closed()?;
             }
         }
     }

@@ -262,7 +262,7 @@ impl<'c> Commands<'c> {
                 ConsumeEvent::Interrupted => {
                     state = WorkState::Finishing(Ok(ReceiveEnd::Stopped));
                 }
-                ConsumeEvent::Late => match limit {
+                ConsumeEvent::TimedOut => match limit {
                     Some((moment, Limit::End(end))) if moment <= Instant::now() => {
                         state = WorkState::Finishing(Ok(end));
                     }

@@ -32,7 +32,7 @@ pub(super) fn run(
 ) -> Result<ReceiveEnd, Error> {
     let settings = &context.settings;
     let declared = (!settings.receive.no_declare.value).then_some(&settings.definition);
-    let mut session = topology::begin(connector.clone(), declared).open()?;
+    let mut session = topology::declare_at_login(connector.clone(), declared).open()?;
     if let Some(queue) = declared {
         topology::ensure(&mut session, queue)?;
     }
@@ -61,12 +61,12 @@ fn show(
         let report = match sink.hand_over(batch) {
             Some(report) => report,
             None => match peek.wait(sink.reports(), until)? {
-                WaitOutcome::Came(Ok(report)) => report,
-                WaitOutcome::Came(Err(_)) => {
+                WaitOutcome::Ready(Ok(report)) => report,
+                WaitOutcome::Ready(Err(_)) => {
                     return Err(Error::Bug("the writing thread died".to_owned()));
                 }
                 WaitOutcome::Interrupted => return Ok(ReceiveEnd::Stopped),
-                WaitOutcome::Late => return Ok(ReceiveEnd::TimeIsUp),
+                WaitOutcome::TimedOut => return Ok(ReceiveEnd::TimeIsUp),
             },
         };
         report?;

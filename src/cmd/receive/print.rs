@@ -147,7 +147,7 @@ impl<'c> Printer<'c> {
                 BatchEvent::Written => self.written(consumer),
                 BatchEvent::Acknowledged => self.statistics.update(consumer.done()),
                 BatchEvent::Interrupted => state = leave(consumer, ReceiveEnd::Stopped)?,
-                BatchEvent::Late => match limit {
+                BatchEvent::TimedOut => match limit {
                     Some(Limit::End(end)) => state = leave(consumer, end)?,
                     Some(Limit::EmptyCheck) => {
                         if consumer.stop_if_empty()? {
@@ -156,7 +156,7 @@ impl<'c> Printer<'c> {
                         self.limits.not_empty();
                     }
                     None => {
-                        self.note_lost(consumer.at_stake());
+                        self.note_lost(consumer.lost_if_ended());
                         break;
                     }
                 },

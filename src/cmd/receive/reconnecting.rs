@@ -96,7 +96,7 @@ impl<'c> ReconnectingSession<'c> {
         };
         Self {
             context,
-            connector: topology::begin(connector.declaring(is_declaring), queue),
+            connector: topology::declare_at_login(connector.declaring(is_declaring), queue),
             source,
             until,
             is_queue_declared: false,
@@ -144,7 +144,7 @@ impl<'c> ReconnectingSession<'c> {
                 self.alive_since > opened && (!error.is_internal() || self.is_careful);
             self.is_careful = error.is_internal();
             if is_progress || opened.elapsed() > STABLE_AFTER {
-                retry.progress();
+                retry.reset();
             }
             drop(session);
             let is_ack_timeout = matches!(error, Error::AckTimeout { .. });
@@ -187,7 +187,11 @@ impl<'c> ReconnectingSession<'c> {
             } => {
                 let queue = &settings.queue.value;
                 if *is_declared {
-                    topology::keep(session, &settings.definition, &mut self.is_queue_declared)?;
+                    topology::ensure_again(
+                        session,
+                        &settings.definition,
+                        &mut self.is_queue_declared,
+                    )?;
                 }
                 // For other types of queues the broker ignores it.
                 if *is_exclusive && !kind::is_classic(session, queue)? {
@@ -207,7 +211,7 @@ impl<'c> ReconnectingSession<'c> {
                         text::escape(exchange)
                     )));
                 }
-                topology::listen(session, exchange, routing_keys).map(Cow::Owned)
+                topology::bind_temporary_queue(session, exchange, routing_keys).map(Cow::Owned)
             }
         }
     }

@@ -9,7 +9,7 @@ use super::Context;
 use super::sending::{MessageDefaults, RateLimiter, SendRetry, Sending, Supply};
 use crate::broker::Retry;
 use crate::broker::publish::{PublishOptions, REPLY_TO};
-use crate::broker::topology::begin;
+use crate::broker::topology::declare_at_login;
 use crate::cli::{self, MessageFormat};
 use crate::error::Error;
 use crate::input::{self, InputFormat, InputOptions};
@@ -45,7 +45,7 @@ pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
     let is_queue_needed = template.is_to_queue() && form != InputFormat::JsonLines;
     let is_declaring = is_queue_needed && !settings.send.no_declare.value;
     let mut sending = Sending {
-        connector: begin(
+        connector: declare_at_login(
             context.connector("send", None),
             is_declaring.then_some(&settings.definition),
         ),

@@ -125,7 +125,7 @@ impl<O: PublishObserver> Sending<O> {
     fn publish_on_connection(&mut self, session: &mut Session) -> Result<(), Error> {
         loop {
             if let Some(queue) = self.queue.as_ref().filter(|_| self.is_queue_needed) {
-                topology::keep(session, queue, &mut self.is_queue_declared)?;
+                topology::ensure_again(session, queue, &mut self.is_queue_declared)?;
             }
             let mut publisher = Publisher::open(session, self.options)?;
             match self.publish_on_channel(&mut publisher) {
@@ -150,7 +150,7 @@ impl<O: PublishObserver> Sending<O> {
     ) -> Result<ChannelEnd, Error> {
         let mut state = PublishState::Publishing;
         loop {
-            while let Some((message, outcome)) = publisher.settled() {
+            while let Some((message, outcome)) = publisher.next_settled() {
                 self.settle(message, &outcome);
                 let is_failed = matches!(state, PublishState::Draining(Err(_)));
                 if outcome == PublishOutcome::Refused && !is_failed {
@@ -197,7 +197,7 @@ impl<O: PublishObserver> Sending<O> {
                     let interrupted = Error::Interrupted("while sending".to_owned());
                     state = PublishState::Draining(Err(interrupted));
                 }
-                PublishEvent::Settled | PublishEvent::Posted | PublishEvent::Late => {}
+                PublishEvent::Settled | PublishEvent::BodySent | PublishEvent::TimedOut => {}
             }
         }
     }
@@ -247,7 +247,7 @@ impl<O: PublishObserver> Sending<O> {
         if message.to_queue && !self.is_queue_needed {
             return Some(Ok(ChannelEnd::QueueNeeded));
         }
-        let problem = publisher.obstacle(&message.message)?;
+        let problem = publisher.size_problem(&message.message)?;
         let place = message.position.to_string();
         Some(Err(Error::BadInput { place, problem }))
     }
@@ -272,8 +272,8 @@ impl<O: PublishObserver> Sending<O> {
     fn back_off(&mut self) -> Result<Instant, Error> {
         let broker = self.connector.broker();
         let retry = self.retry.after_failure();
-        retry.begin();
-        if retry.is_over() {
+        retry.start();
+        if retry.is_expired() {
             return Err(Error::Nack { broker });
         }
         if !self.retry.is_refusing {
@@ -283,7 +283,7 @@ impl<O: PublishObserver> Sending<O> {
                 listed(&self.observer.refused())
             ));
         }
-        Ok(Instant::now() + self.retry.policy.next_pause())
+        Ok(Instant::now() + self.retry.policy.next_delay())
     }
 }
 
@@ -310,7 +310,7 @@ impl SendRetry {
     /// Returns the policy to apply after a failure.
     fn after_failure(&mut self) -> &mut Retry {
         if std::mem::take(&mut self.has_progressed) {
-            self.policy.progress();
+            self.policy.reset();
         }
         &mut self.policy
     }
