@@ -407,7 +407,7 @@ fn is_frame_start(bytes: &[u8]) -> bool {
 fn not_a_broker(first: &[u8]) -> LoginFailure {
     match first {
         [0x15 | 0x16, 3, ..] => {
-            LoginFailure::Tls(TlsFault::NotHere, "that port uses TLS".to_owned())
+            LoginFailure::Tls(TlsFault::TlsPort, "that port uses TLS".to_owned())
         }
         first => LoginFailure::Unusable(describe_peer(first)),
     }
@@ -510,7 +510,7 @@ mod tests {
 
     fn why(answers: &[&[u8]]) -> String {
         match try_log_in(answers).0.unwrap_err() {
-            LoginFailure::Unusable(why) | LoginFailure::Tls(TlsFault::NotHere, why) => why,
+            LoginFailure::Unusable(why) | LoginFailure::Tls(TlsFault::TlsPort, why) => why,
             other => format!("{other:?}"),
         }
     }

@@ -264,10 +264,10 @@ impl Attempt<'_> {
         let first = socket.stream().first_bytes();
         if *step == Step::Tls && first.starts_with(b"AMQP") {
             let why = "that port uses AMQP without TLS".to_owned();
-            return LoginFailure::Tls(TlsFault::NotThere, why);
+            return LoginFailure::Tls(TlsFault::PlainPort, why);
         }
         if *step == Step::Tls && !matches!(first, [] | [0x15 | 0x16, 3, ..]) {
-            return LoginFailure::Tls(TlsFault::NotThere, login::describe_peer(first));
+            return LoginFailure::Tls(TlsFault::PlainPort, login::describe_peer(first));
         }
         match socket.stream().tls_error() {
             Some(error) => {

@@ -1,32 +1,32 @@
-//! The messages of a `send` that the broker did not take.
+//! The messages of a `send` that the broker did not accept.
 
 use std::fmt;
 
 use super::Error;
 
-/// The messages of one `send` that were not confirmed, and how many were.
+/// The unconfirmed messages of a `send`, and the number of confirmed ones.
 #[derive(Debug, Default)]
 pub struct ConfirmFailure {
     /// The broker's URL without password.
     pub broker: String,
-    /// How many messages the broker confirmed and routed to a queue.
+    /// The number of messages that the broker confirmed and routed to a queue.
     pub confirmed: u64,
-    /// How many messages there were to send, if that was known.
+    /// The number of all messages, if it is known.
     pub total: Option<u64>,
-    /// Each message that no queue took: which it was, and the broker's words.
+    /// The unroutable messages, each with the broker's text.
     pub returned: NameList,
-    /// Each message that the broker refused with a nack.
+    /// The messages that the broker refused with a nack.
     pub refused: Vec<String>,
-    /// Each message of which the broker said nothing.
+    /// The messages that the broker neither confirmed nor refused.
     pub unconfirmed: Vec<String>,
-    /// What was not even sent.
+    /// The messages that were not sent.
     pub unsent: Option<String>,
-    /// What ended the sending early, if something did.
+    /// The error that ended the sending early.
     pub cause: Option<Box<Error>>,
 }
 
-/// How many messages an error names one by one.
-const NAMED: usize = 10;
+/// The maximum number of names that are shown.
+const MAX_SHOWN_NAMES: usize = 10;
 
 impl fmt::Display for ConfirmFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl fmt::Display for ConfirmFailure {
     }
 }
 
-/// Names, of which `Display` shows only the first.
+/// A list of names, of which `Display` shows only the first.
 #[derive(Debug, Default)]
 pub struct NameList {
     first: Vec<String>,
@@ -58,14 +58,14 @@ pub struct NameList {
 impl NameList {
     /// Adds a name.
     pub fn push(&mut self, name: impl FnOnce() -> String) {
-        if self.first.len() < NAMED {
+        if self.first.len() < MAX_SHOWN_NAMES {
             self.first.push(name());
         } else {
             self.more += 1;
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no names.
     pub fn is_empty(&self) -> bool {
         self.first.is_empty()
     }
@@ -81,7 +81,7 @@ impl fmt::Display for NameList {
     }
 }
 
-/// The first of some names, and how many more there are.
+/// Formats the first names of a list, and the number of others.
 pub fn listed(names: &[String]) -> String {
     let mut listed = NameList::default();
     for name in names {

@@ -1,15 +1,15 @@
-//! What to do next about an error.
+//! The hints: what the user can do about an error.
 
 use super::{Error, Mismatch, TlsFault, is_exclusive_use, is_exhaustion, is_transient_refusal};
 use crate::text;
 
 impl Error {
-    /// What to do next, where there is something to say.
+    /// Returns a hint, if there is one for the error.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Usage(_) => "see 'hello-mq --help'",
             Self::EmptyInput => "to send an empty message, write: hello-mq send ''",
-            // The problem is an option's file, or the variable's value.
+            // The problem is the file of an option, or the value of a variable.
             Self::Config { place, .. } if !place.contains(':') => return None,
             Self::Config { .. } => "see 'hello-mq man hello-mq.toml' for every key",
             Self::Unreachable { origin, .. } => {
@@ -103,16 +103,16 @@ const QUEUE_REFUSES: &str = "the queue may be full or its node in trouble; try a
 
 fn of_tls(fault: TlsFault) -> Option<&'static str> {
     match fault {
-        TlsFault::Theirs => Some(
+        TlsFault::BrokerCertificate => Some(
             "trust other authorities with --tls-ca-file, or expect another name with --tls-server-name",
         ),
-        TlsFault::Ours => {
+        TlsFault::ClientCertificate => {
             Some("set the client certificate and its key with --tls-cert-file and --tls-key-file")
         }
-        TlsFault::NotThere => {
+        TlsFault::PlainPort => {
             Some("use amqp:// to connect without TLS; with TLS, the usual port is 5671")
         }
-        TlsFault::NotHere => Some("use amqps:// in the URL, or --tls"),
+        TlsFault::TlsPort => Some("use amqps:// in the URL, or --tls"),
         TlsFault::Other => None,
     }
 }
@@ -254,7 +254,7 @@ fn of_mismatch(mismatch: &Mismatch) -> String {
     }
 }
 
-/// The option that names the exchange of which the broker says `NOT_FOUND - no exchange 'e' in vhost '/'`.
+/// Returns the option for the exchange that is missing according to the broker's `NOT_FOUND - no exchange 'e' in vhost '/'`.
 fn missing_exchange(said: &str) -> String {
     let said = text::one_line(said);
     let name = said
@@ -267,10 +267,10 @@ fn missing_exchange(said: &str) -> String {
     }
 }
 
-/// Which of the user's rights is missing on what. RabbitMQ from 3.11 on says the right; before, it
-/// follows from the operation (<https://www.rabbitmq.com/docs/access-control#authorisation>).
+/// Describes the user's missing permission. RabbitMQ names it since 3.11; before, it follows from the
+/// operation (<https://www.rabbitmq.com/docs/access-control#authorisation>).
 ///
-/// Its words: `ACCESS_REFUSED - [configure ]access to queue 'q' in vhost '/' refused for user 'u'`.
+/// The broker's text: `ACCESS_REFUSED - [configure ]access to queue 'q' in vhost '/' refused for user 'u'`.
 fn missing_right(operation: &str, said: &str) -> Option<String> {
     let said = text::one_line(said);
     let said = said.strip_prefix("ACCESS_REFUSED - ")?;
@@ -288,7 +288,7 @@ fn missing_right(operation: &str, said: &str) -> Option<String> {
     } else {
         "permissions"
     };
-    // From RabbitMQ 4.3.1 on whoever has any right on it may ask after it, and the broker names one.
+    // Since RabbitMQ 4.3.1 any permission on an entity suffices to look it up, and the broker names one.
     let right = match right {
         "configure" if operation.starts_with("look up") => "configure, write or read",
         right => right,
@@ -299,7 +299,7 @@ fn missing_right(operation: &str, said: &str) -> Option<String> {
     ))
 }
 
-/// The right that an operation needs on a resource, which is named as `queue 'q' in vhost '/'`.
+/// Returns the permission that an operation needs on a resource, such as `queue 'q' in vhost '/'`.
 fn right_for(operation: &str, resource: &str) -> &'static str {
     let verb = operation.split(' ').next().unwrap_or_default();
     let (is_queue, is_exchange) = (
@@ -310,13 +310,13 @@ fn right_for(operation: &str, resource: &str) -> &'static str {
         "publish" => "write",
         "consume" | "peek" | "purge" => "read",
         "listen" if is_exchange => "read",
-        // Its destination is written to, what it leads from is read.
+        // Binding needs write on the destination and read on the source.
         "bind" if is_queue => "write",
         "bind" => match resource.split_once(" in vhost ") {
             Some((name, _)) if operation.contains(&format!(" to {name}")) => "read",
             _ => "write",
         },
-        // Where a queue dead-letters to, or an exchange hands on.
+        // The dead-letter exchange of a queue, or the alternate exchange of an exchange.
         "declare" if is_exchange && operation.starts_with("declare queue") => "write",
         _ => "configure",
     }

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, typed once: one sentence for a person, one hint, one exit status.
+//! The errors, each with a message, a hint and an exit status.
 
 mod confirm_failure;
 mod hint;
@@ -14,33 +14,32 @@ use crate::text;
 pub use confirm_failure::{ConfirmFailure, NameList, listed};
 pub use status::Status;
 
-/// What could not be done, on which broker or file, and why.
+/// An error.
 ///
-/// `Display` is one line without control characters. A password is never part of it: a broker is
-/// named by its [`Display`](crate::settings::Broker), which leaves the password out.
+/// `Display` is one line without control characters and without passwords: a broker is named by its [`Display`](crate::settings::Broker), which leaves the password out.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The command line asks for something that can't be.
+    /// The command line is wrong.
     #[error("{0}")]
     Usage(String),
 
-    /// A setting of the environment or of the configuration file is wrong.
+    /// A setting in the environment or in the configuration file is wrong.
     #[error("{place}: {problem}")]
     Config {
         /// The file and line, or the environment variable.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 
-    /// The two can't agree about TLS, and waiting does not help.
+    /// TLS can't be established, and a retry would not help.
     #[error("cannot reach {broker}: {reason}")]
     Tls {
         /// The broker's URL without password.
         broker: String,
-        /// What is wrong.
+        /// The problem.
         reason: String,
-        /// With whom.
+        /// The kind of problem.
         fault: TlsFault,
     },
 
@@ -49,9 +48,9 @@ pub enum Error {
     Unreachable {
         /// The broker's URL without password.
         broker: String,
-        /// What failed at each address that was tried.
+        /// What failed at each address.
         reason: String,
-        /// Where the host was set.
+        /// The origin of the host setting.
         origin: String,
     },
 
@@ -60,17 +59,17 @@ pub enum Error {
     LoginRefused {
         /// The broker's URL without password.
         broker: String,
-        /// As whom it was to be.
+        /// The user.
         username: String,
-        /// Whether there is a password other than the default.
+        /// Whether a password other than the default is set.
         has_password: bool,
-        /// AMQP's reply code.
+        /// The reply code of AMQP.
         code: u16,
-        /// The broker's own words.
+        /// The broker's text.
         said: String,
     },
 
-    /// An open connection broke, or the broker closed it.
+    /// The connection broke, or the broker closed it.
     #[error(
         "lost the connection to {broker} while {}: {reason}",
         participle(operation)
@@ -80,98 +79,98 @@ pub enum Error {
         broker: String,
         /// The operation and its object, such as `declare queue 'hello'`.
         operation: String,
-        /// The reason, in the broker's words if it gave one.
+        /// The reason, which is the broker's text if it sent one.
         reason: String,
-        /// AMQP's reply code, if the broker closed it.
+        /// The reply code of AMQP, if the broker closed the connection.
         code: Option<u16>,
     },
 
-    /// A lost connection did not come back.
+    /// A lost connection could not be opened again in time.
     #[error("{lost}; could not reconnect within {patience}: {last}")]
     NotBack {
-        /// How it was lost.
+        /// The loss of the connection.
         lost: Box<Error>,
-        /// How long was tried.
+        /// The time for which it was tried.
         patience: String,
-        /// What the last attempt failed of.
+        /// The error of the last attempt.
         last: Box<Error>,
     },
 
-    /// The broker confirmed nothing for too long.
+    /// The broker confirmed nothing in time.
     #[error("{broker} has confirmed nothing for {patience}")]
     NoConfirm {
         /// The broker's URL without password.
         broker: String,
-        /// How long it was waited for.
+        /// The time that was waited.
         patience: String,
     },
 
-    /// The broker refused messages that it was sent, again and again.
+    /// The broker refused messages repeatedly.
     #[error("{broker} rejected messages (nack)")]
     Nack {
         /// The broker's URL without password.
         broker: String,
     },
 
-    /// There were fewer messages than were asked for.
+    /// There were fewer messages than the user asked for.
     #[error("received {received} of {wanted}: {why}")]
     Short {
-        /// How many messages there were.
+        /// The number of messages.
         received: u64,
-        /// How many were asked for.
+        /// The number that the user asked for.
         wanted: u64,
-        /// What ended it.
+        /// The reason for the end.
         why: &'static str,
     },
 
-    /// Requests were sent, and not all were answered.
+    /// Not all requests were answered.
     #[error("no reply to {missing} within {patience} (--reply-timeout); {answered} answered")]
     NoReply {
-        /// The requests without a reply, as names.
+        /// The names of the requests without a reply.
         missing: String,
-        /// How many replies came.
+        /// The number of replies.
         answered: u64,
-        /// How long was waited for the next.
+        /// The time that was waited for the next reply.
         patience: String,
     },
 
-    /// The time that the user gave (`--timeout`) is over.
+    /// The time of `--timeout` is over.
     #[error("timed out (--timeout)")]
     TimeIsUp,
 
-    /// The broker refused one operation.
+    /// The broker refused an operation.
     #[error("cannot {operation} on {broker}: {}", text::one_line(said))]
     Refused {
         /// The broker's URL without password.
         broker: String,
         /// The operation and its object, such as `declare queue 'hello'`.
         operation: String,
-        /// AMQP's reply code.
+        /// The reply code of AMQP.
         code: u16,
-        /// The broker's own words.
+        /// The broker's text.
         said: String,
     },
 
-    /// What is to be declared exists with other properties.
+    /// An entity exists with other properties.
     #[error("{0}")]
     Different(Box<Mismatch>),
 
-    /// Some of what the configuration file defines could not be declared; each was said.
+    /// Some entities of the configuration file could not be declared. Each error has been printed.
     #[error("{failed} of {total} do not match the configuration")]
     Topology {
-        /// How many failed.
+        /// The number that failed.
         failed: usize,
-        /// How many there are.
+        /// The number of all.
         total: usize,
-        /// The worst status of those that failed.
+        /// The highest status among those that failed.
         status: Status,
     },
 
-    /// The user was asked, and said no.
+    /// The user answered no.
     #[error("nothing was done: {0}")]
     Declined(String),
 
-    /// The queue that was being consumed is gone.
+    /// The consumed queue is gone.
     #[error(
         "{broker} cancelled the consumer of queue {queue}: the queue was deleted, or its node went down"
     )]
@@ -182,7 +181,7 @@ pub enum Error {
         queue: String,
     },
 
-    /// A message was not settled in the time that the broker gives its consumers.
+    /// A message was not settled within the broker's `consumer_timeout`.
     #[error(
         "{broker} cancelled the consumer of queue {queue}: a message was not acknowledged within the \
          consumer_timeout{}",
@@ -193,11 +192,11 @@ pub enum Error {
         broker: String,
         /// The queue's name, quoted.
         queue: String,
-        /// The broker's own words.
+        /// The broker's text.
         said: String,
     },
 
-    /// Messages that were to stay in their queue could not be kept from being dropped.
+    /// Messages that should have stayed in their queue were dropped.
     #[error(
         "queue {queue} drops or dead-letters messages that exceed its delivery limit ({messages}), because \
          they could not be moved to its end: {why}"
@@ -205,22 +204,22 @@ pub enum Error {
     Dropped {
         /// The queue's name, quoted.
         queue: String,
-        /// How many messages.
+        /// The number of messages.
         messages: usize,
-        /// What failed.
+        /// The error that prevented it.
         why: Box<Error>,
     },
 
-    /// The broker did not take every message.
+    /// The broker did not accept all messages.
     #[error("{0}")]
     ConfirmFailure(Box<ConfirmFailure>),
 
-    /// A standard descriptor was not open, or not in its direction, when the process was started.
+    /// A standard descriptor was closed, or not open in its direction, when the process started.
     #[error("{name} is {problem}: nothing was done")]
     Descriptor {
-        /// Which of them, such as `standard output`.
+        /// Its name, such as `standard output`.
         name: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
 
@@ -237,16 +236,16 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// What there is to send is not what it should be.
+    /// The input is malformed.
     #[error("{place}: {problem}")]
     BadInput {
-        /// Which part of the input, such as `line 3 of standard input`.
+        /// The part of the input, such as `line 3 of standard input`.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
 
-    /// There was nothing to send.
+    /// Standard input was empty.
     #[error("standard input is empty: there is no message to send")]
     EmptyInput,
 
@@ -277,7 +276,7 @@ pub enum Error {
         consequence: String,
     },
 
-    /// The command for the messages can't be run at all.
+    /// The command for the messages can't be run.
     #[error("cannot run {}: {}", text::quote(command.as_bytes()), reason(source))]
     Spawn {
         /// The command.
@@ -286,20 +285,20 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The system has no more of something that is needed.
+    /// The system lacks a resource.
     #[error("cannot {what}: {}", reason(source))]
     System {
-        /// What it is needed for.
+        /// What needs the resource.
         what: &'static str,
         /// The system's reason.
         source: io::Error,
     },
 
-    /// A command failed, and that is the end (`--on-failure stop`).
+    /// A command failed with `--on-failure stop`.
     #[error("{0}; stopping (--on-failure stop)")]
     CommandFailed(String),
 
-    /// The directory for the messages can't be written to.
+    /// The directory of `--save` can't be written to.
     #[error("cannot save messages in {}: {}", text::escape(&path.display().to_string()), reason(source))]
     Directory {
         /// The directory.
@@ -308,11 +307,11 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The user stopped the command before its work was done.
+    /// The user interrupted the command before its work was done.
     #[error("interrupted {0}")]
     Interrupted(String),
 
-    /// Something that can't happen did.
+    /// hello-mq has a bug.
     #[error("a bug in hello-mq: {0}")]
     Bug(String),
 }
@@ -327,13 +326,13 @@ pub enum Error {
 pub struct SaveFailure {
     /// The directory.
     pub path: PathBuf,
-    /// How many were saved before.
+    /// The number of messages that were saved before.
     pub saved: u64,
     /// The system's reason.
     pub source: io::Error,
 }
 
-/// What exists with other properties than it was to be declared with.
+/// An entity that exists with other properties than it was declared with.
 #[derive(Debug, Error)]
 #[error(
     "{entity} exists with other properties on {broker}: {}",
@@ -342,33 +341,33 @@ pub struct SaveFailure {
 pub struct Mismatch {
     /// The broker's URL without password.
     pub broker: String,
-    /// What it is, with its name, such as `queue 'hello'`.
+    /// The kind and the name, such as `queue 'hello'`.
     pub entity: String,
-    /// The broker's own words.
+    /// The broker's text.
     pub said: String,
-    /// Each property that differs, wanted and existing.
+    /// The differences, each with the wanted and the existing value.
     pub differences: Vec<String>,
-    /// The command that declares it as it is, if everything is known.
+    /// The command that declares it with its existing properties, if all are known.
     pub command: Option<String>,
 }
 
-/// Where it is that TLS fails.
+/// The kind of a TLS problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFault {
-    /// With the broker's certificate.
-    Theirs,
-    /// With ours, or that we have none.
-    Ours,
-    /// The port is one without TLS.
-    NotThere,
-    /// The port is one with TLS, and we have none.
-    NotHere,
-    /// The two don't come to terms.
+    /// The broker's certificate is wrong.
+    BrokerCertificate,
+    /// The client's certificate is wrong or missing.
+    ClientCertificate,
+    /// The port does not use TLS.
+    PlainPort,
+    /// The port uses TLS, and hello-mq does not.
+    TlsPort,
+    /// The handshake failed otherwise.
     Other,
 }
 
 impl Error {
-    /// The error of a thread that the system does not start.
+    /// Returns the error of a thread that the system does not start.
     pub fn thread(source: io::Error) -> Self {
         Self::System {
             what: "start a thread",
@@ -376,21 +375,21 @@ impl Error {
         }
     }
 
-    /// Whether the same may succeed a little later, on a new connection.
+    /// Whether the operation may succeed later, on a new connection.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::AckTimeout { .. } => true,
-            // The queue exists, on a node of the cluster that does not.
+            // The node of the queue is down.
             Self::Refused {
                 code: 404, said, ..
             } => said.contains("down or inaccessible"),
-            // A broker that starts or stops refuses for reasons of its own.
+            // A broker that is starting or stopping refuses logins with other codes.
             Self::LoginRefused { code, .. } => !matches!(code, 403 | 501 | 530),
             _ => false,
         }
     }
 
-    /// Whether the broker closed the connection as something in it failed.
+    /// Whether the broker closed the connection because of an internal error.
     pub fn is_internal(&self) -> bool {
         matches!(
             self,
@@ -401,9 +400,8 @@ impl Error {
         )
     }
 
-    /// What the broker says of the request with which it closed the connection, where that may be all
-    /// that a new connection brings, too. When a node stops, or an operator closes the connection, the
-    /// broker speaks of itself.
+    /// Returns the broker's text if it closed the connection because of a request, which may fail again on a
+    /// new connection; `None` if a node stopped or an operator closed it.
     pub fn complaint(&self) -> Option<&str> {
         match self {
             Self::Lost {
@@ -415,7 +413,7 @@ impl Error {
         }
     }
 
-    /// The refusal that a lost connection is when the broker closed it so many times with the same
+    /// Turns a lost connection into a refusal, after the broker closed it this often with the same
     /// [`Error::complaint`].
     pub fn into_refusal(self, times: u32) -> Self {
         match self {
@@ -434,7 +432,7 @@ impl Error {
         }
     }
 
-    /// What belongs to it but does not fit on its line.
+    /// Returns further lines of the message.
     pub fn details(&self) -> &[String] {
         match self {
             Self::Different(mismatch) => &mismatch.differences,
@@ -449,7 +447,7 @@ fn participle(operation: &str) -> String {
     format!("{}ing{object}", verb.strip_suffix('e').unwrap_or(verb))
 }
 
-/// The system's words for what failed, without the number that Rust adds.
+/// Returns the system's text for an error, without the number that Rust adds.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -460,7 +458,7 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Whether the system has no more of something at the moment: open files, processes or memory.
+/// Whether the system lacks open files, processes or memory at the moment.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(
@@ -469,17 +467,17 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the broker refused a consumer because another one has the queue for itself, for which it
-/// uses the code of a missing permission.
+/// Whether the broker refused a consumer because another one is exclusive. The reply code is that of a
+/// missing permission.
 fn is_exclusive_use(said: &str) -> bool {
     said.contains("in exclusive use")
 }
 
-/// The time that the broker names in such a refusal, in parentheses.
+/// Returns the time-out that the broker names in its text, in parentheses.
 fn timeout(said: &str) -> String {
     let time = said.split_once("value used: ").map(|(_, rest)| rest);
     let time = time.and_then(|rest| rest.split('.').next());
-    // The value is negative where the queue has one of its own.
+    // RabbitMQ shows a negative value if the queue has a time-out of its own.
     match time.filter(|time| !time.starts_with('-')) {
         Some(time) => format!(" ({})", text::one_line(time)),
         None => String::new(),
@@ -492,8 +490,8 @@ pub fn is_ack_timeout(said: &str) -> bool {
     said.contains("delivery acknowledgement") && said.contains("timed out")
 }
 
-/// Whether the broker refused a queue because it is neither durable nor exclusive, which RabbitMQ
-/// from 4.0 on can be told not to permit, and 4.3.0 does not by default
+/// Whether the broker refused a queue because it is neither durable nor exclusive, which can be forbidden
+/// since RabbitMQ 4.0 and is by default in 4.3.0
 /// (<https://www.rabbitmq.com/docs/deprecated-features-list>).
 pub fn is_transient_refusal(said: &str) -> bool {
     said.contains("transient_nonexcl_queues")

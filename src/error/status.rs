@@ -1,17 +1,17 @@
-//! The exit status, and which error ends with which.
+//! The exit statuses, and the status of each error.
 
 use super::{Error, TlsFault, is_exclusive_use, is_exhaustion};
 
-/// A status that the process ends with.
+/// An exit status.
 ///
-/// The numbers are those of BSD's `sysexits.h`, as rabbitmqctl and rabbitmqadmin use them, and the
-/// shell's 130 for an interrupted command.
+/// The codes are those of BSD's `sysexits.h`, which rabbitmqctl and rabbitmqadmin use, and the shell's 130
+/// for an interrupted command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Status {
     /// Done; for `receive` also: stopped by Ctrl+C, SIGTERM or a closed pipe.
     Done = 0,
-    /// Ended short: fewer messages than asked for.
+    /// Fewer messages than asked for.
     Short = 1,
     /// The command line is wrong (`EX_USAGE`).
     Usage = 64,
@@ -19,13 +19,13 @@ pub enum Status {
     BadInput = 65,
     /// An input file can't be read (`EX_NOINPUT`).
     NoInput = 66,
-    /// No such queue or exchange, or a message that no queue took.
+    /// There is no such queue or exchange, or a message was unroutable.
     NoSuchQueue = 67,
     /// The broker can't be reached, or was lost (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// A bug in hello-mq (`EX_SOFTWARE`).
     Bug = 70,
-    /// The system has no more of what is needed (`EX_OSERR`).
+    /// The system lacks a resource (`EX_OSERR`).
     System = 71,
     /// Output can't be created (`EX_CANTCREAT`).
     CantCreate = 73,
@@ -44,7 +44,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status, and what it means to a user.
+    /// The statuses and their meanings for the user.
     pub const MEANINGS: [(Self, &'static str); 16] = [
         (
             Self::Done,
@@ -95,14 +95,14 @@ impl Status {
         ),
     ];
 
-    /// The number that the shell sees.
+    /// Returns the exit code.
     pub fn code(self) -> u8 {
         self as u8
     }
 }
 
 impl Error {
-    /// The one place where an error becomes an exit status.
+    /// Returns the exit status of the error.
     pub fn status(&self) -> Status {
         match self {
             Self::System { .. } => Status::System,
@@ -115,7 +115,7 @@ impl Error {
                 Status::Unavailable
             }
             Self::Tls { fault, .. } => match fault {
-                TlsFault::Theirs | TlsFault::Ours => Status::NoPermission,
+                TlsFault::BrokerCertificate | TlsFault::ClientCertificate => Status::NoPermission,
                 _ => Status::Unavailable,
             },
             Self::NoConfirm { .. } | Self::Nack { .. } => Status::NotConfirmed,

@@ -91,11 +91,11 @@ impl Client {
         use rustls::Error as Tls;
         match error {
             Tls::InvalidCertificate(error) => {
-                (TlsFault::Theirs, self.certificate_fault(error, name))
+                (TlsFault::BrokerCertificate, self.certificate_fault(error, name))
             }
             // Before TLS 1.3 brokers send this for a missing certificate, and for much else.
             Tls::AlertReceived(AlertDescription::HandshakeFailure) => (
-                TlsFault::Ours,
+                TlsFault::ClientCertificate,
                 "it refused the TLS handshake: it may require a client certificate, or a different one, or \
                  there is no common cipher"
                     .to_owned(),
@@ -103,10 +103,10 @@ impl Client {
             Tls::AlertReceived(alert) => match client_certificate_fault(*alert) {
                 Some(why) if self.has_certificate => {
                     let why = format!("it rejected the client certificate: {why}");
-                    (TlsFault::Ours, why)
+                    (TlsFault::ClientCertificate, why)
                 }
                 Some(_) => (
-                    TlsFault::Ours,
+                    TlsFault::ClientCertificate,
                     format!(
                         "it requires a client certificate (it said: {alert:?})"
                     ),
