@@ -49,8 +49,7 @@ impl ConsumeProgress {
     pub(crate) fn new(options: ConsumeOptions) -> Self {
         Self {
             deliveries: Deliveries::new(options.count),
-            // Without acknowledgements the broker would send, and remove, more than `count` messages.
-            no_ack: options.auto_ack && options.count.is_none(),
+            no_ack: options.no_ack(),
             options,
             unsettled_offsets: BTreeMap::new(),
             next_offset: None,

@@ -14,6 +14,7 @@ use crate::message::{FieldTable, FieldValue, ShortString};
 use crate::topology::QueueKind;
 use crate::values::StreamOffset;
 pub(crate) use deliveries::Ticket;
+pub(crate) use stream::last_message_options;
 
 /// The options of a consumer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,16 +34,26 @@ pub(crate) struct ConsumeOptions {
 }
 
 impl ConsumeOptions {
+    /// Returns whether the broker removes each message as soon as it has sent it. To take an exact number
+    /// of messages, each is acknowledged: the broker would send, and remove, more of them.
+    pub(crate) fn no_ack(&self) -> bool {
+        self.auto_ack && self.count.is_none()
+    }
+
     /// Returns the prefetch with this number of messages `left` to take: not more than that, as those sent in
     /// vain would be marked as redelivered, and count towards the delivery limit of a quorum queue.
-    fn prefetch(&self, left: Option<u64>) -> u16 {
+    pub(crate) fn prefetch(&self, left: Option<u64>) -> u16 {
         let left = left.and_then(|left| u16::try_from(left).ok());
         // 0 would be no limit.
         left.map_or(self.prefetch, |left| left.clamp(1, self.prefetch.max(1)))
     }
 
     /// Returns the arguments of a consumer that continues at `next_offset` of a stream.
-    fn arguments(&self, next_offset: Option<u64>, kind: Option<QueueKind>) -> FieldTable {
+    pub(crate) fn arguments(
+        &self,
+        next_offset: Option<u64>,
+        kind: Option<QueueKind>,
+    ) -> FieldTable {
         let mut arguments = Vec::new();
         if let Some(priority) = self.priority {
             arguments.push(("x-priority", FieldValue::SignedInt(priority)));

@@ -17,18 +17,22 @@ const MAX_LAST_CHUNK: u16 = 10_000;
 /// The time in which the broker sends the last message of a stream, if it has one.
 const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Returns the options of a consumer that finds the last message of a stream.
+pub(crate) fn last_message_options() -> ConsumeOptions {
+    ConsumeOptions {
+        prefetch: MAX_LAST_CHUNK,
+        stream_offset: Some(StreamOffset::Last),
+        ..ConsumeOptions::default()
+    }
+}
+
 /// Finds the offset of the last message of a stream, over a connection of its own; `None` if the stream
 /// is empty.
 pub(crate) fn last_offset(session: &Session, queue: &QueueName) -> Result<Option<u64>, Error> {
     let deadline = Instant::now() + LAST_MESSAGE_TIMEOUT;
     let mut session =
         session.open_another(&Interrupt::default(), deadline + LAST_MESSAGE_TIMEOUT)?;
-    let options = ConsumeOptions {
-        prefetch: MAX_LAST_CHUNK,
-        stream_offset: Some(StreamOffset::Last),
-        ..ConsumeOptions::default()
-    };
-    let mut subscription = Subscription::open(&mut session, queue, options, false);
+    let mut subscription = Subscription::open(&mut session, queue, last_message_options(), false);
     subscription.start(None, None)?;
     let ignore = OnInterrupt::Ignore;
     let mut last = None;

@@ -41,6 +41,13 @@ pub(crate) struct PublishOptions {
     pub(crate) no_confirm: bool,
 }
 
+impl PublishOptions {
+    /// Returns whether the broker has to return the message if no queue takes it.
+    pub(crate) fn is_mandatory(self, message: &Message) -> bool {
+        !self.allow_unroutable && !is_reply(message)
+    }
+}
+
 /// The pseudo-queue of direct reply-to: replies to it go straight to the channel that consumes from it
 /// (<https://www.rabbitmq.com/docs/direct-reply-to>).
 pub(crate) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -139,7 +146,7 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
             self.note_confirm();
         }
         let message = item.as_ref();
-        let mandatory = !self.options.allow_unroutable && !is_reply(message);
+        let mandatory = self.options.is_mandatory(message);
         let before = self.batch.len();
         frames::put_publish(&mut self.batch, MESSAGES, message, mandatory);
         // Headers take memory, too.
