@@ -14,7 +14,8 @@ fn numbers(end: u32) -> Vec<String> {
 }
 
 fn send<'a>(queue: &'a str, numbers: &'a [String]) -> impl Iterator<Item = &'a str> {
-    ["send", "--persistent", "-q", queue]
+    // A busy machine takes its time to start a broker.
+    ["send", "--retry-for", "3m", "--persistent", "-q", queue]
         .into_iter()
         .chain(numbers.iter().map(String::as_str))
 }
@@ -84,10 +85,10 @@ fn a_receive_goes_on_when_the_broker_is_back_and_loses_nothing() {
     let numbers = numbers(20_000);
     node.hello(send("d", &numbers)).run();
     let mut receiver = node
-        .hello(["receive", "--prefetch", "1", "--idle-timeout", "10s", "d"])
+        .hello(["receive", "--prefetch", "1", "--drain", "d"])
         .spawn();
+    let before = receiver.expect("Received '0'\n");
     receiver.collect();
-    thread::sleep(Duration::from_millis(100));
     node.tool("broker-stop");
     node.tool("broker-start");
     let outcome = receiver.end();
@@ -99,9 +100,9 @@ fn a_receive_goes_on_when_the_broker_is_back_and_loses_nothing() {
         "one line for the loss and one for the return: {lines:?}"
     );
     assert!(lines[0].contains("CONNECTION_FORCED"), "{lines:?}");
-    assert_eq!(outcome.stdout.matches("Waiting for messages").count(), 1);
-    let numbers: BTreeSet<u32> = outcome
-        .stdout
+    let stdout = before + &outcome.stdout;
+    assert_eq!(stdout.matches("Waiting for messages").count(), 1);
+    let numbers: BTreeSet<u32> = stdout
         .lines()
         .filter_map(|line| {
             line.strip_prefix(" [x] Received '")?
@@ -137,7 +138,8 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
     let mut node = Node::start();
     node.hello(["declare", "gone"]).run();
     let mut sender = node
-        .hello(["send", "-q", "gone", "--rate", "50", "-c", "300", "a"])
+        .hello(["send", "--retry-for", "3m", "-q", "gone"])
+        .args(["--rate", "50", "-c", "300", "a"])
         .spawn();
     node.observer().reaches("gone", 10);
     node.tool("broker-kill");
@@ -152,17 +154,8 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
     // that it was declared a moment ago.)
     node.declare_durable("kept");
     let mut sender = node
-        .hello([
-            "send",
-            "-q",
-            "kept",
-            "--persistent",
-            "--rate",
-            "50",
-            "-c",
-            "300",
-            "a",
-        ])
+        .hello(["send", "--retry-for", "3m", "-q", "kept", "--persistent"])
+        .args(["--rate", "50", "-c", "300", "a"])
         .spawn();
     node.observer().reaches("kept", 10);
     node.tool("broker-stop");
