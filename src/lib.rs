@@ -31,7 +31,7 @@ use std::io::{self, IsTerminal, Write};
 
 use cli::{Cli, Command, Common, EarlyExit, Verb};
 use cmd::Context;
-pub use cmd::receive::abort;
+pub use cmd::abort;
 use color::Paint;
 use error::{Error, Status};
 use interrupt::Interrupt;
@@ -108,13 +108,7 @@ fn execute(
     if common.explain {
         return cmd::explain::run(verb, &context);
     }
-    match verb {
-        Verb::Declare(arguments) => cmd::declare::run(*arguments, &context),
-        Verb::Send(arguments) => cmd::send::run(*arguments, &context),
-        Verb::Receive(arguments) => cmd::receive::run(&arguments, &context),
-        Verb::Delete(arguments) => cmd::delete::run(&arguments, &context),
-        Verb::Purge(arguments) => cmd::purge::run(&arguments, &context),
-    }
+    cmd::plan(verb, &context)?.run(&context)
 }
 
 /// Returns whether a stream is coloured.

@@ -1,16 +1,15 @@
-//! The verbs: each wires input to the broker, or the broker to output.
+//! The commands: each makes a plan of its arguments and settings, and carries it out.
 
-pub mod completions;
+pub(crate) mod completions;
 mod confirm;
-pub mod declare;
-pub mod delete;
-pub mod explain;
-pub mod man;
+mod declare;
+pub(crate) mod explain;
+pub(crate) mod man;
+mod plan;
 mod progress;
-pub mod purge;
-pub mod receive;
+mod receive;
 mod removal;
-pub mod send;
+mod send;
 mod sending;
 
 use std::io::{self, Write};
@@ -22,21 +21,21 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::messenger::Messenger;
 use crate::settings::Settings;
+pub(crate) use plan::plan;
+pub use receive::abort;
 
-/// What every verb is given.
-pub struct Context {
-    /// Every setting, resolved.
-    pub settings: Settings,
-    /// The user's wish to stop.
-    pub interrupt: Interrupt,
-    /// How to tell the user something.
-    pub messenger: Messenger,
-    /// Whether standard output has colour.
-    pub paint: Paint,
+/// The settings of a command and its ways to the user.
+pub(crate) struct Context {
+    pub(crate) settings: Settings,
+    /// The user's request to stop.
+    pub(crate) interrupt: Interrupt,
+    pub(crate) messenger: Messenger,
+    /// The colours of standard output.
+    pub(crate) paint: Paint,
 }
 
 impl Context {
-    /// A way to the broker; at the moment `until` everything ends.
+    /// Returns a connector to the broker, for sessions that end at the moment `until`.
     fn connector(&self, verb: &str, until: Option<Instant>) -> Connector {
         Connector::new(
             &self.settings.broker,
@@ -47,8 +46,8 @@ impl Context {
         )
     }
 
-    /// Writes a line of result, which begins with a mark, to standard output, unless the user wants
-    /// data only. A reader that is gone is no failure: what the line tells is done.
+    /// Writes a result, a line that begins with a mark, to standard output, unless the user wants data
+    /// only.
     fn print(&self, line: &str) -> Result<(), Error> {
         if self.messenger.is_quiet() {
             return Ok(());
@@ -62,18 +61,15 @@ fn write(line: &str) -> Result<(), Error> {
     write_as(line, line)
 }
 
-/// Writes a line of data that is shown in another way.
+/// Writes a line to standard output as `shown`.
 fn write_as(line: &str, shown: &str) -> Result<(), Error> {
     let text = format!("{shown}\n");
     write_all(&text, || format!("the line was:{line}"))
 }
 
-/// Writes a text to standard output; if it can't, the user is told the consequence. A reader that has
-/// seen enough has seen enough.
-///
-/// # Errors
-/// [`Error::Output`].
-pub fn write_all(text: &str, consequence: impl FnOnce() -> String) -> Result<(), Error> {
+/// Writes a text to standard output. The error says the consequence. A reader that has closed the pipe
+/// is no error: what the text tells is done.
+pub(crate) fn write_all(text: &str, consequence: impl FnOnce() -> String) -> Result<(), Error> {
     let mut stdout = io::stdout();
     match stdout
         .write_all(text.as_bytes())

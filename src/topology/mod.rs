@@ -10,9 +10,8 @@ mod units;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(crate) use argument::integer;
-use argument::render;
 pub use argument::{Argument, json};
+pub(crate) use argument::{integer, render};
 pub use binding::{Binding, BindingOptions, Destination, all as bindings, keys_of};
 pub(crate) use exchange::ALTERNATE;
 pub use exchange::{Exchange, ExchangeOptions, ExchangeType};
@@ -130,14 +129,6 @@ impl Entity {
             }
         }
     }
-}
-
-/// Describes the AMQP operation that declares a queue before it is used.
-pub fn implicit(queue: &Queue) -> String {
-    format!(
-        "{}, unless it exists otherwise",
-        Entity::Queue(queue.clone()).operation()
-    )
 }
 
 /// Returns an option and its value for a shell. The value may look like an option.

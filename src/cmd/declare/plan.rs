@@ -1,28 +1,50 @@
-//! What there is to declare: from the command line, or from the configuration file.
+//! The plan of `declare`, from the command line or from the configuration file.
 
-use crate::cli;
-use crate::cmd::Context;
+use crate::cli::{self, ListFormat};
 use crate::error::Error;
-use crate::settings::Origin;
+use crate::settings::{Origin, Settings};
 use crate::topology::{
     self, Arguments, Destination, Entity, ExchangeOptions, QueueOptions, Violation,
 };
 
-/// Everything to declare, in order.
-pub struct Plan {
-    /// One after the other.
-    pub entities: Vec<Entity>,
-    /// Whether properties were asked for, so that a check has something to compare.
-    pub compare: bool,
+/// The plan of `declare`.
+pub(crate) struct DeclarePlan {
+    pub(super) tasks: Vec<DeclareTask>,
+    pub(super) form: ListFormat,
+    /// Whether everything is declared that the configuration file defines.
+    pub(super) all: bool,
+    /// Whether the properties of each entity are known when it is reported.
+    pub(super) knows_properties: bool,
 }
 
-/// What the command line asks for.
-///
-/// # Errors
-/// [`Error::Usage`] for a broken rule, naming the option; [`Error::Config`] if there is nothing.
-pub fn of(arguments: cli::Declare, context: &Context) -> Result<Plan, Error> {
-    if arguments.all {
-        let entities = context.settings.topology.entities();
+/// An entity, and the operations on it in order.
+pub(super) struct DeclareTask {
+    pub(super) entity: Entity,
+    pub(super) operations: Vec<DeclareOperation>,
+}
+
+/// An operation on an entity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeclareOperation {
+    /// Asks whether it exists.
+    LookUp,
+    /// Compares its properties with those that are wanted.
+    Compare,
+    /// Makes sure of it.
+    Declare,
+}
+
+impl DeclarePlan {
+    pub(crate) fn new(arguments: cli::Declare, settings: &Settings) -> Result<Self, Error> {
+        let (all, check, form) = (arguments.all, arguments.check, arguments.output);
+        let (entities, is_described) = if all {
+            (settings.topology.entities(), true)
+        } else {
+            named(arguments, settings).map_err(|Violation { option, rule }| {
+                let option = option.replace("argument ", "argument: ");
+                Error::Usage(format!("--{option}: {rule}"))
+            })?
+        };
         if entities.is_empty() {
             return Err(Error::Config {
                 place: "--all".to_owned(),
@@ -32,26 +54,53 @@ pub fn of(arguments: cli::Declare, context: &Context) -> Result<Plan, Error> {
                         .to_owned(),
             });
         }
-        return Ok(Plan {
-            entities,
-            compare: true,
-        });
+        let is_nameless =
+            |entity: &Entity| matches!(entity, Entity::Queue(queue) if queue.name.is_none());
+        if check && entities.iter().any(is_nameless) {
+            return Err(Error::Usage("--check: no queue given".to_owned()));
+        }
+        // The broker logs each question for a queue that is missing as an error, so it is not asked where
+        // the answer is not reported.
+        let is_asked = check || all || form == ListFormat::Json;
+        let operations = |entity: &Entity| {
+            // AMQP has no question for a binding, and none for a queue that the broker is to name.
+            let has_question = !matches!(entity, Entity::Binding(_)) && !is_nameless(entity);
+            [
+                (DeclareOperation::LookUp, has_question && is_asked),
+                (
+                    DeclareOperation::Compare,
+                    has_question && check && is_described,
+                ),
+                (DeclareOperation::Declare, !check),
+            ]
+            .into_iter()
+            .filter_map(|(operation, is_wanted)| is_wanted.then_some(operation))
+            .collect()
+        };
+        Ok(Self {
+            tasks: entities
+                .into_iter()
+                .map(|entity| DeclareTask {
+                    operations: operations(&entity),
+                    entity,
+                })
+                .collect(),
+            form,
+            all,
+            knows_properties: !check || is_described,
+        })
     }
-    requested(arguments, context).map_err(|Violation { option, rule }| {
-        let option = option.replace("argument ", "argument: ");
-        Error::Usage(format!("--{option}: {rule}"))
-    })
 }
 
-fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violation> {
+/// Returns the entities that the command line names, and whether it says more than their names.
+fn named(arguments: cli::Declare, settings: &Settings) -> Result<(Vec<Entity>, bool), Violation> {
     let given = arguments.queue;
-    let is_named =
-        arguments.name.is_some() || matches!(context.settings.queue.origin, Origin::Flag(_));
+    let is_named = arguments.name.is_some() || matches!(settings.queue.origin, Origin::Flag(_));
     let has_queue_arguments = given.is_any();
     let is_bound = !arguments.bind.is_empty();
     let queue_name = match arguments.name {
         Some(name) => name.0,
-        None => Some(context.settings.queue.value.clone()),
+        None => Some(settings.queue.value.clone()),
     };
     // With an exchange alone, nothing is said of a queue.
     let wants_queue = arguments.destination_exchange.is_none()
@@ -81,7 +130,7 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
     if arguments.exchange.is_some() && wants_exchange {
         entities.push(Entity::Exchange(exchange_options.define()?));
     }
-    let definition = &context.settings.definition;
+    let definition = &settings.definition;
     let is_described = arguments.durable || arguments.auto_delete || has_queue_arguments;
     if wants_queue && !is_described && queue_name.is_some() && queue_name == definition.name {
         // As send and receive would make it.
@@ -121,8 +170,5 @@ fn requested(arguments: cli::Declare, context: &Context) -> Result<Plan, Violati
         )?;
         entities.extend(bindings.into_iter().map(Entity::Binding));
     }
-    Ok(Plan {
-        entities,
-        compare: is_described || is_exchange_described,
-    })
+    Ok((entities, is_described || is_exchange_described))
 }

@@ -1,4 +1,4 @@
-//! What `declare` prints of each queue, exchange and binding.
+//! The output of `declare` for each queue, exchange and binding.
 
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -12,70 +12,67 @@ use crate::message::FieldValue;
 use crate::topology::{self, Arguments, Destination, Entity};
 use crate::values::QueueName;
 
-/// What became of an entity.
+/// The state of an entity after the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DeclareState {
-    /// It is there now; whether it was before was not asked.
+pub(super) enum DeclareState {
+    /// It exists now; whether it existed before was not asked, or it did not.
     Created,
-    /// It was there, as wanted.
+    /// It existed before, as wanted.
     Exists,
-    /// It is bound; whether it was before, AMQP does not tell.
+    /// It is bound; AMQP does not tell whether it was before.
     Bound,
     /// AMQP has no question for a binding.
     NotChecked,
     /// It exists with other properties.
     Different,
-    /// There is none.
+    /// It does not exist.
     Missing,
     /// The broker refused it.
     Failed,
 }
 
-impl DeclareState {
-    /// The state of what is there after it was declared.
-    pub fn made(was_there: bool) -> Self {
-        if was_there {
-            Self::Exists
-        } else {
-            Self::Created
-        }
-    }
-}
-
-/// What the broker said of an entity that is as wanted.
-pub struct DeclareOutcome {
-    /// What became of it.
-    pub state: DeclareState,
-    /// A queue's name, which the broker may have made up.
-    pub name: Option<QueueName>,
-    /// A queue's messages and consumers.
-    pub counts: Option<QueueState>,
+/// The broker's answers about an entity that is as wanted.
+pub(super) struct DeclareOutcome {
+    pub(super) state: DeclareState,
+    /// The name of a queue, which the broker may have made up.
+    pub(super) name: Option<QueueName>,
+    /// The counts of a queue.
+    pub(super) counts: Option<QueueState>,
 }
 
 impl DeclareOutcome {
-    /// With nothing more to say.
-    pub fn of(state: DeclareState) -> Self {
+    /// Returns an outcome without answers about a queue.
+    pub(super) fn of(state: DeclareState) -> Self {
         Self {
             state,
             name: None,
             counts: None,
         }
     }
+
+    /// Adds the name and the counts of a queue.
+    pub(super) fn of_queue(self, name: &QueueName, counts: QueueState) -> Self {
+        Self {
+            name: Some(name.clone()),
+            counts: Some(counts),
+            ..self
+        }
+    }
 }
 
-/// The one who prints.
-pub struct DeclareReport<'c> {
+/// Prints the outcome for each entity.
+pub(super) struct DeclareReport<'c> {
     context: &'c Context,
     form: ListFormat,
-    /// Whether there are many, of which each is told with its state.
+    /// Whether the entities are listed with their states.
     is_list: bool,
-    /// Whether the properties of what there is are known.
+    /// Whether the properties of entities that exist are known.
     knows_properties: bool,
 }
 
 impl<'c> DeclareReport<'c> {
-    pub fn new(
+    pub(super) fn new(
         context: &'c Context,
         form: ListFormat,
         is_list: bool,
@@ -89,13 +86,8 @@ impl<'c> DeclareReport<'c> {
         }
     }
 
-    /// Whether it matters whether something was there before.
-    pub fn tells_what_was_there(&self) -> bool {
-        self.is_list || self.form == ListFormat::Json
-    }
-
-    /// Prints what became of one.
-    pub fn entry(
+    /// Prints the outcome for one entity.
+    pub(super) fn entry(
         &self,
         entity: &Entity,
         result: &Result<DeclareOutcome, DeclareFailure>,
@@ -192,7 +184,7 @@ fn state(error: &Error) -> DeclareState {
     }
 }
 
-/// An entity and what became of it, as an object of JSON. The names are the management API's.
+/// An entity and its state, as an object of JSON. The names are the management API's.
 #[derive(Serialize)]
 struct EntityJson {
     kind: &'static str,
@@ -305,7 +297,7 @@ impl EntityJson {
         entry
     }
 
-    /// Leaves out what AMQP does not tell of something that was only looked up.
+    /// Removes the properties, which AMQP does not tell of an entity that is only looked up.
     fn forget_properties(&mut self) {
         self.r#type = None;
         self.durable = None;

@@ -17,6 +17,35 @@ use crate::settings::Settings;
 use crate::values::Span;
 use crate::waker::{Sender, unbounded};
 
+/// How a `receive` publishes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BackgroundOptions {
+    pub(super) publish: PublishOptions,
+    /// Whether it gives up when the connection is lost, or confirms are overdue.
+    gives_up: bool,
+}
+
+impl BackgroundOptions {
+    pub(super) fn new(settings: &Settings) -> Self {
+        // Otherwise it goes on as long as there are messages to receive: a queue that takes nothing for an
+        // hour is like a connection that is lost for an hour.
+        let gives_up = settings.receive.no_reconnect.value;
+        Self {
+            publish: PublishOptions {
+                allow_unroutable: false,
+                replies: false,
+                confirm_timeout: if gives_up {
+                    settings.send.confirm_timeout.value
+                } else {
+                    Span::seconds(0)
+                },
+                no_confirm: false,
+            },
+            gives_up,
+        }
+    }
+}
+
 /// Publishes messages in the background. A message is identified by its position `P`.
 pub(super) struct BackgroundPublisher<P> {
     batches: Sender<InputBatch<P>>,
@@ -30,28 +59,16 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
     /// # Errors
     /// Fails if the system has no more threads.
     pub(super) fn spawn(
-        settings: &Settings,
+        options: BackgroundOptions,
         connector: Connector,
         messenger: Messenger,
         observer: impl PublishObserver<Position = P> + Send + 'static,
         on_failure: impl FnOnce(Error) + Send + 'static,
     ) -> io::Result<Self> {
         let (sender, batches) = unbounded();
-        // Otherwise it goes on as long as there are messages to receive: a queue that takes nothing for an
-        // hour is like a connection that is lost for an hour.
-        let gives_up = settings.receive.no_reconnect.value;
         let mut sending = Sending {
             connector,
-            options: PublishOptions {
-                allow_unroutable: false,
-                replies: false,
-                confirm_timeout: if gives_up {
-                    settings.send.confirm_timeout.value
-                } else {
-                    Span::seconds(0)
-                },
-                no_confirm: false,
-            },
+            options: options.publish,
             // The target belongs to someone else, who knows its properties.
             queue: None,
             is_queue_needed: false,
@@ -60,7 +77,7 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
             supply: Supply::new(batches, MessageDefaults::default()),
             observer,
             rate_limiter: RateLimiter::new(None),
-            retry: SendRetry::new(Retry::new(gives_up.then_some(Span::seconds(0)))),
+            retry: SendRetry::new(Retry::new(options.gives_up.then_some(Span::seconds(0)))),
             messenger,
         };
         let run = move || {

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::ReceiveEnd;
 use super::attempts::{self, Attempts, Key};
-use super::background_publisher::BackgroundPublisher;
+use super::background_publisher::{BackgroundOptions, BackgroundPublisher};
 use super::job::{self, JobEvent, Jobs, TERMINATION_TIMEOUT};
 use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
@@ -149,7 +149,7 @@ impl<'c> Commands<'c> {
     ///
     /// # Errors
     /// Fails if the system has no more threads.
-    pub(super) fn reply(&mut self) -> io::Result<()> {
+    pub(super) fn reply(&mut self, options: BackgroundOptions) -> io::Result<()> {
         let (settings, messenger) = (&self.context.settings, &self.context.messenger);
         let connector = Connector::new(
             &settings.broker,
@@ -159,7 +159,7 @@ impl<'c> Commands<'c> {
             messenger,
         );
         let events = self.event_sender.clone();
-        let replies = reply::publisher(settings, connector, messenger.clone(), events)?;
+        let replies = reply::publisher(options, connector, messenger.clone(), events)?;
         self.replies = Some(replies);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::io;
 
 use crossbeam_channel::unbounded;
 
-use super::background_publisher::BackgroundPublisher;
+use super::background_publisher::{BackgroundOptions, BackgroundPublisher};
 use crate::broker::Connector;
 use crate::broker::publish::PublishOutcome;
 use crate::cli;
@@ -15,7 +15,6 @@ use crate::error::{ConfirmFailure, Error, NameList};
 use crate::input::{MessagePosition, ranges};
 use crate::message::{Batch, COPY_HEADERS, Message, Part, ShortString};
 use crate::messenger::Messenger;
-use crate::settings::Settings;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
@@ -59,7 +58,7 @@ impl Forward {
     pub(super) fn spawn(
         target: Target,
         left_out: Vec<Part>,
-        settings: &Settings,
+        options: BackgroundOptions,
         connector: Connector,
         messenger: Messenger,
     ) -> io::Result<Self> {
@@ -85,7 +84,7 @@ impl Forward {
             left_out,
             messenger: messenger.clone(),
             publisher: BackgroundPublisher::spawn(
-                settings, connector, messenger, observer, on_failure,
+                options, connector, messenger, observer, on_failure,
             )?,
             batch_ends,
             reports,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ReceiveEnd;
 use crate::cli;
-use crate::cmd::Context;
+use crate::settings::Settings;
 use crate::values::Span;
 
 /// The time without a message after which the queue is asked whether it is empty.
@@ -33,8 +33,7 @@ pub(super) enum Limit {
 }
 
 impl ReceiveLimits {
-    pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let settings = &context.settings;
+    pub(super) fn new(arguments: &cli::Receive, settings: &Settings) -> Self {
         let timeout = settings.receive.timeout.value.and_then(Span::if_any);
         Self {
             is_draining: arguments.drain,

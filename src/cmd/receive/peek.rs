@@ -11,6 +11,7 @@ use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
 use crate::message::Batch;
+use crate::topology::Queue;
 
 /// The most messages that are written together.
 const PRINT_BATCH_MESSAGES: usize = 128;
@@ -24,19 +25,18 @@ const PRINT_BATCH_BYTES: usize = 4 << 20;
 /// A lost connection is not opened again: the broker would begin with the first message.
 pub(super) fn run(
     context: &Context,
-    connector: &Connector,
+    connector: Connector,
+    declared: Option<&Queue>,
     sink: &mut Sink,
     until: Option<Instant>,
     count: Option<u64>,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
-    let settings = &context.settings;
-    let declared = (!settings.receive.no_declare.value).then_some(&settings.definition);
-    let mut session = topology::declare_at_login(connector.clone(), declared).open()?;
+    let mut session = topology::declare_at_login(connector, declared).open()?;
     if let Some(queue) = declared {
         topology::ensure(&mut session, queue)?;
     }
-    let mut peek = Peek::open(&mut session, &settings.queue.value)?;
+    let mut peek = Peek::open(&mut session, &context.settings.queue.value)?;
     let shown = show(context, &mut peek, sink, until, count, statistics);
     let given_back = peek.close();
     session.close();

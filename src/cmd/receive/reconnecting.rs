@@ -1,6 +1,5 @@
 //! A session to receive with, which connects again when the connection is lost.
 
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::ReceiveEnd;
@@ -9,9 +8,9 @@ use crate::broker::{Connector, Retry, Session, topology};
 use crate::cli;
 use crate::cmd::Context;
 use crate::error::Error;
-use crate::settings::Origin;
+use crate::settings::{Origin, Settings};
 use crate::text;
-use crate::topology::QueueType;
+use crate::topology::{Queue, QueueKind, QueueType};
 use crate::values::{Name, QueueName, Span};
 
 /// A connection that lasted longer does not count as one of several failures in a row.
@@ -19,10 +18,11 @@ const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// The source of messages.
 pub(super) enum MessageSource {
-    /// The queue of the settings.
+    /// A queue.
     Queue {
-        /// Whether it is declared first.
-        is_declared: bool,
+        name: QueueName,
+        /// Its definition, if it is declared first.
+        declared: Option<Queue>,
         /// Whether no other consumer may receive from it.
         is_exclusive: bool,
     },
@@ -32,14 +32,15 @@ pub(super) enum MessageSource {
 
 impl MessageSource {
     /// Returns the source that the command line names.
-    pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Result<Self, Error> {
+    pub(super) fn new(arguments: &cli::Receive, settings: &Settings) -> Result<Self, Error> {
         let Some(exchange) = &arguments.exchange else {
-            let settings = &context.settings;
             // Only a stream has offsets: a queue of another type is not the one that is meant.
             let is_meant = arguments.stream_offset.is_none()
                 || settings.definition.kind() == Some(QueueType::Stream);
             return Ok(MessageSource::Queue {
-                is_declared: !settings.receive.no_declare.value && is_meant,
+                name: settings.queue.value.clone(),
+                declared: (!settings.receive.no_declare.value && is_meant)
+                    .then(|| settings.definition.clone()),
                 is_exclusive: arguments.exclusive,
             });
         };
@@ -47,7 +48,7 @@ impl MessageSource {
         if exchange.as_str().is_empty() {
             return usage("--exchange: can't listen to the default exchange; receive from a queue");
         }
-        if matches!(context.settings.queue.origin, Origin::Flag(_)) {
+        if matches!(settings.queue.origin, Origin::Flag(_)) {
             return usage("give either a queue or --exchange");
         }
         if arguments.drain {
@@ -56,6 +57,22 @@ impl MessageSource {
         let keys = arguments.routing_key.iter().map(Name::as_str);
         let keys = keys.map(ToOwned::to_owned).collect();
         Ok(MessageSource::Exchange(exchange.as_str().to_owned(), keys))
+    }
+
+    /// Returns the queue that is declared first.
+    pub(super) fn declared(&self) -> Option<&Queue> {
+        match self {
+            Self::Queue { declared, .. } => declared.as_ref(),
+            Self::Exchange(..) => None,
+        }
+    }
+
+    /// Returns the kind of the queue, if it is known without the broker.
+    pub(super) fn kind(&self) -> Option<QueueKind> {
+        match self {
+            Self::Queue { declared, .. } => declared.as_ref().and_then(kind::of_declared),
+            Self::Exchange(..) => Some(QueueKind::Classic),
+        }
     }
 }
 
@@ -84,19 +101,16 @@ impl<'c> ReconnectingSession<'c> {
         source: MessageSource,
         until: Option<Instant>,
     ) -> Self {
-        let (queue, is_declaring) = match source {
-            MessageSource::Queue {
-                is_declared,
-                is_exclusive,
-            } => {
-                let queue = is_declared.then_some(&context.settings.definition);
-                (queue, is_exclusive)
-            }
-            MessageSource::Exchange(..) => (None, true),
+        let is_declaring = match source {
+            MessageSource::Queue { is_exclusive, .. } => is_exclusive,
+            MessageSource::Exchange(..) => true,
         };
         Self {
             context,
-            connector: topology::declare_at_login(connector.declaring(is_declaring), queue),
+            connector: topology::declare_at_login(
+                connector.declaring(is_declaring),
+                source.declared(),
+            ),
             source,
             until,
             is_queue_declared: false,
@@ -178,30 +192,25 @@ impl<'c> ReconnectingSession<'c> {
     }
 
     /// Declares the queue, and returns its name.
-    fn prepare(&mut self, session: &mut Session) -> Result<Cow<'c, QueueName>, Error> {
-        let settings = &self.context.settings;
+    fn prepare(&mut self, session: &mut Session) -> Result<QueueName, Error> {
         match &self.source {
             MessageSource::Queue {
-                is_declared,
+                name,
+                declared,
                 is_exclusive,
             } => {
-                let queue = &settings.queue.value;
-                if *is_declared {
-                    topology::ensure_again(
-                        session,
-                        &settings.definition,
-                        &mut self.is_queue_declared,
-                    )?;
+                if let Some(queue) = declared {
+                    topology::ensure_again(session, queue, &mut self.is_queue_declared)?;
                 }
                 // For other types of queues the broker ignores it.
-                if *is_exclusive && !kind::is_classic(session, queue)? {
+                if *is_exclusive && !kind::is_classic(session, name)? {
                     return Err(Error::Usage(format!(
-                        "--exclusive: {queue} is not a classic queue, and only those support it; a quorum \
+                        "--exclusive: {name} is not a classic queue, and only those support it; a quorum \
                          queue that is declared with --single-active-consumer has one active consumer at a \
                          time"
                     )));
                 }
-                Ok(Cow::Borrowed(queue))
+                Ok(name.clone())
             }
             MessageSource::Exchange(exchange, routing_keys) => {
                 if routing_keys.is_empty() && difference::is_direct(session, exchange)? {
@@ -211,7 +220,7 @@ impl<'c> ReconnectingSession<'c> {
                         text::escape(exchange)
                     )));
                 }
-                topology::bind_temporary_queue(session, exchange, routing_keys).map(Cow::Owned)
+                topology::bind_temporary_queue(session, exchange, routing_keys)
             }
         }
     }

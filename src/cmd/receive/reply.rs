@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::background_publisher::BackgroundPublisher;
+use super::background_publisher::{BackgroundOptions, BackgroundPublisher};
 use super::job::JobEvent;
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
@@ -11,7 +11,6 @@ use crate::broker::publish::PublishOutcome;
 use crate::cmd::sending::{OutgoingMessage, PublishObserver};
 use crate::message::{Message, Properties};
 use crate::messenger::Messenger;
-use crate::settings::Settings;
 use crate::waker::Sender;
 
 /// Starts to publish replies. The outcome of each is sent to `events`.
@@ -19,7 +18,7 @@ use crate::waker::Sender;
 /// # Errors
 /// Fails if the system has no more threads.
 pub(super) fn publisher(
-    settings: &Settings,
+    options: BackgroundOptions,
     connector: Connector,
     messenger: Messenger,
     events: Sender<JobEvent>,
@@ -28,7 +27,7 @@ pub(super) fn publisher(
     let on_failure = move |error| {
         let _ = events.send(JobEvent::ReplyFailed(error));
     };
-    BackgroundPublisher::spawn(settings, connector, messenger, observer, on_failure)
+    BackgroundPublisher::spawn(options, connector, messenger, observer, on_failure)
 }
 
 /// Returns the reply that a request asks for, without its body.

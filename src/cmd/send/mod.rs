@@ -1,4 +1,4 @@
-//! `hello-mq send`: publish messages, and be done when the broker has confirmed each.
+//! `hello-mq send`: publish messages, and end when the broker has confirmed each.
 
 mod replies;
 mod report;
@@ -6,6 +6,7 @@ mod report;
 use std::collections::BTreeSet;
 
 use super::Context;
+use super::plan::{Plan, ensure, publish};
 use super::sending::{MessageDefaults, RateLimiter, SendRetry, Sending, Supply};
 use crate::broker::Retry;
 use crate::broker::publish::{PublishOptions, REPLY_TO};
@@ -14,119 +15,151 @@ use crate::cli::{self, MessageFormat};
 use crate::error::Error;
 use crate::input::{self, InputFormat, InputOptions};
 use crate::message::{FieldTable, Properties, ShortString};
-use crate::output;
-use crate::text;
-use crate::topology::{self, Size};
-use crate::values::{Expiration, Header, Name};
+use crate::output::OutputFormat;
+use crate::settings::Settings;
+use crate::topology::{Queue, Size};
+use crate::values::{Expiration, Header, Name, Rate, Span};
 use replies::PendingRequests;
 use report::SendReport;
 
-/// Sends the messages and prints each that is confirmed, or how many.
-///
-/// # Errors
-/// Those of the input; those of the broker; [`Error::ConfirmFailure`] with the messages that no queue
-/// took, that the broker refused, or of which it said nothing.
-pub fn run(arguments: cli::Send, context: &Context) -> Result<(), Error> {
-    let template = template(&arguments, context)?;
-    let rate_limiter = RateLimiter::new(arguments.rate);
-    let replies = replies(&arguments, context)?;
-    let form = form(&arguments);
-    let options = InputOptions {
-        arguments: arguments.messages,
-        files: arguments.files,
-        format: form.clone(),
-        count: arguments.count.unwrap_or(1),
-        max_part_size: arguments.max_line.map(Size::bytes),
-    };
-    let input = input::open(options, &context.interrupt, &context.messenger)?;
-    let settings = &context.settings;
-    let report = SendReport::new(context, &input, replies);
-    // An envelope may send all messages elsewhere.
-    let is_queue_needed = template.is_to_queue() && form != InputFormat::JsonLines;
-    let is_declaring = is_queue_needed && !settings.send.no_declare.value;
-    let mut sending = Sending {
-        connector: declare_at_login(
-            context.connector("send", None),
-            is_declaring.then_some(&settings.definition),
-        ),
-        options: PublishOptions {
-            allow_unroutable: arguments.allow_unroutable,
-            replies: arguments.reply_timeout.is_some(),
-            confirm_timeout: settings.send.confirm_timeout.value,
-            no_confirm: arguments.no_confirm,
-        },
-        queue: (!settings.send.no_declare.value).then(|| settings.definition.clone()),
-        is_queue_needed,
-        is_queue_declared: false,
-        supply: Supply::new(input.batches, template),
-        rate_limiter,
-        retry: SendRetry::new(Retry::new(Some(settings.send.retry_for.value))),
-        messenger: context.messenger.clone(),
-        observer: report,
-    };
-    let sent = sending.run();
-    let Sending {
-        observer: report,
-        supply,
-        ..
-    } = sending;
-    match sent {
-        Err(error) if !(report.is_complete() && supply.is_exhausted()) => {
-            Err(report.fail(error, supply.is_read()))
-        }
-        // Once the fate of every message is known, the broker's last words add nothing to it.
-        Ok(()) | Err(_) => report.finish(),
+/// The plan of `send`.
+pub(crate) struct SendPlan {
+    input: InputOptions,
+    defaults: MessageDefaults,
+    /// The queue to declare for the messages that go to it.
+    queue: Option<Queue>,
+    options: PublishOptions,
+    rate: Option<Rate>,
+    retry_for: Span,
+    /// How long to wait for each reply, and how to print it.
+    replies: Option<(Span, OutputFormat)>,
+}
+
+impl SendPlan {
+    pub(crate) fn new(arguments: cli::Send, context: &Context) -> Result<Self, Error> {
+        let settings = &context.settings;
+        let defaults = defaults(&arguments, settings)?;
+        Ok(Self {
+            queue: (defaults.is_to_queue() && !settings.send.no_declare.value)
+                .then(|| settings.definition.clone()),
+            options: PublishOptions {
+                allow_unroutable: arguments.allow_unroutable,
+                replies: arguments.reply_timeout.is_some(),
+                confirm_timeout: settings.send.confirm_timeout.value,
+                no_confirm: arguments.no_confirm,
+            },
+            rate: arguments.rate,
+            retry_for: settings.send.retry_for.value,
+            replies: replies(&arguments, context)?,
+            input: InputOptions {
+                format: format(&arguments),
+                arguments: arguments.messages,
+                files: arguments.files,
+                count: arguments.count.unwrap_or(1),
+                max_part_size: arguments.max_line.map(Size::bytes),
+            },
+            defaults,
+        })
+    }
+
+    /// Whether each message says itself where it goes, and only the defaults are known.
+    fn is_addressed_by_input(&self) -> bool {
+        self.input.format == InputFormat::JsonLines
     }
 }
 
-/// What it would do.
-///
-/// # Errors
-/// As [`run`], without the broker's and the input's.
-pub fn operations(arguments: &cli::Send, context: &Context) -> Result<Vec<String>, Error> {
-    let settings = &context.settings;
-    let template = template(arguments, context)?;
-    let mut operations = Vec::new();
-    let is_to_queue = template.is_to_queue() && form(arguments) != InputFormat::JsonLines;
-    if is_to_queue && !settings.send.no_declare.value {
-        operations.push(topology::implicit(&settings.definition));
-    }
-    if !arguments.no_confirm {
-        operations.push("confirm.select".to_owned());
-    }
-    if arguments.reply_timeout.is_some() {
-        operations.push(format!("basic.consume '{REPLY_TO}' no_ack=true"));
-    }
-    let routing_key = match (&template.routing_key, template.exchange.is_empty()) {
-        (Some(key), _) => key.as_str(),
-        (None, true) => settings.queue.value.as_str(),
-        (None, false) => "",
-    };
-    let delivery_mode = template.properties.delivery_mode.unwrap_or(TRANSIENT);
-    operations.push(format!(
-        "basic.publish exchange='{}' routing_key='{}' mandatory={} delivery_mode={delivery_mode}, \
-         for each message{}",
-        text::escape(&template.exchange),
-        text::escape(routing_key),
-        !arguments.allow_unroutable,
-        match form(arguments) {
-            InputFormat::JsonLines => ", unless its line says otherwise",
-            _ => "",
+impl Plan for SendPlan {
+    fn operations(&self) -> Vec<String> {
+        let mut operations = Vec::new();
+        let is_addressed_by_input = self.is_addressed_by_input();
+        operations.extend(self.queue.as_ref().map(|queue| {
+            let when = if is_addressed_by_input {
+                ", if a message goes there"
+            } else {
+                ""
+            };
+            format!("{}{when}", ensure(queue))
+        }));
+        if self.options.replies {
+            operations.push(format!(
+                "basic.consume '{REPLY_TO}' no_ack=true exclusive=false"
+            ));
         }
-    ));
-    operations.push(if arguments.no_confirm {
-        "basic.qos, which the broker answers when it has read them all".to_owned()
-    } else {
-        format!(
-            "wait for basic.ack of each, until nothing is confirmed for {}",
-            settings.send.confirm_timeout.value
-        )
-    });
-    Ok(operations)
+        if !self.options.no_confirm {
+            operations.push("confirm.select".to_owned());
+        }
+        let example = self.defaults.example();
+        let delivery_mode = example.properties.delivery_mode.unwrap_or(TRANSIENT);
+        operations.push(format!(
+            "{} delivery_mode={delivery_mode}, for each message{}",
+            publish(self.options, &example),
+            if is_addressed_by_input {
+                ", unless its line says otherwise"
+            } else {
+                ""
+            }
+        ));
+        operations.push(if self.options.no_confirm {
+            "basic.qos prefetch_count=0, each time that the broker is to answer when it has read the \
+             messages"
+                .to_owned()
+        } else {
+            format!(
+                "wait for basic.ack of each, until nothing is confirmed for {}",
+                self.options.confirm_timeout
+            )
+        });
+        operations
+    }
+
+    /// Sends the messages, and prints each that is confirmed, or how many are.
+    fn run(self: Box<Self>, context: &Context) -> Result<(), Error> {
+        let is_queue_needed = !self.is_addressed_by_input();
+        let replies = self.replies.map(|(timeout, form)| {
+            PendingRequests::new(timeout, form).map_err(|source| Error::System {
+                what: "write to standard output",
+                source,
+            })
+        });
+        let replies = replies.transpose()?;
+        let input = input::open(self.input, &context.interrupt, &context.messenger)?;
+        let report = SendReport::new(context, &input, replies);
+        let mut sending = Sending {
+            connector: declare_at_login(
+                context.connector("send", None),
+                self.queue.as_ref().filter(|_| is_queue_needed),
+            ),
+            options: self.options,
+            queue: self.queue,
+            is_queue_needed,
+            is_queue_declared: false,
+            supply: Supply::new(input.batches, self.defaults),
+            rate_limiter: RateLimiter::new(self.rate),
+            retry: SendRetry::new(Retry::new(Some(self.retry_for))),
+            messenger: context.messenger.clone(),
+            observer: report,
+        };
+        let sent = sending.run();
+        let Sending {
+            observer: report,
+            supply,
+            ..
+        } = sending;
+        match sent {
+            Err(error) if !(report.is_complete() && supply.is_exhausted()) => {
+                Err(report.fail(error, supply.is_read()))
+            }
+            // An error that follows the last confirm changes nothing.
+            Ok(()) | Err(_) => report.finish(),
+        }
+    }
 }
 
-/// What prints the replies, if there are to be any.
-fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<PendingRequests>, Error> {
+/// Returns how long to wait for each reply and how to print it, if there are to be any.
+fn replies(
+    arguments: &cli::Send,
+    context: &Context,
+) -> Result<Option<(Span, OutputFormat)>, Error> {
     let Some(timeout) = arguments.reply_timeout else {
         return match arguments.output {
             Some(_) => Err(Error::Usage(
@@ -137,25 +170,18 @@ fn replies(arguments: &cli::Send, context: &Context) -> Result<Option<PendingReq
     };
     let end = b"\n".to_vec();
     let form = match (&arguments.format, arguments.output) {
-        (Some(template), _) => {
-            output::OutputFormat::Template(template.clone().for_stdout(arguments.raw))
-        }
-        (None, Some(MessageFormat::Body)) => output::OutputFormat::Body(end),
-        (None, Some(MessageFormat::Json)) => output::OutputFormat::Json {
+        (Some(template), _) => OutputFormat::Template(template.clone().for_stdout(arguments.raw)),
+        (None, Some(MessageFormat::Body)) => OutputFormat::Body(end),
+        (None, Some(MessageFormat::Json)) => OutputFormat::Json {
             end,
             decodes: false,
         },
-        (None, Some(MessageFormat::Text) | None) => output::OutputFormat::Text(context.paint),
+        (None, Some(MessageFormat::Text) | None) => OutputFormat::Text(context.paint),
     };
-    PendingRequests::new(timeout, form)
-        .map(Some)
-        .map_err(|source| Error::System {
-            what: "write to standard output",
-            source,
-        })
+    Ok(Some((timeout, form)))
 }
 
-fn form(arguments: &cli::Send) -> InputFormat {
+fn format(arguments: &cli::Send) -> InputFormat {
     match &arguments.delimiter {
         _ if arguments.jsonl => InputFormat::JsonLines,
         _ if arguments.lines => InputFormat::Delimited(b"\n".to_vec()),
@@ -165,14 +191,13 @@ fn form(arguments: &cli::Send) -> InputFormat {
     }
 }
 
-/// AMQP's `delivery-mode` of a message that survives the broker's restart.
+/// The `delivery-mode` of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
-/// AMQP's `delivery-mode` of one that need not, which is also meant where none is given.
+/// The `delivery-mode` of a message that does not, as does one without it.
 const TRANSIENT: u8 = 1;
 
-fn template(arguments: &cli::Send, context: &Context) -> Result<MessageDefaults, Error> {
-    let settings = &context.settings;
+fn defaults(arguments: &cli::Send, settings: &Settings) -> Result<MessageDefaults, Error> {
     let given = arguments.properties.clone();
     let name = |name: &Name| name.as_str().to_owned();
     Ok(MessageDefaults {
@@ -211,7 +236,7 @@ fn template(arguments: &cli::Send, context: &Context) -> Result<MessageDefaults,
 fn headers(headers: Vec<Header>) -> Result<Option<FieldTable>, Error> {
     let mut names = BTreeSet::new();
     if let Some(header) = headers.iter().find(|header| !names.insert(&header.name)) {
-        // RabbitMQ from 4.0 on keeps the first alone.
+        // RabbitMQ from 4.0 on keeps only the first.
         return Err(Error::Usage(format!(
             "--header: {} is given twice",
             header.name

@@ -55,6 +55,11 @@ impl MessageDefaults {
         self.exchange.is_empty() && self.routing_key.is_none()
     }
 
+    /// Returns the first message, for an envelope that has only a body.
+    pub(crate) fn example(&self) -> Message {
+        self.apply(Vec::new().into(), (), 1).message
+    }
+
     fn apply<P>(&self, envelope: Envelope, position: P, number: u64) -> OutgoingMessage<P> {
         let to_queue =
             envelope.exchange.is_none() && envelope.routing_key.is_none() && self.is_to_queue();

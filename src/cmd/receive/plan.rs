@@ -1,0 +1,373 @@
+//! The plan of `receive`.
+
+use super::background_publisher::BackgroundOptions;
+use super::command::MAX_WAITING_MESSAGES;
+use super::forward;
+use super::limits::ReceiveLimits;
+use super::reconnecting::MessageSource;
+use crate::broker::consume::{ConsumeOptions, last_message_options};
+use crate::cli::{self, MessageFormat};
+use crate::cmd::Context;
+use crate::cmd::plan::{self, Plan, look_up_queue};
+use crate::color::Paint;
+use crate::error::Error;
+use crate::message::{FieldValue, Message, Part};
+use crate::output::OutputFormat;
+use crate::settings::{Origin, Settings};
+use crate::text;
+use crate::topology::{self, Arguments, Binding, Destination, Entity, QueueKind};
+use crate::values::{StreamOffset, Target, Timestamp};
+
+/// The plan of `receive`.
+pub(crate) struct ReceivePlan {
+    pub(super) source: MessageSource,
+    pub(super) options: ConsumeOptions,
+    pub(super) handling: Handling,
+    pub(super) limits: ReceiveLimits,
+    /// The options that concern neither the broker nor the format.
+    pub(super) arguments: cli::Receive,
+}
+
+/// What is done with each message.
+pub(super) enum Handling {
+    /// It is written in this format.
+    Write(OutputFormat),
+    /// It is written, and stays in its queue.
+    Peek(OutputFormat),
+    /// It is published again, without these parts.
+    Forward(Target, Vec<Part>, BackgroundOptions),
+    /// A command runs. What it prints is published as a reply, if there are to be replies.
+    Run(Option<BackgroundOptions>),
+}
+
+impl ReceivePlan {
+    pub(crate) fn new(arguments: cli::Receive, context: &Context) -> Result<Self, Error> {
+        let settings = &context.settings;
+        let source = MessageSource::new(&arguments, settings)?;
+        let handling = if let Some(target) = &arguments.forward_to {
+            let queue = &settings.queue.value;
+            if target.exchange.is_empty() && target.routing_key == queue.as_str() {
+                return Err(Error::Usage(format!(
+                    "--forward-to: queue {queue} can't be forwarded to itself; that would never end"
+                )));
+            }
+            let left_out = forward::left_out(&arguments);
+            Handling::Forward(target.clone(), left_out, BackgroundOptions::new(settings))
+        } else if !arguments.command.is_empty() {
+            let options = BackgroundOptions::new(settings);
+            Handling::Run(arguments.reply.then_some(options))
+        } else if arguments.peek {
+            Handling::Peek(format(&arguments, context.paint)?)
+        } else {
+            Handling::Write(format(&arguments, context.paint)?)
+        };
+        Ok(Self {
+            source,
+            options: options(&arguments, settings, &handling),
+            handling,
+            limits: ReceiveLimits::new(&arguments, settings),
+            arguments,
+        })
+    }
+}
+
+impl Plan for ReceivePlan {
+    fn operations(&self) -> Vec<String> {
+        let (kind, queue) = (self.source.kind(), self.source.queue());
+        let mut operations = self.source.operations();
+        if kind.is_none() {
+            let when = match self.source {
+                MessageSource::Queue { is_exclusive, .. } if is_exclusive || self.options.drain => {
+                    "to learn its type"
+                }
+                _ => "if its type matters for its messages",
+            };
+            operations.push(format!("{}, {when}", plan::compare("queue", &queue)));
+        }
+        operations.extend(if matches!(self.handling, Handling::Peek(_)) {
+            get(&queue, &self.options)
+        } else {
+            self.consuming(&queue, kind)
+        });
+        if !self.options.no_ack() {
+            operations.extend(give_back(&queue, kind));
+        }
+        operations
+    }
+
+    fn run(self: Box<Self>, context: &Context) -> Result<(), Error> {
+        self.carry_out(context)
+    }
+}
+
+impl ReceivePlan {
+    fn consuming(&self, queue: &str, kind: Option<QueueKind>) -> Vec<String> {
+        let options = &self.options;
+        let is_classic = kind == Some(QueueKind::Classic);
+        let mut operations = consume(queue, options, kind);
+        if options.drain && matches!(kind, None | Some(QueueKind::Stream)) {
+            operations.extend(find_end(queue, kind));
+        }
+        operations.extend(self.handling.operations(options));
+        if options.drain {
+            // The broker's number of messages lags behind what a stream has.
+            let when = match kind {
+                Some(QueueKind::Classic | QueueKind::Quorum { .. }) => "until no message is left",
+                _ => "if no message comes, until none is left",
+            };
+            operations.push(format!("{}, {when}", look_up_queue(queue)));
+        }
+        operations.push("basic.cancel".to_owned());
+        operations.extend((!is_classic).then(|| settle_down(options)));
+        operations
+    }
+}
+
+/// Returns the operations that look into a queue.
+fn get(queue: &str, options: &ConsumeOptions) -> Vec<String> {
+    let until = match options.count {
+        Some(count) => format!("until there are {count} messages, or no more"),
+        None => "until there are no more".to_owned(),
+    };
+    vec![
+        format!("basic.get {queue} no_ack=false, {until}"),
+        "every message goes back, at the latest when the connection is closed".to_owned(),
+    ]
+}
+
+/// Returns the operations that give messages back that are not acknowledged.
+fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
+    let mut operations = Vec::new();
+    if matches!(kind, None | Some(QueueKind::Quorum { .. })) {
+        operations.push(format!(
+            "another connection: confirm.select and basic.publish to {queue}, if it is a quorum queue of \
+             RabbitMQ before 4.3, of messages that it would drop when they come back"
+        ));
+    }
+    if kind != Some(QueueKind::Stream) {
+        operations.push(
+            "basic.nack requeue=true, of what is left, if it is RabbitMQ 4.3 or later".to_owned(),
+        );
+    }
+    operations
+}
+
+/// Returns the operations that find the end of a stream.
+fn find_end(queue: &str, kind: Option<QueueKind>) -> impl Iterator<Item = String> {
+    let options = last_message_options();
+    let mut operations = vec!["connect to the same broker".to_owned()];
+    if kind.is_none() {
+        operations[0] += ", if the queue is a stream";
+    }
+    operations.extend(consume(queue, &options, Some(QueueKind::Stream)));
+    operations.push(settle_down(&options));
+    operations.push("connection.close".to_owned());
+    operations
+        .into_iter()
+        .map(|it| format!("end of the stream: {it}"))
+}
+
+/// Returns the operations that start a consumer of a queue of this kind, as far as it is known.
+fn consume(queue: &str, options: &ConsumeOptions, kind: Option<QueueKind>) -> Vec<String> {
+    let no_ack = options.no_ack();
+    let mut operations = Vec::new();
+    if !no_ack {
+        let prefetch = options.prefetch(options.count);
+        operations.push(format!("basic.qos prefetch_count={prefetch}"));
+    }
+    let consume = |kind| {
+        let arguments: Vec<_> = options
+            .arguments(None, kind)
+            .entries()
+            .iter()
+            .map(|(name, value)| {
+                let value = match value {
+                    FieldValue::Timestamp(seconds) => {
+                        StreamOffset::Moment(Timestamp(*seconds)).to_string()
+                    }
+                    value => topology::render(value),
+                };
+                format!(" {}={value}", String::from_utf8_lossy(name.as_bytes()))
+            })
+            .collect();
+        format!(
+            "basic.consume {queue} no_ack={no_ack} exclusive={}{}",
+            options.exclusive,
+            arguments.concat()
+        )
+    };
+    let (plain, of_stream) = (consume(kind), consume(Some(QueueKind::Stream)));
+    if kind.is_none() && plain != of_stream {
+        operations.push(format!("{plain}, if it is not a stream"));
+        operations.push(format!("{of_stream}, if it is a stream"));
+    } else {
+        operations.push(plain);
+    }
+    operations
+}
+
+/// Returns the operation that is answered when the broker has sent what it had to send.
+fn settle_down(options: &ConsumeOptions) -> String {
+    format!(
+        "basic.qos prefetch_count={}, if messages may still be on their way",
+        options.prefetch
+    )
+}
+
+impl Handling {
+    /// Returns the operations for each message.
+    fn operations(&self, options: &ConsumeOptions) -> Vec<String> {
+        let publish = |publishing: &BackgroundOptions, message: Message, rest: &str| {
+            let publish = plan::publish(publishing.publish, &message);
+            [
+                "connect to the same broker".to_owned(),
+                "confirm.select".to_owned(),
+                format!("{publish}, {rest}"),
+                "connection.close".to_owned(),
+            ]
+            .map(|it| format!("publisher: {it}"))
+        };
+        let mut operations = Vec::new();
+        match self {
+            Self::Peek(_) => {}
+            Self::Write(_) if options.no_ack() => {}
+            Self::Write(_) => {
+                operations.push("basic.ack, for each message that is written".to_owned());
+            }
+            Self::Forward(target, left_out, publishing) => {
+                let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+                let without = match names.as_slice() {
+                    [] => String::new(),
+                    names => format!(", without {}", names.join(", ")),
+                };
+                let message = Message {
+                    exchange: target.exchange.clone(),
+                    routing_key: target.routing_key.clone(),
+                    ..Message::default()
+                };
+                let rest = format!("for each message{without}");
+                operations.extend(publish(publishing, message, &rest));
+                operations.push("basic.ack, for each message that is confirmed".to_owned());
+            }
+            Self::Run(replies) => {
+                let done = match replies {
+                    None => "ends with status 0",
+                    Some(publishing) => {
+                        let message = Message {
+                            routing_key: "REPLY-TO".to_owned(),
+                            ..Message::default()
+                        };
+                        let rest = "for each message that has a reply-to, with what COMMAND prints";
+                        operations.extend(publish(publishing, message, rest));
+                        "ends with status 0, and its reply is confirmed if there is one"
+                    }
+                };
+                operations.push(format!("basic.ack, for each message, if COMMAND {done}"));
+                for (requeue, verb) in [(false, "reject"), (true, "requeue")] {
+                    operations.push(format!(
+                        "basic.reject requeue={requeue}, for each message, if the status of COMMAND and \
+                         --on-failure {verb} it"
+                    ));
+                }
+            }
+        }
+        operations
+    }
+}
+
+impl MessageSource {
+    /// Returns the name of the queue, which is empty if the broker makes it up.
+    fn queue(&self) -> String {
+        match self {
+            Self::Queue { name, .. } => name.to_string(),
+            Self::Exchange(..) => "''".to_owned(),
+        }
+    }
+
+    /// Returns the operations that make sure that it is there.
+    fn operations(&self) -> Vec<String> {
+        match self {
+            Self::Queue { declared, .. } => declared.iter().map(plan::ensure).collect(),
+            Self::Exchange(exchange, routing_keys) => {
+                let mut operations = Vec::new();
+                if routing_keys.is_empty() {
+                    let name = format!("'{}'", text::escape(exchange));
+                    operations.push(plan::compare("exchange", name) + ", to learn its type");
+                }
+                operations.push(
+                    "queue.declare '' auto_delete=true durable=false exclusive=true".to_owned(),
+                );
+                operations.extend(topology::keys_of(routing_keys).map(|key| {
+                    Entity::Binding(Binding {
+                        exchange: exchange.clone(),
+                        destination: Destination::Queue(None),
+                        routing_key: key.to_owned(),
+                        arguments: Arguments::new(),
+                    })
+                    .operation()
+                }));
+                operations
+            }
+        }
+    }
+}
+
+/// Returns the format of messages.
+fn format(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error> {
+    if arguments.decode_amqp10 && arguments.output != Some(MessageFormat::Json) {
+        return Err(Error::Usage(
+            "--decode-amqp10 requires --output json; --output text always decodes".to_owned(),
+        ));
+    }
+    if let Some(template) = &arguments.format {
+        return Ok(OutputFormat::Template(match &arguments.save {
+            Some(_) => template.clone(),
+            None => template.clone().for_stdout(arguments.raw),
+        }));
+    }
+    let ending = match &arguments.delimiter {
+        _ if arguments.null => Some(b"\0".to_vec()),
+        delimiter => delimiter.as_ref().map(|ending| ending.as_bytes().to_vec()),
+    };
+    // A file has an end of its own.
+    let default_ending = match &arguments.save {
+        Some(_) => Vec::new(),
+        None => b"\n".to_vec(),
+    };
+    match (arguments.output, &arguments.save) {
+        (Some(MessageFormat::Body), _) | (None, Some(_)) => {
+            Ok(OutputFormat::Body(ending.unwrap_or(default_ending)))
+        }
+        (Some(MessageFormat::Json), _) => Ok(OutputFormat::Json {
+            end: ending.unwrap_or(default_ending),
+            decodes: arguments.decode_amqp10,
+        }),
+        (Some(MessageFormat::Text) | None, _) if ending.is_some() => Err(Error::Usage(
+            "--delimiter and --null require --output body or json".to_owned(),
+        )),
+        // A file is a file, whatever standard output is.
+        (Some(MessageFormat::Text), Some(_)) => Ok(OutputFormat::Text(Paint::default())),
+        (Some(MessageFormat::Text) | None, None) => Ok(OutputFormat::Text(paint)),
+    }
+}
+
+fn options(arguments: &cli::Receive, settings: &Settings, handling: &Handling) -> ConsumeOptions {
+    let prefetch = &settings.receive.prefetch;
+    ConsumeOptions {
+        count: arguments.count,
+        prefetch: match (handling, &prefetch.origin) {
+            // Messages that wait for a command are kept from other consumers.
+            (Handling::Run(_), Origin::Default) => arguments
+                .jobs
+                .unwrap_or(1)
+                .saturating_add(MAX_WAITING_MESSAGES),
+            _ => prefetch.value.get(),
+        },
+        // The others decide later whether a message is acknowledged.
+        auto_ack: settings.receive.auto_ack.value && matches!(handling, Handling::Write(_)),
+        exclusive: arguments.exclusive,
+        priority: arguments.priority,
+        stream_offset: arguments.stream_offset,
+        drain: arguments.drain,
+    }
+}
