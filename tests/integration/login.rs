@@ -684,6 +684,8 @@ fn each_command_says_what_it_would_do() {
              delivery_mode=1, for each message, unless its line says otherwise\n{wait}"
         )
     );
+    let consumed = "basic.ack, for each message that is written\nbasic.cancel\n\
+                    basic.nack requeue=true, of what is left, if it is RabbitMQ 4.3 or later\n";
     assert_eq!(
         explained(&[
             "receive",
@@ -695,29 +697,34 @@ fn each_command_says_what_it_would_do() {
             "3"
         ]),
         format!(
-            "{declare}queue.declare 'q' with arguments that make nothing, to learn its type\n\
-             basic.qos prefetch_count=5\nbasic.consume 'q' no_ack=false exclusive=true \
-             x-priority=3\nbasic.ack of what is written\nbasic.cancel\n"
+            "{declare}basic.qos prefetch_count=5\nbasic.consume 'q' no_ack=false exclusive=true \
+             x-priority=3\n{consumed}"
         )
     );
     assert_eq!(
         explained(&["receive", "-e", "e", "-r", "k"]),
-        "queue.declare '' exclusive=true auto_delete=true\nqueue.bind queue '' to exchange 'e' with \
-         'k'\nbasic.qos prefetch_count=256\nbasic.consume '' no_ack=false exclusive=false\nbasic.ack \
-         of what is written\nbasic.cancel\n"
+        format!(
+            "queue.declare '' auto_delete=true durable=false exclusive=true\nqueue.bind queue '' to \
+             exchange 'e' with 'k'\nbasic.qos prefetch_count=256\nbasic.consume '' no_ack=false \
+             exclusive=false\n{consumed}"
+        )
     );
     assert_eq!(
-        explained(&["receive", "q", "--no-declare", "--forward-to", ":r"]),
-        "basic.qos prefetch_count=256\nbasic.consume 'q' no_ack=false exclusive=false\nbasic.publish \
-         exchange='' routing_key='r' mandatory=true without headers.CC, headers.BCC, and basic.ack once \
-         it is confirmed, for each \
-         message\nbasic.cancel\n"
+        explained(&["receive", "q", "--forward-to", ":r"]),
+        format!(
+            "{declare}basic.qos prefetch_count=256\nbasic.consume 'q' no_ack=false exclusive=false\n\
+             publisher: connect to the same broker\npublisher: confirm.select\npublisher: \
+             basic.publish exchange='' routing_key='r' mandatory=true, for each message, without \
+             headers.CC, headers.BCC\npublisher: connection.close\n{}",
+            consumed.replace("written", "confirmed")
+        )
     );
     assert_eq!(
         explained(&["receive", "q", "--peek"]),
         format!(
-            "{declare}basic.get 'q', until there are no more\nbasic.nack requeue=true (from RabbitMQ \
-             4.3 on)\nconnection.close: every message goes back\n"
+            "{declare}basic.get 'q' no_ack=false, until there are no more\nevery message goes back, at \
+             the latest when the connection is closed\nbasic.nack requeue=true, of what is left, if it \
+             is RabbitMQ 4.3 or later\n"
         )
     );
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {

@@ -18,6 +18,7 @@ mod lossless;
 mod mute;
 mod pika;
 mod pipes;
+mod plan;
 mod readme;
 mod receive;
 mod recovery;

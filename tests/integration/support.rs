@@ -3,6 +3,7 @@
 //! Three test programs share it, and none uses all of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -823,6 +824,8 @@ struct Network {
     allowance: AtomicI64,
     connections: Mutex<Vec<TcpStream>>,
     opened: AtomicUsize,
+    /// The bytes of each client, in the order in which they connected.
+    recorded: Mutex<Option<BTreeMap<usize, Vec<u8>>>>,
 }
 
 impl Proxy {
@@ -848,14 +851,16 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.unwrap();
-                network.opened.fetch_add(1, Ordering::SeqCst);
+                let number = network.opened.fetch_add(1, Ordering::SeqCst);
                 let Ok(server) = TcpStream::connect(&*broker) else {
                     continue;
                 };
-                for (from, to, counted) in [(&client, &server, false), (&server, &client, true)] {
+                for (from, to, client_number) in
+                    [(&client, &server, Some(number)), (&server, &client, None)]
+                {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let network = Arc::clone(&network);
-                    thread::spawn(move || network.pump(from, to, counted));
+                    thread::spawn(move || network.pump(from, to, client_number));
                 }
                 network.connections.lock().unwrap().extend([client, server]);
             }
@@ -898,6 +903,13 @@ impl Proxy {
         self.state.allowance.store(bytes, Ordering::SeqCst);
     }
 
+    /// Records the clients' bytes from now on, and returns those that were recorded before: of each
+    /// connection, in the order in which they were opened.
+    pub fn record(&self) -> Vec<Vec<u8>> {
+        let before = self.state.recorded.lock().unwrap().replace(BTreeMap::new());
+        before.unwrap_or_default().into_values().collect()
+    }
+
     /// How many connections there were.
     pub fn opened(&self) -> usize {
         self.state.opened.load(Ordering::SeqCst)
@@ -911,7 +923,9 @@ impl Network {
         }
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, counted: bool) {
+    /// Passes on the bytes of a client, whose number is given, or of the broker.
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, client: Option<usize>) {
+        let counted = client.is_none();
         let mut buffer = vec![0; 65536];
         while let Ok(mut length @ 1..) = from.read(&mut buffer) {
             if self.frozen.load(Ordering::SeqCst) {
@@ -926,6 +940,10 @@ impl Network {
                     let size = buffer[at - 4..at].try_into().unwrap();
                     length = at + u32::from_be_bytes(size) as usize + 1;
                 }
+            }
+            if let (Some(client), Some(recorded)) = (client, &mut *self.recorded.lock().unwrap()) {
+                let bytes = recorded.entry(client).or_default();
+                bytes.extend_from_slice(&buffer[..length]);
             }
             let mut passed = length;
             if counted {

@@ -227,6 +227,11 @@ fn a_whole_configuration_is_applied_and_applied_again() {
         [
             exchange,
             exchange,
+            exchange,
+            exchange,
+            declare,
+            declare,
+            declare,
             declare,
             declare,
             declare,
