@@ -621,3 +621,28 @@ fn a_command_that_fails_runs_again_for_a_message_that_a_stream_does_not_take_bac
         assert!(outcome.stderr.contains(said), "{outcome:?}");
     }
 }
+
+#[test]
+fn a_command_that_failed_is_not_run_again_after_the_interrupt() {
+    let stream = queue("stream");
+    hello(["declare", "--quiet", &stream, "--type", "stream"]).run();
+    hello(["send", "--quiet", "-q", &stream, "bad", "slow"]).run();
+    let handle = "read -r x; echo $x; test $x = slow && sleep 3";
+    let mut receiver = hello([
+        "receive",
+        "--stream-offset",
+        "first",
+        "--jobs",
+        "2",
+        &stream,
+    ])
+    .args(["--", "sh", "-c", handle])
+    .spawn();
+    let before = receiver.expect("slow\n");
+    assert!(receiver.has_said("it runs again in 1s", 1));
+    let (outcome, time) = receiver.stop(Signal::SIGINT);
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    assert!(time > Duration::from_secs(1), "{time:?}");
+    let printed = before + &outcome.stdout;
+    assert_eq!(printed.matches("bad").count(), 1, "{printed}");
+}

@@ -217,7 +217,7 @@ impl<'c> Commands<'c> {
         self.limits.start();
         let mut state = WorkState::Receiving;
         loop {
-            self.end_delays(consumer);
+            self.end_delays(consumer, matches!(state, WorkState::Receiving));
             self.enforce_timeout();
             statistics.update(consumer.done());
             state = match state {
@@ -560,15 +560,16 @@ impl<'c> Commands<'c> {
         }
     }
 
-    /// Gives back, or starts again, the messages whose delay is over.
-    fn end_delays(&mut self, consumer: &mut Consumer) {
+    /// Gives back the messages whose delay is over, or, if commands `may_start`, starts them again.
+    fn end_delays(&mut self, consumer: &mut Consumer, may_start: bool) {
         while let Some(first) = self.delayed.first_entry() {
             let (moment, ticket) = *first.key();
             if moment > Instant::now() {
                 break;
             }
             match first.remove() {
-                Some(delivery) => self.start(Key::of(&delivery.message), delivery),
+                Some(delivery) if may_start => self.start(Key::of(&delivery.message), delivery),
+                Some(_) => {}
                 None => consumer.settle(ticket, Settlement::Requeue, 0),
             }
         }
