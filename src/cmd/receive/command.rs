@@ -192,7 +192,7 @@ impl<'c> Commands<'c> {
     /// Handles messages on one connection. Commands may still be running when it is lost.
     pub(super) fn work(
         &mut self,
-        line: &mut ReconnectingSession,
+        reconnecting: &mut ReconnectingSession,
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<ReceiveEnd, Error> {
@@ -203,14 +203,14 @@ impl<'c> Commands<'c> {
         for message in self.handled.values_mut() {
             message.redelivery = None;
         }
-        let end = self.receive(line, consumer, statistics);
+        let end = self.receive(reconnecting, consumer, statistics);
         self.withdraw();
         end
     }
 
     fn receive(
         &mut self,
-        line: &mut ReconnectingSession,
+        reconnecting: &mut ReconnectingSession,
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<ReceiveEnd, Error> {
@@ -253,7 +253,7 @@ impl<'c> Commands<'c> {
             // A broker that can't write for long closes the connection, and the message of a command that
             // takes longer would never be done. So everything is read.
             match consumer.wait(may_take, None, &self.events, is_receiving, at_most)? {
-                ConsumeEvent::Arrived => self.take(line, consumer, statistics)?,
+                ConsumeEvent::Arrived => self.take(reconnecting, consumer, statistics)?,
                 ConsumeEvent::Other(event) => {
                     if let Err(error) = self.apply(consumer, event) {
                         state = WorkState::Finishing(Err(error));
@@ -291,7 +291,7 @@ impl<'c> Commands<'c> {
     /// Takes the message that arrived.
     fn take(
         &mut self,
-        line: &mut ReconnectingSession,
+        reconnecting: &mut ReconnectingSession,
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<(), Error> {
@@ -299,7 +299,7 @@ impl<'c> Commands<'c> {
             return Ok(());
         };
         let now = Instant::now();
-        line.alive_since = now;
+        reconnecting.last_activity = now;
         self.limits.received(now);
         statistics.received(now);
         self.handle(consumer, delivery);

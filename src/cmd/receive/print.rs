@@ -99,7 +99,7 @@ impl<'c> Printer<'c> {
     /// Receives on one connection.
     pub(super) fn consume(
         &mut self,
-        line: &mut ReconnectingSession,
+        reconnecting: &mut ReconnectingSession,
         session: &mut Session,
         queue: &QueueName,
         progress: &mut BatchProgress,
@@ -111,7 +111,7 @@ impl<'c> Printer<'c> {
                 self.sink.start();
                 self.is_started = true;
             }
-            end = self.receive(line, consumer)?;
+            end = self.receive(reconnecting, consumer)?;
             Ok(())
         })?;
         Ok(end)
@@ -119,7 +119,7 @@ impl<'c> Printer<'c> {
 
     fn receive(
         &mut self,
-        line: &mut ReconnectingSession,
+        reconnecting: &mut ReconnectingSession,
         consumer: &mut BatchConsumer,
     ) -> Result<ReceiveEnd, Error> {
         let mut state = PrintState::Receiving;
@@ -140,7 +140,7 @@ impl<'c> Printer<'c> {
             match consumer.wait(self.sink.reports(), at_most)? {
                 BatchEvent::Taken => {
                     let now = Instant::now();
-                    line.alive_since = now;
+                    reconnecting.last_activity = now;
                     self.limits.received(now);
                     self.statistics.received(now);
                 }

@@ -91,7 +91,7 @@ pub(super) struct ReconnectingSession<'c> {
     /// Whether the user was told what to do about messages that are not acknowledged in time.
     is_advised: bool,
     /// The moment at which the connection was opened, or its last message arrived.
-    pub(super) alive_since: Instant,
+    pub(super) last_activity: Instant,
 }
 
 impl<'c> ReconnectingSession<'c> {
@@ -116,7 +116,7 @@ impl<'c> ReconnectingSession<'c> {
             is_queue_declared: false,
             is_advised: false,
             is_careful: false,
-            alive_since: Instant::now(),
+            last_activity: Instant::now(),
         }
     }
 
@@ -130,7 +130,7 @@ impl<'c> ReconnectingSession<'c> {
         let mut session = self.connector.open()?;
         loop {
             let opened = Instant::now();
-            self.alive_since = opened;
+            self.last_activity = opened;
             let ended = self
                 .prepare(&mut session)
                 .and_then(|queue| consume(self, &mut session, &queue));
@@ -155,7 +155,7 @@ impl<'c> ReconnectingSession<'c> {
             };
             // Messages that arrived together with the one at which the broker failed are redelivered.
             let is_progress =
-                self.alive_since > opened && (!error.is_internal() || self.is_careful);
+                self.last_activity > opened && (!error.is_internal() || self.is_careful);
             self.is_careful = error.is_internal();
             if is_progress || opened.elapsed() > STABLE_AFTER {
                 retry.reset();
