@@ -12,12 +12,11 @@ use std::fmt;
 use std::io;
 
 use super::connection::{CloseCause, Socket};
-use super::endpoint::ConnectLimits;
+use super::endpoint::ConnectWaiter;
 use super::frames::{
     self, FRAME_MIN_SIZE, Fields, LIBRARY, Method, Reply, Truncated, method_frame, put_long_string,
     put_short_string,
 };
-use super::wait::Waiter;
 use crate::error::{Error, TlsFault};
 use crate::message::{FieldTable, FieldValue};
 use crate::text;
@@ -134,11 +133,10 @@ impl ServerIdentity {
 
 /// Waits for the end of the TLS handshake. After a failure the socket is unusable.
 pub(crate) fn shake_hands(
-    waiter: &mut Waiter,
-    limits: &mut ConnectLimits,
+    waiter: &mut ConnectWaiter,
     socket: &mut Socket,
 ) -> Result<(), LoginFailure> {
-    let done = limits.wait(waiter, socket, |socket| {
+    let done = waiter.wait(socket, |socket| {
         (!socket.stream().is_handshaking()).then_some(())
     })?;
     if done.is_some() {
@@ -154,14 +152,12 @@ pub(crate) fn shake_hands(
 
 /// Logs in. After a failure the socket is unusable.
 pub(crate) fn log_in(
-    waiter: &mut Waiter,
-    limits: &mut ConnectLimits,
+    waiter: &mut ConnectWaiter,
     socket: &mut Socket,
     login: &Login,
 ) -> Result<ServerIdentity, LoginFailure> {
     let mut handshake = Handshake {
         waiter,
-        limits,
         socket,
         step: Step::Greeting,
     };
@@ -345,19 +341,16 @@ fn tuned_limits(tune: &[u8], heartbeat: u16) -> Result<TunedLimits, LoginFailure
     })
 }
 
-struct Handshake<'d, 'l> {
-    waiter: &'d mut Waiter,
-    limits: &'d mut ConnectLimits<'l>,
-    socket: &'d mut Socket,
+struct Handshake<'h, 'w> {
+    waiter: &'h mut ConnectWaiter<'w>,
+    socket: &'h mut Socket,
     step: Step,
 }
 
 impl Handshake<'_, '_> {
     /// Waits for `method`, and returns its frame.
     fn expect(&mut self, method: Method) -> Result<Vec<u8>, LoginFailure> {
-        let received = self
-            .limits
-            .wait(self.waiter, self.socket, Socket::next_login_method)?;
+        let received = self.waiter.wait(self.socket, Socket::next_login_method)?;
         let Some(received) = received else {
             return Err(self.failure());
         };
@@ -375,7 +368,7 @@ impl Handshake<'_, '_> {
     /// Waits until the library's channel is open.
     fn expect_library_channel(&mut self) -> Result<(), LoginFailure> {
         let mut frame = Vec::new();
-        let received = self.limits.wait(self.waiter, self.socket, |socket| {
+        let received = self.waiter.wait(self.socket, |socket| {
             socket.take_library_frames(&mut frame);
             (!frame.is_empty()).then_some(())
         })?;
@@ -443,7 +436,7 @@ mod tests {
         CONNECTION_TUNE, CONNECTION_TUNE_OK, HEARTBEAT_FRAME, MESSAGES,
     };
     use super::super::peer::{self, broker, channel_open_ok, close, open_ok, pair};
-    use super::super::wait::{PollSource, SilenceTimer};
+    use super::super::wait::{PollSource, SilenceTimer, Waiter};
     use super::*;
     use crate::interrupt::Interrupt;
     use crate::messenger::Messenger;
@@ -487,12 +480,13 @@ mod tests {
         peer.shutdown(end).unwrap();
         let mut socket = Socket::new(BROKER.to_string(), stream, &messenger);
         let mut waiter = Waiter::new(interrupt, None, &messenger).unwrap();
-        let mut limits = ConnectLimits {
+        let mut waiter = ConnectWaiter {
+            waiter: &mut waiter,
             deadline,
             silence: &mut SilenceTimer::default(),
             broker: &BROKER,
         };
-        let result = log_in(&mut waiter, &mut limits, &mut socket, &LOGIN);
+        let result = log_in(&mut waiter, &mut socket, &LOGIN);
         let mut sent = Vec::new();
         // It would block, or the broker reads nothing.
         let _ = peer.read_to_end(&mut sent);

@@ -9,7 +9,7 @@ use nix::unistd;
 
 use super::connection::{Connection, Socket};
 use super::endpoint::tls::Client;
-use super::endpoint::{self, BrokerStream, ConnectFailure, ConnectLimits, first_share};
+use super::endpoint::{self, BrokerStream, ConnectFailure, ConnectWaiter, first_share};
 use super::frames::{Method, Reply};
 use super::library::Library;
 use super::login::{self, Login, LoginFailure, ServerIdentity, Step};
@@ -129,8 +129,8 @@ impl Connector {
                 opens_library_channel: self.is_declaring,
                 first_request,
             },
-            waiter: &mut waiter,
-            limits: ConnectLimits {
+            waiter: ConnectWaiter {
+                waiter: &mut waiter,
                 deadline: Instant::now() + self.broker.connect_timeout.value.get(),
                 silence: &mut silence,
                 broker: &self.broker,
@@ -156,8 +156,7 @@ struct Attempt<'a> {
     connector: &'a Connector,
     tls: Option<Client>,
     login: Login<'a>,
-    waiter: &'a mut Waiter,
-    limits: ConnectLimits<'a>,
+    waiter: ConnectWaiter<'a>,
     failures: Vec<AddressFailure>,
 }
 
@@ -176,11 +175,11 @@ impl Attempt<'_> {
     /// Tries each host in order, and each of its addresses. They share the time. Returns `None` if all fail.
     fn try_hosts(&mut self) -> Result<Option<LoggedIn>, Error> {
         let hosts = &self.connector.broker.hosts.value;
-        let deadline = self.limits.deadline;
+        let deadline = self.waiter.deadline;
         for (index, host) in hosts.iter().enumerate() {
-            self.limits.deadline = first_share(deadline, hosts.len() - index);
+            self.waiter.deadline = first_share(deadline, hosts.len() - index);
             let start = Instant::now();
-            match endpoint::resolve(self.waiter, &mut self.limits, host) {
+            match endpoint::resolve(&mut self.waiter, host) {
                 Ok(addresses) => {
                     let logged_in = self.try_addresses(host, &addresses, start)?;
                     if logged_in.is_some() {
@@ -212,10 +211,10 @@ impl Attempt<'_> {
         addresses: &[SocketAddr],
         mut start: Instant,
     ) -> Result<Option<LoggedIn>, Error> {
-        let deadline = self.limits.deadline;
+        let deadline = self.waiter.deadline;
         for (index, &address) in addresses.iter().enumerate() {
             debug!("connecting to {address}");
-            self.limits.deadline = first_share(deadline, addresses.len() - index);
+            self.waiter.deadline = first_share(deadline, addresses.len() - index);
             match self.try_address(host, address) {
                 Ok(logged_in) => {
                     let broker = self.connector.broker.at(host);
@@ -231,7 +230,7 @@ impl Attempt<'_> {
     }
 
     fn try_address(&mut self, host: &Host, address: SocketAddr) -> Result<LoggedIn, LoginFailure> {
-        let socket = endpoint::connect_to(self.waiter, &mut self.limits, address)?;
+        let socket = endpoint::connect_to(&mut self.waiter, address)?;
         let stream = match &self.tls {
             None => BrokerStream::Plain(socket),
             Some(client) => {
@@ -242,8 +241,8 @@ impl Attempt<'_> {
         let name = self.connector.broker.at(host);
         let mut socket = Socket::new(name, stream, &self.connector.messenger);
         // In TLS 1.3 the broker checks our certificate only after our handshake, during the login.
-        let server = login::shake_hands(self.waiter, &mut self.limits, &mut socket)
-            .and_then(|()| login::log_in(self.waiter, &mut self.limits, &mut socket, &self.login))
+        let server = login::shake_hands(&mut self.waiter, &mut socket)
+            .and_then(|()| login::log_in(&mut self.waiter, &mut socket, &self.login))
             .map_err(|failure| self.tls_failure(failure, host, &socket))?;
         Ok(LoggedIn { socket, server })
     }

@@ -25,14 +25,15 @@ use crate::values::Host;
 use crate::waker;
 pub(crate) use stream::BrokerStream;
 
-/// The conditions of the waits of one attempt to connect.
-pub(crate) struct ConnectLimits<'a> {
+/// Waits during one attempt to connect.
+pub(crate) struct ConnectWaiter<'a> {
+    pub(crate) waiter: &'a mut Waiter,
     pub(crate) deadline: Instant,
     pub(crate) silence: &'a mut SilenceTimer,
     pub(crate) broker: &'a Broker,
 }
 
-impl ConnectLimits<'_> {
+impl ConnectWaiter<'_> {
     /// Processes `source` until `check` returns something. Returns `None` if the deadline passes or the
     /// source closes before that.
     ///
@@ -40,12 +41,12 @@ impl ConnectLimits<'_> {
     /// [`Error::Interrupted`] and [`Error::TimeIsUp`].
     pub(crate) fn wait<S: PollSource, T>(
         &mut self,
-        waiter: &mut Waiter,
         source: &mut S,
         check: impl FnMut(&mut S) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let broker = self.broker;
-        let deadline = waiter
+        let deadline = self
+            .waiter
             .deadline()
             .map_or(self.deadline, |deadline| deadline.min(self.deadline));
         let wait = Wait {
@@ -56,12 +57,12 @@ impl ConnectLimits<'_> {
                 text: &|| format!("connecting to {broker}"),
             }),
         };
-        match waiter.wait(source, wait, check) {
+        match self.waiter.wait(source, wait, check) {
             Ok(result) => Ok(Some(result)),
             Err(WaitEnd::Interrupted) => {
                 Err(Error::Interrupted(format!("while connecting to {broker}")))
             }
-            Err(WaitEnd::TimedOut | WaitEnd::GraceOver) if waiter.is_time_up() => {
+            Err(WaitEnd::TimedOut | WaitEnd::GraceOver) if self.waiter.is_time_up() => {
                 Err(Error::TimeIsUp)
             }
             Err(WaitEnd::TimedOut | WaitEnd::GraceOver | WaitEnd::Closed) => Ok(None),
@@ -94,16 +95,15 @@ impl From<io::Error> for ConnectFailure {
 /// Finds the addresses of a host. The system's look-up has no time limit, so it runs in a thread, which is
 /// left to itself after the deadline.
 pub(crate) fn resolve(
-    waiter: &mut Waiter,
-    limits: &mut ConnectLimits,
+    waiter: &mut ConnectWaiter,
     host: &Host,
 ) -> Result<Vec<SocketAddr>, ConnectFailure> {
-    let (name, port) = (host.name().to_owned(), limits.broker.port_of(host));
+    let (name, port) = (host.name().to_owned(), waiter.broker.port_of(host));
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let (sender, receiver) = waker::unbounded();
-    receiver.add_waker(waiter.waker());
+    receiver.add_waker(waiter.waiter.waker());
     let look_up = move || {
         let addresses = (name.as_str(), port).to_socket_addrs();
         let _ = sender.send(addresses.map(Iterator::collect));
@@ -113,22 +113,19 @@ pub(crate) fn resolve(
         .spawn(look_up)
         .map_err(Error::thread)?;
     // The system's own timeout may say more.
-    limits.deadline += GRACE;
-    let addresses = limits.wait(waiter, &mut (), |()| receiver.try_recv().ok());
-    limits.deadline -= GRACE;
+    waiter.deadline += GRACE;
+    let addresses = waiter.wait(&mut (), |()| receiver.try_recv().ok());
+    waiter.deadline -= GRACE;
     Ok(addresses?.ok_or(ConnectFailure::TimedOut)??)
 }
 
 /// Connects to an address.
 pub(crate) fn connect_to(
-    waiter: &mut Waiter,
-    limits: &mut ConnectLimits,
+    waiter: &mut ConnectWaiter,
     address: SocketAddr,
 ) -> Result<TcpStream, ConnectFailure> {
     let mut connecting = Connecting::start(address)?;
-    let connected = limits.wait(waiter, &mut connecting, |connecting| {
-        connecting.outcome.take()
-    })?;
+    let connected = waiter.wait(&mut connecting, |connecting| connecting.outcome.take())?;
     connected.ok_or(ConnectFailure::TimedOut)??;
     // With Nagle's algorithm a single message would wait 40 ms for the peer's delayed acknowledgement.
     connecting.socket.set_nodelay(true)?;

@@ -121,30 +121,21 @@ fn compare(
     contradicting: &[&str],
     mut declare: impl FnMut(&Arguments) -> Result<(), Error>,
 ) -> Result<Option<ExistingProperties>, Error> {
-    let mut properties = wanted.clone();
-    let mut contradicting: BTreeSet<_> = contradicting
-        .iter()
-        .map(|name| (*name).to_owned())
-        .collect();
-    // The properties whose existing value is known, and those left out of the declaration.
-    let (mut found, mut omitted) = (BTreeSet::new(), BTreeSet::new());
-    let mut unknown = None;
+    let mut search = Search {
+        properties: wanted.clone(),
+        contradicting: contradicting.iter().map(|it| (*it).to_owned()).collect(),
+        ..Search::default()
+    };
     let is_complete = loop {
         // The broker compares the contradicting arguments last.
-        if contradicting.is_empty() {
-            break omitted.is_empty();
+        if search.contradicting.is_empty() {
+            break search.omitted.is_empty();
         }
-        let mut candidate = properties.clone();
-        candidate.retain(|name, _| !omitted.contains(name));
-        candidate.extend(
-            contradicting
-                .iter()
-                .map(|name| (name.clone(), FieldValue::Void)),
-        );
+        let candidate = search.candidate();
         let refusal = match declare(&candidate) {
             Ok(()) => {
                 // The arguments that the broker did not compare are not there.
-                properties.retain(|name, _| !contradicting.contains(name));
+                search.omitted.append(&mut search.contradicting);
                 break true;
             }
             Err(Error::Refused {
@@ -152,42 +143,19 @@ fn compare(
             }) => said,
             Err(error) => return Err(error),
         };
-        let Some(Inequivalent { property, existing }) = Inequivalent::parse(&refusal, &candidate)
-        else {
+        let Some(inequivalent) = Inequivalent::parse(&refusal, &candidate) else {
             return Ok(None);
         };
-        match existing {
-            ExistingValue::Unreadable => match candidate.get(&property) {
-                // Of two values it is the other.
-                Some(FieldValue::Bool(flag)) if found.insert(property.clone()) => {
-                    properties.insert(property, FieldValue::Bool(!flag));
-                }
-                // Without a wanted value the refusal is shorter.
-                Some(_) if omitted.insert(property.clone()) => {
-                    contradicting.remove(&property);
-                    if contradicting.is_empty() {
-                        unknown = Some(property);
-                        break false;
-                    }
-                }
-                _ => {
-                    unknown = Some(property);
-                    break false;
-                }
-            },
-            existing => {
-                if !found.insert(property.clone()) {
-                    break false;
-                }
-                contradicting.remove(&property);
-                omitted.remove(&property);
-                match existing {
-                    ExistingValue::Value(value) => properties.insert(property, value),
-                    _ => properties.remove(&property),
-                };
-            }
+        if !search.note(inequivalent, &candidate) {
+            break false;
         }
     };
+    let Search {
+        mut properties,
+        omitted,
+        unknown,
+        ..
+    } = search;
     // Properties that are still left out were not missed, so they are not there.
     properties.retain(|name, _| !omitted.contains(name));
     Ok(Some(ExistingProperties {
@@ -195,6 +163,69 @@ fn compare(
         is_complete,
         unknown,
     }))
+}
+
+/// The state of [`compare`] between two declarations.
+#[derive(Default)]
+struct Search {
+    /// The existing properties, as far as they are found, and those wanted.
+    properties: Arguments,
+    /// The contradicting arguments that the broker has not named.
+    contradicting: BTreeSet<String>,
+    /// The properties of which the existing value is known.
+    found: BTreeSet<String>,
+    /// The properties left out of the declaration.
+    omitted: BTreeSet<String>,
+    unknown: Option<String>,
+}
+
+impl Search {
+    /// Returns the properties to declare next.
+    fn candidate(&self) -> Arguments {
+        let mut candidate = self.properties.clone();
+        candidate.retain(|name, _| !self.omitted.contains(name));
+        let contradicting = self.contradicting.iter().cloned();
+        candidate.extend(contradicting.map(|name| (name, FieldValue::Void)));
+        candidate
+    }
+
+    /// Notes a property that differs from the candidate. Returns whether that helps.
+    fn note(&mut self, inequivalent: Inequivalent, candidate: &Arguments) -> bool {
+        let Inequivalent { property, existing } = inequivalent;
+        let existing = match existing {
+            ExistingValue::Value(value) => Some(value),
+            ExistingValue::None => None,
+            ExistingValue::Unreadable => match candidate.get(&property) {
+                // Of two values it is the other.
+                Some(FieldValue::Bool(flag)) if !self.found.contains(&property) => {
+                    Some(FieldValue::Bool(!flag))
+                }
+                // Without a wanted value the refusal is shorter.
+                Some(_) if self.omitted.insert(property.clone()) => {
+                    self.contradicting.remove(&property);
+                    if self.contradicting.is_empty() {
+                        self.unknown = Some(property);
+                        return false;
+                    }
+                    return true;
+                }
+                _ => {
+                    self.unknown = Some(property);
+                    return false;
+                }
+            },
+        };
+        if !self.found.insert(property.clone()) {
+            return false;
+        }
+        self.contradicting.remove(&property);
+        self.omitted.remove(&property);
+        match existing {
+            Some(value) => self.properties.insert(property, value),
+            None => self.properties.remove(&property),
+        };
+        true
+    }
 }
 
 impl ExistingProperties {
