@@ -27,7 +27,7 @@ const CASES: [(&str, i32, &str); 11] = [
     (
         "interrupt, with a pipe that nobody reads",
         0,
-        "{ timeout --preserve-status -s INT 0.3 $H receive -o body $Q; } | sleep 0.4",
+        "interrupt_after 0.2 $H receive -o body $Q | sleep 1",
     ),
     (
         "timeout, with a pipe that nobody reads",

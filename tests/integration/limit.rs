@@ -74,10 +74,7 @@ fn no_way_out_drops_a_message_at_its_limit() {
         ("$H receive --drain $Q >/dev/full", 74),
         ("$H receive --peek $Q >/dev/full", 74),
         ("$H receive -c 1 $Q -- $T/nothing", 64),
-        (
-            "timeout -s INT --preserve-status 1 $H receive $Q | sleep 2",
-            0,
-        ),
+        ("interrupt_after 1 $H receive $Q | sleep 3", 0),
     ] {
         let body = "x".repeat(100_000);
         let name = limited(&[], &[&format!(r#"{{"payload":"{body}"}}"#)]);

@@ -58,10 +58,21 @@ pub fn hello<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Hello {
     Hello::new(command)
 }
 
-/// A shell line in which `$H` is hello-mq.
+/// Interrupts a command this time after it has a handler for SIGINT, as Linux tells it: before, the
+/// signal would just kill it.
+const INTERRUPT_AFTER: &str = r#"interrupt_after() {
+    "${@:2}" &
+    until grep -qs 'SigCgt.*[2367abef]$' /proc/$!/status || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+    sleep "$1"
+    kill -INT $! 2>/dev/null
+    wait $!
+}"#;
+
+/// A shell line in which `$H` is hello-mq, and `interrupt_after SECONDS COMMAND` interrupts a command.
 pub fn shell(line: &str) -> Hello {
     let mut command = Command::new("bash");
-    command.args(["-c", line]).env("H", PROGRAM);
+    let line = format!("{INTERRUPT_AFTER}\n{line}");
+    command.args(["-c", &line]).env("H", PROGRAM);
     Hello::new(command)
 }
 
