@@ -90,7 +90,7 @@ fn is_of_one_entity(error: &Error) -> bool {
     matches!(error, Error::Refused { .. } | Error::Different(_))
 }
 
-/// Why an entity is not as wanted.
+/// The reason why an entity is not as wanted.
 struct DeclareFailure {
     error: Error,
     /// The differences, if they are why.

@@ -16,19 +16,19 @@ use crate::values::QueueName;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DeclareState {
-    /// It exists now; whether it existed before was not asked, or it did not.
+    /// Exists now, and did not before as far as that was asked.
     Created,
-    /// It existed before, as wanted.
+    /// Existed before, as wanted.
     Exists,
-    /// It is bound; AMQP does not tell whether it was before.
+    /// Bound; AMQP does not tell whether it was before.
     Bound,
-    /// AMQP has no question for a binding.
+    /// Not checked: AMQP has no question for a binding.
     NotChecked,
-    /// It exists with other properties.
+    /// Exists with other properties.
     Different,
-    /// It does not exist.
+    /// Does not exist.
     Missing,
-    /// The broker refused it.
+    /// Refused by the broker.
     Failed,
 }
 

@@ -28,15 +28,15 @@ pub(crate) struct ReceivePlan {
     pub(super) arguments: cli::Receive,
 }
 
-/// What is done with each message.
+/// The handling of each message.
 pub(super) enum Handling {
-    /// It is written in this format.
+    /// Writes it in this format.
     Write(OutputFormat),
-    /// It is written, and stays in its queue.
+    /// Writes it in this format, and leaves it in its queue.
     Peek(OutputFormat),
-    /// It is published again, without these parts.
+    /// Publishes it to this target, without these parts.
     Forward(Target, Vec<Part>, BackgroundOptions),
-    /// A command runs. What it prints is published as a reply, if there are to be replies.
+    /// Runs a command for it, and publishes the output as a reply if that is wanted.
     Run(Option<BackgroundOptions>),
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct SendPlan {
     options: PublishOptions,
     rate: Option<Rate>,
     retry_for: Span,
-    /// How long to wait for each reply, and how to print it.
+    /// The timeout and the format of replies.
     replies: Option<(Span, OutputFormat)>,
 }
 
