@@ -49,12 +49,12 @@ pub(crate) fn look_up_exchange(exchange: &str) -> String {
 /// Returns the operation that makes sure that a queue can be used.
 pub(crate) fn ensure(queue: &Queue) -> String {
     let declare = Entity::Queue(queue.clone()).operation();
-    format!("{declare}, unless it exists otherwise")
+    format!("{declare}, unless it exists with other properties")
 }
 
 /// Returns the operation that learns the properties of a `queue` or an `exchange`.
 pub(crate) fn compare(kind: &str, name: impl fmt::Display) -> String {
-    format!("{kind}.declare {name} with arguments that make nothing")
+    format!("{kind}.declare {name} with arguments that create nothing")
 }
 
 /// Returns the operation that publishes a message.

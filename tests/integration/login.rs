@@ -660,7 +660,7 @@ fn each_command_says_what_it_would_do() {
             .unwrap()
             .to_owned()
     };
-    let declare = "queue.declare 'q' auto_delete=false durable=false, unless it exists otherwise\n";
+    let declare = "queue.declare 'q' auto_delete=false durable=false, unless it exists with other properties\n";
     let wait = "wait for basic.ack of each, until nothing is confirmed for 1m\n";
     assert_eq!(
         explained(&["send", "-q", "q", "x", "--persistent"]),
@@ -685,7 +685,7 @@ fn each_command_says_what_it_would_do() {
         )
     );
     let consumed = "basic.ack, for each message that is written\nbasic.cancel\n\
-                    basic.nack requeue=true, of what is left, if it is RabbitMQ 4.3 or later\n";
+                    basic.nack requeue=true, for the remaining messages, if RabbitMQ is 4.3 or later\n";
     assert_eq!(
         explained(&[
             "receive",
@@ -723,8 +723,8 @@ fn each_command_says_what_it_would_do() {
         explained(&["receive", "q", "--peek"]),
         format!(
             "{declare}basic.get 'q' no_ack=false, until there are no more\nevery message goes back, at \
-             the latest when the connection is closed\nbasic.nack requeue=true, of what is left, if it \
-             is RabbitMQ 4.3 or later\n"
+             the latest when the connection is closed\nbasic.nack requeue=true, for the remaining \
+             messages, if RabbitMQ is 4.3 or later\n"
         )
     );
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {

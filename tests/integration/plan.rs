@@ -29,7 +29,7 @@ impl Operation {
             is_optional: is_conditional(when),
             is_repeated: when.contains("each")
                 || when.contains("until")
-                || text.ends_with("with arguments that make nothing"),
+                || text.ends_with("with arguments that create nothing"),
         })
     }
 }
@@ -184,7 +184,7 @@ fn declaration(
     }
     // No value of RabbitMQ's arguments is void.
     if arguments.values().any(|value| value == "void") {
-        return " with arguments that make nothing".to_owned();
+        return " with arguments that create nothing".to_owned();
     }
     arguments.extend(
         properties

@@ -141,12 +141,13 @@ fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
     if matches!(kind, None | Some(QueueKind::Quorum { .. })) {
         operations.push(format!(
             "another connection: confirm.select and basic.publish to {queue}, if it is a quorum queue of \
-             RabbitMQ before 4.3, of messages that it would drop when they come back"
+             RabbitMQ before 4.3, of messages that it would drop if they were returned"
         ));
     }
     if kind != Some(QueueKind::Stream) {
         operations.push(
-            "basic.nack requeue=true, of what is left, if it is RabbitMQ 4.3 or later".to_owned(),
+            "basic.nack requeue=true, for the remaining messages, if RabbitMQ is 4.3 or later"
+                .to_owned(),
         );
     }
     operations
