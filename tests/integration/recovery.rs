@@ -167,6 +167,40 @@ fn that_a_queue_is_gone_with_its_broker_is_said() {
 }
 
 #[test]
+fn a_message_that_was_refused_before_the_connection_was_lost_is_sent_again() {
+    let (full, other) = (queue("full"), queue("other"));
+    hello([
+        "declare",
+        "--max-length",
+        "1",
+        "--overflow",
+        "reject-publish",
+    ])
+    .args([&full])
+    .run();
+    hello(["declare", &other]).run();
+    hello(["send", "--no-declare", "-q", &full, "first"]).run();
+    let proxy = Proxy::start(&url());
+    proxy.freeze_after_nack();
+    let mut lines = vec![format!(r#"{{"routing_key":"{full}","payload":"refused"}}"#)];
+    lines.extend((0..500).map(|n| format!(r#"{{"routing_key":"{other}","payload":"{n}"}}"#)));
+    let sender = hello(["send", "--quiet", "--jsonl"])
+        .env("HELLO_MQ_URL", &proxy.url)
+        .stdin(lines.join("\n"))
+        .spawn();
+    proxy.wait_until_frozen();
+    let mut observer = Observer::new();
+    assert_eq!(observer.drain(&full), ["first"]);
+    proxy.thaw();
+    proxy.cut();
+    let outcome = sender.end();
+    assert_eq!(outcome.status(), 0, "{outcome:?}");
+    assert_eq!(observer.drain(&full), ["refused"], "{outcome:?}");
+    let others: BTreeSet<_> = observer.drain(&other).into_iter().collect();
+    assert_eq!(others.len(), 500, "{outcome:?}");
+}
+
+#[test]
 fn retry_for_bounds_the_attempts() {
     let mut node = Node::start();
     let run = |node: &mut Node, retry_for: &str| {

@@ -895,6 +895,20 @@ impl Proxy {
         self.freeze_after([0, 10, 0, 41]);
     }
 
+    /// Freezes once the broker has refused a message: `basic.nack`.
+    pub fn freeze_after_nack(&self) {
+        self.freeze_after([0, 60, 0, 120]);
+    }
+
+    /// Waits until it freezes.
+    pub fn wait_until_frozen(&self) {
+        let start = Instant::now();
+        while !self.state.frozen.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < LIMIT, "nothing freezes the network");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn freeze_after(&self, method: [u8; 4]) {
         *self.state.freeze_after.lock().unwrap() = Some(method);
     }
