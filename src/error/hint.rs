@@ -55,6 +55,10 @@ impl Error {
                      'send --allow-unroutable'"
                 }
             },
+            Self::Unroutable { .. } => {
+                "the message stays in its queue; create the target with 'hello-mq declare QUEUE', or bind a \
+                 queue to its exchange with 'hello-mq declare QUEUE -e EXCHANGE --bind ROUTING_KEY'"
+            }
             Self::Lost {
                 code: Some(541), ..
             } => UNDELIVERABLE,

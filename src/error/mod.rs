@@ -214,6 +214,21 @@ pub enum Error {
     #[error("{0}")]
     ConfirmFailure(Box<ConfirmFailure>),
 
+    /// A message can't be forwarded, because no queue takes it.
+    #[error("{broker} returned {message}, forwarded to '{target}' ({said}); {confirmed} forwarded")]
+    Unroutable {
+        /// The broker's URL without password.
+        broker: String,
+        /// The name of the message.
+        message: String,
+        /// The exchange and the routing key, as `--forward-to` takes them.
+        target: String,
+        /// The broker's text.
+        said: String,
+        /// The number of messages that were forwarded before.
+        confirmed: u64,
+    },
+
     /// A standard descriptor was closed, or not open in its direction, when the process started.
     #[error("{name} is {problem}: nothing was done")]
     Descriptor {

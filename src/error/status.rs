@@ -132,7 +132,7 @@ impl Error {
                 404 => Status::NoSuchQueue,
                 _ => Status::Refused,
             },
-            Self::Cancelled { .. } => Status::NoSuchQueue,
+            Self::Cancelled { .. } | Self::Unroutable { .. } => Status::NoSuchQueue,
             Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
             Self::Topology { status, .. } => *status,
             Self::Declined(_) => Status::Short,

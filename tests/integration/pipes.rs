@@ -716,7 +716,13 @@ fn what_can_not_be_forwarded_stays_where_it_was() {
         &from,
     ])
     .run()
-    .failed(67, &["returned message 1 (312 NO_ROUTE)"]);
+    .failed(
+        67,
+        &[
+            "returned message 1, forwarded to ':no-such-queue' (312 NO_ROUTE); 0 forwarded",
+            "the message stays in its queue; create the target with 'hello-mq declare QUEUE'",
+        ],
+    );
     hello([
         "receive",
         "--forward-to",

@@ -11,10 +11,11 @@ use crate::broker::Connector;
 use crate::broker::publish::PublishOutcome;
 use crate::cli;
 use crate::cmd::sending::{OutgoingMessage, PublishObserver};
-use crate::error::{ConfirmFailure, Error, NameList};
+use crate::error::Error;
 use crate::input::{MessagePosition, ranges};
 use crate::message::{Batch, COPY_HEADERS, Message, Part, ShortString};
 use crate::messenger::Messenger;
+use crate::text;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
@@ -198,15 +199,18 @@ impl PublishObserver for ForwardObserver {
             }
             // It stays unsettled, so that neither it nor what comes after it is acknowledged.
             PublishOutcome::Returned(said) => {
-                let mut returned = NameList::default();
-                returned.push(|| format!("{} ({said})", message.position));
-                let error = Error::ConfirmFailure(Box::new(ConfirmFailure {
+                let Message {
+                    exchange,
+                    routing_key,
+                    ..
+                } = &message.message;
+                let _ = self.reports.send(Err(Error::Unroutable {
                     broker: self.broker.clone(),
+                    message: message.position.to_string(),
+                    target: text::escape(&format!("{exchange}:{routing_key}")),
+                    said: said.clone(),
                     confirmed: self.confirmed,
-                    returned,
-                    ..ConfirmFailure::default()
                 }));
-                let _ = self.reports.send(Err(error));
             }
         }
     }
