@@ -14,7 +14,7 @@ pub struct Common {
     /// AMQP_URL]
     ///
     /// Reserved characters are percent-encoded (a '/' in the virtual host is %2F). A port or
-    /// virtual host that the URL omits gets its default; user and password may then come from
+    /// virtual host that the URL omits gets its default; a user or password that it omits may be set
     /// elsewhere. A password given here is visible in the process list; use HELLO_MQ_PASSWORD
     /// instead.
     // This is not a URL yet, because clap's errors repeat invalid values, with the password.
@@ -75,7 +75,7 @@ pub struct Common {
     #[command(flatten)]
     pub tls_options: TlsOptions,
 
-    /// The queue [env: HELLO_MQ_QUEUE] [default: hello]
+    /// The queue [env: HELLO_MQ_QUEUE] [default: hello; none for 'delete' and 'purge']
     #[arg(
         short,
         display_order = 0,
@@ -97,7 +97,7 @@ pub struct Common {
     )]
     pub config: Option<PathBuf>,
 
-    /// Use the settings in [profiles.NAME] of the configuration file; they override its top level
+    /// Use the settings in [profiles.NAME] of the configuration file, which override its top level
     /// [env: HELLO_MQ_PROFILE]
     #[arg(long, global = true, help_heading = "General", value_name = "NAME")]
     pub profile: Option<String>,
@@ -106,7 +106,7 @@ pub struct Common {
     #[arg(long, global = true, help_heading = "General")]
     pub explain: bool,
 
-    /// Log the connection to standard error; -vv also logs each step, -vvv each frame
+    /// Write a log of the connection to standard error; -vv also logs each step, -vvv each frame
     #[arg(short, long, global = true, help_heading = "General", action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
 

@@ -73,7 +73,7 @@ pub enum Command {
 /// The commands that talk to a broker.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Declare a queue, an exchange or bindings, with exactly these properties
+    /// Declare a queue, an exchange or bindings, with exactly the given properties
     #[command(
         help_template = reference::TEMPLATE,
         before_help = reference::DECLARE_EXAMPLES,
@@ -174,7 +174,7 @@ pub enum Page {
 /// Options of `delete`.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// The queue, instead of --queue; one of them is required
+    /// The queue, instead of --queue; one of the two is required
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
 
@@ -208,7 +208,7 @@ pub struct Delete {
 /// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct Purge {
-    /// The queue, instead of --queue; one of them is required
+    /// The queue, instead of --queue; one of the two is required
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
 

@@ -32,8 +32,8 @@ pub struct Receive {
     #[arg(short, long, value_name = "FORM", help_heading = "Output")]
     pub output: Option<MessageFormat>,
 
-    /// Write these bytes after each body or JSON object; \n, \t, \0 and \xNN are supported, and ''
-    /// is nothing [default: \n]
+    /// Write these bytes after each body or JSON object; \n, \r, \t, \0, \\ and \xNN are supported,
+    /// and '' writes nothing [default: \n]
     #[arg(
         short = 'D',
         long,
@@ -57,7 +57,7 @@ pub struct Receive {
 
     /// Print each message with this template: %s body, %S its size, %x body in hex, %e exchange, %r
     /// routing key, %h headers, %j JSON, %T time of receipt, %{NAME} a property, %{headers.KEY} a
-    /// header, %% '%'; \n, \t, \0 and \xNN are supported, and nothing is added
+    /// header, %% '%'; \n, \r, \t, \0, \\ and \xNN are supported, and no line break is added
     #[arg(long, value_name = "TEMPLATE", help_heading = "Output", allow_hyphen_values = true, conflicts_with_all = ["output", "end"])]
     pub format: Option<Template>,
 

@@ -15,8 +15,8 @@ use crate::values::{Delimiter, Expiration, Header, Name, Rate, Span, Timestamp};
 /// Options of `send`.
 #[derive(Args, Debug)]
 pub struct Send {
-    /// The messages; without any, or for '-', read one from standard input; write '--' before a
-    /// message that begins with '-'
+    /// The messages; without MESSAGE, or for '-', one message is read from standard input; a message
+    /// that begins with '-' needs '--' before it
     #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
 
@@ -33,7 +33,8 @@ pub struct Send {
     #[arg(short = '0', long, help_heading = "Message", group = "form")]
     pub null: bool,
 
-    /// Like --lines, with these bytes between the messages; \n, \t, \0 and \xNN are supported
+    /// Like --lines, with these bytes between the messages; \n, \r, \t, \0, \\ and \xNN are
+    /// supported
     #[arg(
         short = 'D',
         long,
@@ -92,7 +93,7 @@ pub struct Send {
     #[command(flatten)]
     pub properties: PropertyOptions,
 
-    /// Send the messages as requests and print the replies; give up if none arrives for this time
+    /// Send the messages as requests and print the replies; give up if no reply arrives for this time
     ///
     /// Each request gets its own correlation-id, and a reply-to for RabbitMQ's direct reply-to.
     /// 'hello-mq receive --reply -- COMMAND' answers requests.
@@ -165,7 +166,7 @@ pub struct PropertyOptions {
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub priority: Option<u8>,
 
-    /// Drop the message after this time in a queue, such as 30s
+    /// Drop or dead-letter the message after this time in a queue, such as 30s
     #[arg(long, value_name = "DURATION", hide_short_help = true)]
     pub expiration: Option<Expiration>,
 

@@ -64,7 +64,7 @@ settings! {
     #[arg(global = true, help_heading = "Broker", value_name = "NAME", hide_short_help = true)]
     value "vhost" vhost: VirtualHost = (VirtualHost::default());
 
-    /// The name of the user; the password comes from a URL, HELLO_MQ_PASSWORD, a file, a command of
+    /// The name of the user; the password comes from a URL, HELLO_MQ_PASSWORD, a file, a command in
     /// the configuration file, or the terminal
     #[arg(global = true, help_heading = "Broker", value_name = "NAME", hide_short_help = true)]
     value "username" username: String = ("guest".to_owned());
@@ -72,7 +72,7 @@ settings! {
     /// Log in with user and password (plain) or with the client's certificate (external)
     #[arg(global = true, help_heading = "Broker", value_name = "MECHANISM", hide_short_help = true, value_parser = words::<Mechanism>(Mechanism::NAMES))]
     optional "auth" auth: Mechanism = (
-        "external with a certificate and neither user nor password, if the broker offers it",
+        "plain; with a certificate but neither user nor password, external if the broker offers it",
         "\"plain\""
     );
 
@@ -84,7 +84,7 @@ settings! {
     #[arg(global = true, help_heading = "Broker", value_name = "DURATION", hide_short_help = true)]
     value "wait" wait: Span = (Span::seconds(0));
 
-    /// Send heartbeats at this interval; a dead broker is noticed after two of them; 0s disables
+    /// Send heartbeats at this interval; a dead broker is noticed after two intervals; 0s disables
     /// heartbeats
     #[arg(global = true, help_heading = "Broker", value_name = "DURATION", hide_short_help = true)]
     value "heartbeat" heartbeat: Heartbeat = (Heartbeat::default());
@@ -109,7 +109,7 @@ settings! {
 
     /// The key of the client's certificate (PEM, not encrypted)
     #[arg(global = true, help_heading = "TLS", value_name = "FILE", hide_short_help = true)]
-    path "tls-key-file" key_file: PathBuf = ("in the certificate's file", "\"client.key\"");
+    path "tls-key-file" key_file: PathBuf = ("the certificate's file", "\"client.key\"");
 
     /// The name that the broker's certificate must be valid for
     #[arg(global = true, help_heading = "TLS", value_name = "NAME", hide_short_help = true)]
@@ -162,7 +162,8 @@ settings! {
     #[arg(help_heading = "Queue", action = ArgAction::SetTrue, hide_short_help = true)]
     switch "auto-ack" auto_ack: bool = false;
 
-    /// The maximum number of unacknowledged messages
+    /// The maximum number of unacknowledged messages; with a COMMAND, the default is
+    /// --jobs plus 10
     #[arg(help_heading = "Queue", value_name = "N", value_parser = at_least_one(), hide_short_help = true)]
     value "prefetch" prefetch: NonZeroU16 = (DEFAULT_PREFETCH);
 

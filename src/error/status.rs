@@ -53,7 +53,7 @@ impl Status {
         (
             Self::Short,
             "fewer messages or replies than asked for before the timeout or the end of the queue; a failed \
-             command (--on-failure stop); a question answered with no",
+             command (--on-failure stop); no to a request for confirmation",
         ),
         (Self::Usage, "invalid command line"),
         (
