@@ -24,7 +24,7 @@ pub fn quote(body: &[u8]) -> String {
 
 /// Returns the known word that is most similar to a word, if one is similar enough.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // The limit of clap for options.
+    // The limit that clap has for similar options.
     const NEAR: f64 = 0.7;
     known
         .into_iter()
@@ -179,7 +179,7 @@ pub fn is_invisible(character: char) -> bool {
 /// Whether the standard library escapes a character in `Debug` output: the categories Cc, Cf, Cs, Co,
 /// Cn, Zl, Zp and Zs.
 ///
-/// Only `str::escape_debug` tells. It also escapes a combining mark at the start of a text, so a letter
+/// Only `str::escape_debug` exposes this. It also escapes a combining mark at the start of a text, so a letter
 /// precedes the character.
 fn is_unprintable(character: char) -> bool {
     let mut buffer = [b'a', 0, 0, 0, 0];

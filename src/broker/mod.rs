@@ -1,8 +1,8 @@
 //! The broker: the only modules that use the client library and sockets.
 //!
-//! Each module uses those before it: [`wait`] is the one wait; `endpoint` opens a stream to the broker;
-//! `connection` owns its socket; `login` logs in; `library` is the client library on a stream in memory; a
-//! [`Session`] has all of these. On a session, [`topology`] declares queues, [`publish`] sends messages and
+//! Each module uses those before it: [`wait`] is where all of them wait; `endpoint` opens a stream to the
+//! broker; `connection` owns its socket; `login` logs in; `library` is the client library on a stream in
+//! memory; a [`Session`] has all of these. On a session, [`topology`] declares queues, [`publish`] sends messages and
 //! [`consume`] receives them. A [`Connector`] opens and reopens sessions.
 
 mod connection;

@@ -66,8 +66,8 @@ impl Connector {
         }
     }
 
-    /// Sets whether sessions will declare, delete or the like: they start the client library during the
-    /// login then.
+    /// Sets whether sessions will declare, delete or the like. If so, they start the client library during
+    /// the login.
     #[must_use]
     pub fn declaring(self, is_declaring: bool) -> Self {
         Self {
@@ -344,7 +344,7 @@ impl Attempt<'_> {
         if self.failures.is_empty() {
             self.add_failure("the host name has no address".to_owned(), None);
         }
-        // Failures besides TLS's may pass with time.
+        // Failures other than those of TLS may be temporary.
         let is_tls = self.failures.iter().all(|it| it.tls_fault.is_some());
         let fault = self.failures[0].tls_fault.filter(|_| is_tls);
         let reasons: Vec<_> = self.failures.into_iter().map(|it| it.reason).collect();

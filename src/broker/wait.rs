@@ -1,7 +1,7 @@
-//! The one wait of the broker modules.
+//! The one place where the broker modules wait.
 //!
-//! A wait ends with what it waits for, with the user's interrupt, at a deadline, or with the
-//! connection. One that lasts long is announced once and goes on.
+//! A wait ends when what it waits for has happened, at the user's interrupt, at a deadline, or when the
+//! connection is closed. A long wait is announced once and goes on.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -154,7 +154,7 @@ impl Waiter {
         })
     }
 
-    /// Returns the waker that another thread ends a wait with.
+    /// Returns the waker with which another thread ends a wait.
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }

@@ -14,7 +14,7 @@ use crate::message::Message;
 use crate::text;
 use crate::topology::{Entity, Queue};
 
-/// A command whose arguments and settings are checked. What it asks of the broker stands in its fields.
+/// A command whose arguments and settings are checked. Its fields hold what it will ask of the broker.
 pub(crate) trait Plan {
     /// Returns the operations between the login and the end of the connection, in order, one a line:
     /// `METHOD ARGUMENTS, when and why`. Those on another connection begin with `CONNECTION: `.
@@ -52,7 +52,7 @@ pub(crate) fn ensure(queue: &Queue) -> String {
     format!("{declare}, unless it exists with other properties")
 }
 
-/// Returns the operation that learns the properties of a `queue` or an `exchange`.
+/// Returns the operation that finds out the properties of a `queue` or an `exchange`.
 pub(crate) fn compare(kind: &str, name: impl fmt::Display) -> String {
     format!("{kind}.declare {name} with arguments that create nothing")
 }

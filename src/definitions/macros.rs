@@ -1,4 +1,4 @@
-//! The macro that a definition of settings expands from.
+//! The macro that makes types and functions from the definitions of settings.
 
 /// Defines the settings of one table of the configuration file.
 ///
@@ -95,13 +95,13 @@ macro_rules! settings {
                     })
             }
 
-            /// Returns what this source sets, and what a lower one sets besides.
+            /// Returns the settings of this source, and those of a `lower` one that this source does not set.
             #[must_use]
             pub fn or(self, lower: Self) -> Self {
                 Self { $($name: self.$name.or(lower.$name),)* }
             }
 
-            /// Returns the result, with the default of what no source sets.
+            /// Returns the merged settings, with the default for each that no source sets.
             #[allow(clippy::too_many_arguments)]
             pub fn resolve(self $(, $field: $field_type)*) -> $Settings {
                 $Settings {

@@ -27,7 +27,7 @@ impl Splitter {
         let length = self.finder.needle().len();
         let mut bytes = bytes;
         if !self.rest.is_empty() {
-            // Only the first piece is joined; the others are copied from `bytes`.
+            // Only the first piece can begin in `rest`; all others are copied from `bytes` directly.
             let before = self.rest.len();
             self.rest.extend_from_slice(bytes);
             let Some(end) = self.finder.find(&self.rest[self.searched..]) else {

@@ -216,7 +216,7 @@ impl<'b> Amqp10Reader<'b> {
 }
 
 impl Amqp10Value<'_> {
-    /// Returns the text of a value that is neither a string nor bytes nor contains others.
+    /// Returns the text of a simple value; `None` for a string, bytes, and values that contain others.
     pub fn simple(&self) -> Option<String> {
         Some(match self {
             Self::Null => "null".to_owned(),

@@ -86,7 +86,7 @@ impl KnownArgument {
         }
     }
 
-    /// Returns the value that RabbitMQ shows like this.
+    /// Returns the value that RabbitMQ shows as this text in an error.
     pub fn read(&self, shown: &str) -> Option<FieldValue> {
         Some(match self.unit {
             // The option requires a unit.

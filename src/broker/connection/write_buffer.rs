@@ -34,7 +34,7 @@ impl WriteBuffer {
     pub(crate) fn flush(&mut self, socket: &mut impl Write) -> io::Result<usize> {
         let sent = write(socket, &self.bytes[self.start..])?;
         self.start += sent;
-        // Not each time, as that would move the rest each time.
+        // Removing the written bytes moves the rest, so it is not done each time.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;

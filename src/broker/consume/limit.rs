@@ -137,7 +137,7 @@ impl AtLimit {
                 });
             }
         }
-        // Otherwise closing the connection has the same effect. A stream takes nothing back.
+        // For all others, closing the connection has the same effect. A stream takes nothing back.
         if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
             && session.queue_kind != Some(QueueKind::Stream)
         {
@@ -164,7 +164,7 @@ fn default_limit(session: &Session) -> Option<u64> {
     (session.series >= Some((4, 0))).then_some(20)
 }
 
-/// Publishes messages to their queue over a connection of its own, as a refusal would close the channel
+/// Publishes messages to their queue over a connection of its own, because a refusal would close the channel
 /// of the deliveries. Adds the tag of each confirmed message to `confirmed`.
 fn republish(
     session: &Session,

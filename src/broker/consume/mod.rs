@@ -29,19 +29,21 @@ pub(crate) struct ConsumeOptions {
     pub(crate) priority: Option<i32>,
     /// The message of a stream to begin with.
     pub(crate) stream_offset: Option<StreamOffset>,
-    /// Whether to end when the queue is empty. A stream is read from its first message on then.
+    /// Whether to end when the queue is empty. A stream is then read from its first message, unless
+    /// `stream_offset` is set.
     pub(crate) drain: bool,
 }
 
 impl ConsumeOptions {
-    /// Returns whether the broker removes each message as soon as it has sent it. To take an exact number
-    /// of messages, each is acknowledged: the broker would send, and remove, more of them.
+    /// Returns whether the broker removes each message as soon as it has sent it. With a
+    /// `count` it never does, because it would send, and remove, more messages than that.
     pub(crate) fn no_ack(&self) -> bool {
         self.auto_ack && self.count.is_none()
     }
 
-    /// Returns the prefetch with this number of messages `left` to take: not more than that, as those sent in
-    /// vain would be marked as redelivered, and count towards the delivery limit of a quorum queue.
+    /// Returns the prefetch when this number of messages is `left` to take: at most that number, because
+    /// further messages would go back to the queue, marked as redelivered, and the delivery limit of a quorum
+    /// queue would count it.
     pub(crate) fn prefetch(&self, left: Option<u64>) -> u16 {
         let left = left.and_then(|left| u16::try_from(left).ok());
         // 0 would be no limit.

@@ -26,7 +26,7 @@ impl BrokerStream {
         }
     }
 
-    /// Returns the first bytes of the peer's handshake, which tell a peer that does not speak TLS.
+    /// Returns the first bytes of the peer's handshake. They reveal a peer that does not speak TLS.
     pub(crate) fn first_bytes(&self) -> &[u8] {
         match self {
             Self::Plain(_) => &[],
@@ -42,7 +42,7 @@ impl BrokerStream {
         }
     }
 
-    /// Whether TLS has something to write besides what was given to it.
+    /// Whether TLS has bytes to write: records of its own, or the rest of encrypted data.
     pub(crate) fn wants_write(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -105,7 +105,7 @@ pub(crate) struct TlsStream<S> {
     /// The part of `buffer` that TLS has not processed.
     unprocessed: std::ops::Range<usize>,
     first_bytes: Vec<u8>,
-    /// The number of bytes that TLS has taken while their ciphertext is not all written.
+    /// The number of bytes that TLS has encrypted, while the socket has not taken all of their ciphertext.
     pending: usize,
     error: Option<rustls::Error>,
 }
@@ -141,14 +141,15 @@ impl<S: Read + Write> TlsStream<S> {
         let length = self.connection.read_tls(&mut unprocessed)?;
         self.unprocessed.start += length;
         let processed = self.connection.process_new_packets();
-        // A handshake message, an alert or a key update. What the socket does not take now, `flush` writes.
+        // TLS may answer with a handshake message, an alert or a key update. What the socket does not take
+        // now, `flush` writes later.
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut self.socket) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
             }
         }
-        // Reported once the plaintext received before it is read.
+        // `read` reports it after the plaintext that was received before it.
         self.error = processed.err();
         Ok(false)
     }
@@ -167,7 +168,7 @@ impl<S: Read + Write> Read for TlsStream<S> {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The peer hung up without close_notify. AMQP has its own farewell.
+                // The peer hung up without close_notify, which is harmless: AMQP ends with connection.close.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(read),
                 Err(error) => return Err(error),
             }
@@ -177,7 +178,7 @@ impl<S: Read + Write> Read for TlsStream<S> {
                 }
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            // Another system call costs more than what the socket may have by now.
+            // The few bytes that may have arrived by now are not worth another system call.
             if read > 0 && self.unprocessed.is_empty() {
                 return Ok(read);
             }
@@ -193,8 +194,8 @@ impl<S: Read + Write> Read for TlsStream<S> {
 }
 
 impl<S: Read + Write> Write for TlsStream<S> {
-    /// Counts bytes as written when all of their ciphertext is. Until then the call would block, and has to
-    /// be repeated with the same bytes.
+    /// Counts bytes as written once all of their ciphertext is written. Until then it returns `WouldBlock`,
+    /// and has to be called again with the same bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.pending == 0 {
             self.pending = self.connection.writer().write(bytes)?;

@@ -16,7 +16,7 @@ const REDELIVERY_MAX_DELAY: Duration = Duration::from_secs(60);
 /// The most messages whose failures are remembered.
 const MAX_REMEMBERED_FAILURES: usize = 10_000;
 
-/// Identifies a message when it is redelivered: a hash of everything that it had when it was published.
+/// Identifies a message when it is redelivered: a hash of everything that it was published with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64);
 
@@ -42,8 +42,8 @@ impl Key {
     }
 }
 
-/// The failures of messages that went back to the queue. Equal messages have a count each, and it does not
-/// matter which of them takes which.
+/// The failures of messages that went back to the queue. Equal messages have a count each;
+/// they can't be told apart, so it does not matter which of them gets which count.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     failures: HashMap<Key, Vec<u32>>,
@@ -56,14 +56,15 @@ impl Attempts {
     /// here or the one that the queue has `counted`, whichever is higher.
     pub(super) fn take(&mut self, key: Key, redelivered: bool, counted: u64) -> u32 {
         let counted = u32::try_from(counted).unwrap_or(u32::MAX);
-        // Arriving for the first time, it is none of those that went back.
+        // A message that arrives for the first time is not one of those that went back.
         if !redelivered {
             return counted;
         }
         let Some(counts) = self.failures.get_mut(&key) else {
             return counted;
         };
-        // A queue that counts has counted each failure, so this is none of those that failed more often.
+        // A queue that counts has counted each failure, so the message can't have failed more often than
+        // that.
         let may_be = |known: u32| counted == 0 || known <= counted;
         let known = (0..counts.len()).rev().find(|at| may_be(counts[*at]));
         let known = known.map(|at| counts.remove(at)).unwrap_or_default();
@@ -73,7 +74,7 @@ impl Attempts {
         known.max(counted)
     }
 
-    /// Remembers how often a message has failed that will be redelivered.
+    /// Remembers how often a message that will be redelivered has failed.
     pub(super) fn remember(&mut self, key: Key, failures: u32) {
         if failures == 0 {
             return;

@@ -44,7 +44,8 @@ impl ReceiveLimits {
         }
     }
 
-    /// Starts to wait on a new connection. Without one no message could arrive.
+    /// Starts to wait on a new connection. The time without a connection does not count, because no message
+    /// could arrive.
     pub(super) fn start(&mut self) {
         self.last_message = Instant::now();
         self.check_at = self.is_draining.then(Instant::now);
@@ -70,8 +71,8 @@ impl ReceiveLimits {
         self.check_at = self.check_at.map(|_| now + EMPTY_CHECK_DELAY);
     }
 
-    /// Returns the next moment at which a limit is reached. Only a `receive` that is idle, without a
-    /// message to be done with, can end for want of messages.
+    /// Returns the next moment at which a limit is reached. Only a `receive` that is idle, with no
+    /// message in progress, can end because no message arrives.
     pub(super) fn next(&self, is_idle: bool) -> Option<(Instant, Limit)> {
         let idle_at = self
             .idle_timeout

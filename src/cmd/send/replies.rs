@@ -103,7 +103,7 @@ impl PendingRequests {
         self.last_progress.checked_add(self.timeout.get())
     }
 
-    /// Returns an error if replies are missing. The only request of all needs no number.
+    /// Returns an error if replies are missing. With `is_only_one`, it does not number the request.
     pub(super) fn missing(&self, is_only_one: bool) -> Option<Error> {
         if self.pending.is_empty() {
             return None;
