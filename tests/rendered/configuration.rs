@@ -101,7 +101,7 @@ pub fn page(commands: &[String]) -> String {
     }
     page.files();
     page.heading("EXAMPLES");
-    page.paragraph("A profile, and a queue with a dead-letter exchange:");
+    page.paragraph("A profile, and a queue whose dead letters another queue keeps:");
     page.literal(&EXAMPLE.lines().collect::<Vec<_>>());
     let others = ["hello-mq".to_owned()]
         .into_iter()
@@ -125,7 +125,15 @@ durable = true
 [[queues]]
 name = "orders"
 type = "quorum"
-dead_letter_exchange = "dead-letters""#;
+dead_letter_exchange = "dead-letters"
+
+[[queues]]
+name = "dead-letters"
+durable = true
+
+[[bindings]]
+exchange = "dead-letters"
+queue = "dead-letters""#;
 
 struct Block {
     comment: String,
