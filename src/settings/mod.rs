@@ -6,13 +6,14 @@ mod layer;
 mod listing;
 
 use std::ffi::OsString;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 pub use broker::{AMQP_PORT, AMQPS_PORT};
 
 use layer::Layer;
 
-use crate::cli::{Common, Verb};
+use crate::cli::{self, Common, Verb};
 use crate::config::File;
 pub use crate::definitions::{
     Broker, ListedSetting, Origin, Password, ReceiveSettings, SendSettings, Setting, Tls,
@@ -93,9 +94,26 @@ pub fn resolve(
         .reduce(Layer::or)
         .unwrap_or_default();
     let topology = file.map(|file| file.topology.clone()).unwrap_or_default();
-    let settings = or_default(config, profile_name, merged, topology);
+    let mut settings = or_default(config, profile_name, merged, topology);
+    if let Verb::Receive(arguments) = command {
+        settings.receive.lower_prefetch_for_command(arguments);
+    }
     check(&settings.broker)?;
     Ok(settings)
+}
+
+/// The number of messages that may wait for their redelivery beside those that commands handle.
+const MAX_WAITING_MESSAGES: u16 = 10;
+
+impl ReceiveSettings {
+    /// Lowers the default for `-- COMMAND`: messages that wait for a command are kept from other
+    /// consumers.
+    fn lower_prefetch_for_command(&mut self, arguments: &cli::Receive) {
+        if !arguments.command.is_empty() && self.prefetch.origin == Origin::Default {
+            let jobs = NonZeroU16::new(arguments.jobs.unwrap_or(1)).unwrap_or(NonZeroU16::MIN);
+            self.prefetch.value = jobs.saturating_add(MAX_WAITING_MESSAGES);
+        }
+    }
 }
 
 /// Removes the user and the password of each URL that a source of higher precedence replaces. They

@@ -21,7 +21,7 @@ use crate::broker::Connector;
 use crate::broker::consume::Ticket;
 use crate::broker::consume::consumer::{ConsumeEvent, Consumer, Delivery, Settlement};
 use crate::cli::{self, OnFailure};
-use crate::cmd::Context;
+use crate::cmd::{Context, counted};
 use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::Message;
@@ -34,9 +34,6 @@ const MAX_REDELIVERIES: u32 = 10;
 
 /// The most messages whose success is remembered until they are redelivered.
 const MAX_REMEMBERED_SUCCESSES: usize = 1_000;
-
-/// The most messages that may wait for their redelivery beside those that are being handled.
-pub(super) const MAX_WAITING_MESSAGES: u16 = 10;
 
 /// The consequence for a message that failed more often than its queue permits.
 const DELIVERY_LIMIT_REASON: &str =
@@ -451,9 +448,9 @@ impl<'c> Commands<'c> {
                     self.delay(ticket, handled, &failure);
                     return Ok(());
                 }
-                let max = self.max_redeliveries;
+                let times = counted(self.max_redeliveries.into(), "time");
                 self.note(&format!(
-                    "{failure}; it was redelivered {max} times and is rejected (--max-redeliveries)"
+                    "{failure}; it was redelivered {times} and is rejected (--max-redeliveries)"
                 ));
             }
             (_, OnFailure::Reject) => self.note(&format!("{failure}; it is rejected")),

@@ -1,7 +1,6 @@
 //! The plan of `receive`.
 
 use super::background_publisher::BackgroundOptions;
-use super::command::MAX_WAITING_MESSAGES;
 use super::forward;
 use super::limits::ReceiveLimits;
 use super::reconnecting::MessageSource;
@@ -13,7 +12,7 @@ use crate::color::Paint;
 use crate::error::Error;
 use crate::message::{FieldValue, Message, Part};
 use crate::output::OutputFormat;
-use crate::settings::{Origin, Settings};
+use crate::settings::Settings;
 use crate::text;
 use crate::topology::{self, Arguments, Binding, Destination, Entity, QueueKind};
 use crate::values::{StreamOffset, Target, Timestamp};
@@ -353,17 +352,9 @@ fn format(arguments: &cli::Receive, paint: Paint) -> Result<OutputFormat, Error>
 }
 
 fn options(arguments: &cli::Receive, settings: &Settings, handling: &Handling) -> ConsumeOptions {
-    let prefetch = &settings.receive.prefetch;
     ConsumeOptions {
         count: arguments.count,
-        prefetch: match (handling, &prefetch.origin) {
-            // Messages that wait for a command are kept from other consumers.
-            (Handling::Run(_), Origin::Default) => arguments
-                .jobs
-                .unwrap_or(1)
-                .saturating_add(MAX_WAITING_MESSAGES),
-            _ => prefetch.value.get(),
-        },
+        prefetch: settings.receive.prefetch.value.get(),
         // The others decide later whether a message is acknowledged.
         auto_ack: settings.receive.auto_ack.value && matches!(handling, Handling::Write(_)),
         exclusive: arguments.exclusive,
