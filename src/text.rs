@@ -262,7 +262,7 @@ pub fn rounded(duration: Duration) -> String {
 
 /// Formats a number of bytes: `512 B`, `16.0 MB`.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    const SIZE_UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");
     }
@@ -271,11 +271,11 @@ pub fn size(bytes: u64) -> String {
     let mut size = bytes as f64 / 1000.0;
     let mut unit = 0;
     // A size that rounds to 1000.0 takes the next unit.
-    while size >= 999.95 && unit + 1 < UNITS.len() {
+    while size >= 999.95 && unit + 1 < SIZE_UNITS.len() {
         size /= 1000.0;
         unit += 1;
     }
-    format!("{size:.1} {}", UNITS[unit])
+    format!("{size:.1} {}", SIZE_UNITS[unit])
 }
 
 /// Formats a number per second.

@@ -349,7 +349,7 @@ impl From<Truncated> for NotAmqp {
 
 /// The reason with which the broker closes something or returns a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub(crate) struct ReplyText {
     pub(crate) code: u16,
     /// The text as it was sent, not yet escaped.
     pub(crate) text: String,
@@ -371,8 +371,8 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a reply code and a reply text.
-    pub(crate) fn reply(&mut self) -> Result<Reply, Truncated> {
-        Ok(Reply {
+    pub(crate) fn reply(&mut self) -> Result<ReplyText, Truncated> {
+        Ok(ReplyText {
             code: self.u16()?,
             text: String::from_utf8_lossy(self.short_string()?).into_owned(),
         })

@@ -14,8 +14,8 @@ use std::io;
 use super::connection::{CloseCause, Socket};
 use super::endpoint::ConnectWaiter;
 use super::frames::{
-    self, FRAME_MIN_SIZE, Fields, LIBRARY, Method, Reply, Truncated, method_frame, put_long_string,
-    put_short_string,
+    self, FRAME_MIN_SIZE, Fields, LIBRARY, Method, ReplyText, Truncated, method_frame,
+    put_long_string, put_short_string,
 };
 use crate::error::{Error, TlsFault};
 use crate::message::{FieldTable, FieldValue};
@@ -70,7 +70,7 @@ impl fmt::Display for Step {
 #[derive(Debug)]
 pub(crate) enum LoginFailure {
     /// The broker refused the login.
-    Refused(Reply),
+    Refused(ReplyText),
     /// TLS failed.
     Tls(TlsFault, String),
     /// The peer is not a broker that hello-mq can talk to.
@@ -234,7 +234,7 @@ fn read_start(
             [Mechanism::External, ..] => "a client certificate (EXTERNAL)",
             _ => "a user name and a password (PLAIN)",
         };
-        LoginFailure::Refused(Reply {
+        LoginFailure::Refused(ReplyText {
             code: ACCESS_REFUSED,
             text: format!(
                 "it does not accept {wanted}, only {}",
@@ -553,7 +553,7 @@ mod tests {
         let (result, sent) = try_log_in(&[&peer::start(b"PLAINER")]);
         assert_eq!(sent, frames::PROTOCOL_HEADER);
         assert!(
-            matches!(&result, Err(LoginFailure::Refused(Reply { code: 403, text }))
+            matches!(&result, Err(LoginFailure::Refused(ReplyText { code: 403, text }))
                 if text == "it does not accept a client certificate (EXTERNAL), only PLAINER"),
             "{result:?}"
         );
@@ -602,7 +602,7 @@ mod tests {
             let answers = [before, &[&refusal]].concat();
             let is_refused = |result: &Result<_, _>| {
                 assert!(
-                    matches!(result, Err(LoginFailure::Refused(Reply { code: 403, text })) if text == "ACCESS_REFUSED - no"),
+                    matches!(result, Err(LoginFailure::Refused(ReplyText { code: 403, text })) if text == "ACCESS_REFUSED - no"),
                     "{result:?}"
                 );
             };

@@ -10,7 +10,7 @@ use nix::unistd;
 use super::connection::{Connection, Socket};
 use super::endpoint::tls::Client;
 use super::endpoint::{self, BrokerStream, ConnectFailure, ConnectWaiter, first_share};
-use super::frames::{Method, Reply};
+use super::frames::{Method, ReplyText};
 use super::library::Library;
 use super::login::{self, Login, LoginFailure, ServerIdentity, Step};
 use super::wait::{GRACE, SilenceTimer, Waiter};
@@ -296,7 +296,7 @@ impl Attempt<'_> {
                      them password or token"
                 );
                 let code = FRAME_ERROR;
-                return Err(self.refused(host, Reply { code, text }));
+                return Err(self.refused(host, ReplyText { code, text }));
             }
             LoginFailure::Refused(mut reply) => {
                 reply.text = text::one_line(&reply.text);
@@ -328,7 +328,7 @@ impl Attempt<'_> {
         self.failures.push(AddressFailure { reason, tls_fault });
     }
 
-    fn refused(&self, host: &Host, reply: Reply) -> Error {
+    fn refused(&self, host: &Host, reply: ReplyText) -> Error {
         let broker = &self.connector.broker;
         Error::LoginRefused {
             broker: broker.at(host),

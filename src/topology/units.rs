@@ -119,12 +119,12 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const FORM: &str = "not a size; write it like 1000, 64KiB or 10MB";
+        const SIZE_FORMAT: &str = "not a size; write it like 1000, 64KiB or 10MB";
         let end = text
             .find(|character: char| !character.is_ascii_digit())
             .unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
-        let number: u64 = number.parse().map_err(|_| FORM.to_owned())?;
+        let number: u64 = number.parse().map_err(|_| SIZE_FORMAT.to_owned())?;
         let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "kb" => 1000,
@@ -135,7 +135,7 @@ impl FromStr for Size {
             "mib" => 1024_u64.pow(2),
             "gib" => 1024_u64.pow(3),
             "tib" => 1024_u64.pow(4),
-            _ => return Err(FORM.to_owned()),
+            _ => return Err(SIZE_FORMAT.to_owned()),
         };
         number
             .checked_mul(factor)

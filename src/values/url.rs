@@ -67,7 +67,7 @@ fn has_several_hosts(text: &str) -> bool {
     hosts.is_some_and(|hosts| hosts.contains(','))
 }
 
-const FORM: &str = "expected amqp://USER:PASSWORD@HOST:PORT/VHOST";
+const URL_FORMAT: &str = "expected amqp://USER:PASSWORD@HOST:PORT/VHOST";
 
 impl FromStr for BrokerUrl {
     type Err = String;
@@ -78,15 +78,15 @@ impl FromStr for BrokerUrl {
             if has_several_hosts(text) {
                 return ONE_HOST.to_owned();
             }
-            format!("not a URL: {error}; {FORM}, with reserved characters percent-encoded")
+            format!("not a URL: {error}; {URL_FORMAT}, with reserved characters percent-encoded")
         })?;
         let tls = match url.scheme() {
             "amqp" | "amqps" if !text.contains("://") => {
-                return Err(format!("not a broker's URL; {FORM}"));
+                return Err(format!("not a broker's URL; {URL_FORMAT}"));
             }
             "amqp" => false,
             "amqps" => true,
-            _ => return Err(format!("the scheme is not amqp or amqps; {FORM}")),
+            _ => return Err(format!("the scheme is not amqp or amqps; {URL_FORMAT}")),
         };
         // The rest may be part of a password with unencoded reserved characters, so no error repeats it.
         if url.fragment().is_some() {

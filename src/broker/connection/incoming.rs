@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use super::super::frames::{
-    self, ContentHeader, FrameHeader, MESSAGES, Method, NotAmqp, Reply, Truncated,
+    self, ContentHeader, FrameHeader, MESSAGES, Method, NotAmqp, ReplyText, Truncated,
 };
 use crate::message::{Message, Properties};
 use crate::text;
@@ -35,7 +35,7 @@ pub(crate) enum Control {
     /// A method on channel 0.
     Connection(MethodFrame),
     /// channel.close on the channel for messages.
-    ChannelClosed(Reply),
+    ChannelClosed(ReplyText),
 }
 
 /// A method and its whole frame.
@@ -235,7 +235,7 @@ impl Incoming {
             }
             frames::BASIC_GET_OK => ChannelEvent::Got(Some(delivery(&mut fields)?)),
             frames::BASIC_RETURN => {
-                let Reply { code, text } = fields.reply()?;
+                let ReplyText { code, text } = fields.reply()?;
                 let content = content(&mut fields)?;
                 ChannelEvent::Returned(format!("{code} {}", text::one_line(&text)), content)
             }
@@ -455,7 +455,7 @@ mod tests {
             let mut control: Vec<_> = incoming.control.into_iter().collect();
             let last = control.pop().unwrap();
             assert!(
-                matches!(&last, Control::ChannelClosed(Reply { code: 404, text }) if text == "NOT_FOUND - no"),
+                matches!(&last, Control::ChannelClosed(ReplyText { code: 404, text }) if text == "NOT_FOUND - no"),
                 "{last:?}"
             );
             assert_eq!(control.len(), 4);

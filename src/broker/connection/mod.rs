@@ -19,7 +19,7 @@ use log::debug;
 use nix::poll::PollFlags;
 
 use super::endpoint::BrokerStream;
-use super::frames::{self, MESSAGES, Method, Reply};
+use super::frames::{self, MESSAGES, Method, ReplyText};
 use super::wait::{Announcement, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
 use crate::error::{self, Error};
 use crate::messenger::Messenger;
@@ -36,7 +36,7 @@ const MAX_READ_PER_CALL: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) enum CloseCause {
     /// The broker sent connection.close.
-    ClosedByBroker(Reply),
+    ClosedByBroker(ReplyText),
     /// The peer closed the socket.
     HungUp,
     /// Reading or writing failed.
@@ -72,7 +72,7 @@ pub(crate) struct Socket {
     /// channel.open, until it is sent with the first frames on the channel.
     channel_open_frame: Vec<u8>,
     /// The reason why the broker has closed the channel for messages.
-    channel_close: Option<Reply>,
+    channel_close: Option<ReplyText>,
     /// The last time that the socket took anything but heartbeats.
     last_write: Instant,
     close_cause: Option<CloseCause>,
@@ -553,7 +553,7 @@ impl Connection {
     fn error(&mut self, operation: &str) -> Error {
         let broker = self.name().to_owned();
         let operation = operation.to_owned();
-        if let Some(Reply { code, text: said }) = self.socket.channel_close.take() {
+        if let Some(ReplyText { code, text: said }) = self.socket.channel_close.take() {
             return Error::Refused {
                 broker,
                 operation,
@@ -606,11 +606,12 @@ impl Connection {
     }
 }
 
+const CONNECTION_FORCED: u16 = 320;
+const INTERNAL_ERROR: u16 = 541;
+
 /// Whether the broker closed the connection for its own reasons (a shutdown, an operator), and not because
 /// of a request.
-fn is_shutdown(reply: &Reply) -> bool {
-    const CONNECTION_FORCED: u16 = 320;
-    const INTERNAL_ERROR: u16 = 541;
+fn is_shutdown(reply: &ReplyText) -> bool {
     reply.code == CONNECTION_FORCED
         || reply.code == INTERNAL_ERROR && !error::is_transient_refusal(&reply.text)
 }

@@ -14,7 +14,6 @@ use std::thread;
 
 const NOT_FOUND: u16 = 404;
 const NOT_ALLOWED: u16 = 530;
-const CONNECTION_FORCED: u16 = 320;
 
 /// The effect of a frame that the broker sends.
 #[derive(Clone, Copy)]

@@ -144,8 +144,9 @@ fn print(
     let connector = context.connector("receive", limits.until);
     statistics.begin();
     let mut printer = Printer::new(context, &mut sink, limits, statistics);
-    let end = ReconnectingSession::new(context, connector, source, limits.until)
-        .run(|line, session, queue| printer.consume(line, session, queue, &mut progress));
+    let end = ReconnectingSession::new(context, connector, source, limits.until).run(
+        |reconnecting, session, queue| printer.consume(reconnecting, session, queue, &mut progress),
+    );
     sink.close();
     statistics.update(progress.done());
     end
@@ -163,10 +164,10 @@ fn command(
     let connector = context.connector("receive -- COMMAND", None);
     statistics.begin();
     let end = ReconnectingSession::new(context, connector, source, limits.until).run(
-        |line, session, queue| {
+        |reconnecting, session, queue| {
             let mut end = ReceiveEnd::Count;
             consumer::consume(session, queue, &mut progress, |consumer| {
-                end = commands.work(line, consumer, statistics)?;
+                end = commands.work(reconnecting, consumer, statistics)?;
                 Ok(())
             })?;
             Ok(end)
