@@ -64,7 +64,7 @@ fn write(line: &str) -> Result<(), Error> {
 /// Writes a line to standard output as `shown`.
 fn write_as(line: &str, shown: &str) -> Result<(), Error> {
     let text = format!("{shown}\n");
-    write_all(&text, || format!("the line was:{line}"))
+    write_all(&text, || format!("the line was: {}", line.trim_start()))
 }
 
 /// Writes a text to standard output. The error says the consequence. A reader that has closed the pipe

@@ -144,6 +144,17 @@ fn help_and_version_are_data() {
             .run()
             .failed(74, &[error]);
     }
+    for (line, start) in [
+        ("send --explain", "config"),
+        ("send --explain -o json", "{"),
+    ] {
+        let error = format!(
+            "cannot write to standard output: no space left on device; the line was: {start}"
+        );
+        shell(&format!("$H {line} >/dev/full"))
+            .run()
+            .failed(74, &[&error]);
+    }
 }
 
 /// The library logs its login at level debug; whatever is asked for, no password is to be seen.
