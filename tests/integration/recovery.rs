@@ -243,6 +243,27 @@ fn retry_for_bounds_the_attempts() {
 }
 
 #[test]
+fn a_lost_connection_does_not_hide_that_the_input_is_malformed() {
+    let mut node = Node::start();
+    node.raise_memory_alarm();
+    let lines = "{\"payload\":\"a\"}\n{\"payload\":\"b\"}\n{bad\n{\"payload\":\"c\"}\n";
+    let mut sender = node.hello(["send", "--jsonl"]).stdin(lines).spawn();
+    assert!(sender.has_said("accepts no messages", 1));
+    node.tool("rabbitmqctl -q close_all_connections bye");
+    assert!(sender.has_said("reconnected", 1));
+    node.clear_memory_alarm();
+    sender.end().failed(
+        65,
+        &[
+            "line 3 of standard input: is not JSON",
+            "nothing after line 2",
+            "2 confirmed",
+        ],
+    );
+    assert_eq!(node.observer().drain("hello"), ["a", "b"]);
+}
+
+#[test]
 fn what_is_refused_for_good_ends_the_attempts() {
     let mut node = Node::start();
     node.tool("rabbitmqctl -q add_user somebody s3cret");

@@ -79,6 +79,8 @@ enum PublishState {
 enum ChannelEnd {
     /// Nothing is left to send.
     Complete,
+    /// The input ended early, with the error that the supply keeps, and everything before is sent.
+    InputFailed,
     /// The queue has to be declared before the next message is sent.
     QueueNeeded,
     /// The broker refused messages, which are to be published on another channel: one on which messages
@@ -137,7 +139,11 @@ impl<O: PublishObserver> Sending<O> {
                         self.settle(message, &outcome);
                     }
                     self.supply.put_back(unsettled);
-                    return result.map(drop);
+                    // Only now: a lost connection does not make the input complete.
+                    return match result? {
+                        ChannelEnd::InputFailed => self.supply.failure().map_or(Ok(()), Err),
+                        _ => Ok(()),
+                    };
                 }
             }
             publisher.close()?;
@@ -152,7 +158,10 @@ impl<O: PublishObserver> Sending<O> {
         loop {
             while let Some((message, outcome)) = publisher.next_settled() {
                 self.settle(message, &outcome);
-                let is_failed = matches!(state, PublishState::Draining(Err(_)));
+                let is_failed = matches!(
+                    state,
+                    PublishState::Draining(Err(_) | Ok(ChannelEnd::InputFailed))
+                );
                 if outcome == PublishOutcome::Refused && !is_failed {
                     state = PublishState::Draining(Ok(ChannelEnd::Refused));
                 }
@@ -224,8 +233,11 @@ impl<O: PublishObserver> Sending<O> {
                 NextMessage::Message(message) => message,
                 NextMessage::Pending => return Blocked::Input,
                 NextMessage::End => {
-                    let failure = self.supply.failure();
-                    return Blocked::End(failure.map_or(Ok(ChannelEnd::Complete), Err));
+                    return Blocked::End(Ok(if self.supply.has_failed() {
+                        ChannelEnd::InputFailed
+                    } else {
+                        ChannelEnd::Complete
+                    }));
                 }
             };
             if let Some(end) = self.obstacle(publisher, &message) {

@@ -193,6 +193,11 @@ impl<P> Supply<P> {
         self.resend.is_empty() && self.is_read()
     }
 
+    /// Whether an error ended the input early.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.input, InputState::Failed(_))
+    }
+
     /// Takes the error that ended the input early.
     pub(crate) fn failure(&mut self) -> Option<Error> {
         match &mut self.input {
