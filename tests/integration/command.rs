@@ -598,6 +598,28 @@ fn a_stream_goes_on_with_what_is_not_done_when_the_connection_comes_back() {
 }
 
 #[test]
+fn a_lost_connection_does_not_undo_that_a_failure_is_the_end() {
+    let mut node = Node::start();
+    node.hello(["send", "--quiet", "1", "2", "3"])
+        .run()
+        .printed("");
+    let handle = "read -r x; echo $x; test $x != 1 && sleep 5";
+    let mut receiver = node
+        .hello(["receive", "--quiet", "--on-failure", "stop", "--jobs", "2"])
+        .args(["--", "sh", "-c", handle])
+        .spawn();
+    receiver.expect("1\n");
+    // The message of the failed command is back; the other command runs.
+    node.observer().reaches("hello", 1);
+    node.tool("rabbitmqctl -q close_all_connections bye");
+    let outcome = receiver.end();
+    outcome.failed(1, &["the command ended with status 1", "--on-failure stop"]);
+    // Neither a second time nor another.
+    assert!(!outcome.stdout.contains(['1', '3']), "{outcome:?}");
+    node.observer().settles_at("hello", 3);
+}
+
+#[test]
 fn a_command_that_fails_runs_again_for_a_message_that_a_stream_does_not_take_back() {
     let stream = queue("stream");
     hello(["declare", "--quiet", &stream, "--type", "stream"]).run();

@@ -249,7 +249,17 @@ impl<'c> Commands<'c> {
             let at_most = moments.into_iter().flatten().min();
             // A broker that can't write for long closes the connection, and the message of a command that
             // takes longer would never be done. So everything is read.
-            match consumer.wait(may_take, None, &self.events, is_receiving, at_most)? {
+            let event = consumer.wait(may_take, None, &self.events, is_receiving, at_most);
+            let event = match (event, state) {
+                // Another connection would only begin anew what has to end.
+                (Err(_), WorkState::Finishing(Err(error))) => return Err(error),
+                (Err(lost), _) => return Err(lost),
+                (Ok(event), unchanged) => {
+                    state = unchanged;
+                    event
+                }
+            };
+            match event {
                 ConsumeEvent::Arrived => self.take(reconnecting, consumer, statistics)?,
                 ConsumeEvent::Other(event) => {
                     if let Err(error) = self.apply(consumer, event) {
