@@ -49,12 +49,13 @@ impl ConnectWaiter<'_> {
             .waiter
             .deadline()
             .map_or(self.deadline, |deadline| deadline.min(self.deadline));
+        let text = || format!("connecting to {broker}");
         let wait = Wait {
             deadline: Some(deadline),
             on_interrupt: OnInterrupt::Return,
             announcement: Some(Announcement {
                 timer: &mut *self.silence,
-                text: &|| format!("connecting to {broker}"),
+                text: &text,
             }),
         };
         match self.waiter.wait(source, wait, check) {
