@@ -532,7 +532,7 @@ fn a_cluster_whose_leader_is_killed() {
     // The first node: it was declared there, so it leads, and it is what the sender talks to.
     let killed = Instant::now();
     node.tool("broker-kill 1");
-    let _ = sender.has_said("again", 1);
+    let _ = sender.has_said("reconnected to ", 1);
     let said = sender.said();
     let outcome = sender.end();
     let silence = longest_silence(&[killed], &said);
@@ -561,7 +561,7 @@ fn a_cluster_whose_leader_is_killed() {
     let killed = Instant::now();
     // Whoever leads now, and whomever the receiver talks to.
     node.tool("broker-kill 1");
-    let _ = receiver.has_said("again", 1);
+    let _ = receiver.has_said("reconnected to ", 1);
     node.tool("broker-start 1");
     node.tool("broker-kill 2");
     node.tool("broker-start 2");

@@ -204,7 +204,7 @@ impl Case {
     fn mistake(&self, line: &str, broker: &str) -> Option<String> {
         let named = line.contains(&format!("'{}'", self.queue));
         // Messages go to an exchange: that they are not confirmed, or refused, says what there is to say.
-        let told = self.is_publisher() && (line.contains("confirm") || line.contains("refused"));
+        let told = self.is_publisher() && (line.contains("confirm") || line.contains("rejected"));
         let is_right = line.starts_with("hello-mq: ") && line.contains(broker) && (named || told);
         (!is_right).then(|| format!("it says only: {line}"))
     }
