@@ -22,7 +22,7 @@ use crate::values::{PasswordCommand, Secret};
 /// The maximum run time of a password command. The user may have to touch a key or type a PIN.
 const PASSWORD_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait for the password before the user is told.
+/// The time to wait for the password before the user is told.
 const ANNOUNCE_PASSWORD_AFTER: Duration = Duration::from_secs(2);
 
 /// The maximum size of a password in bytes.

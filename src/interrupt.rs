@@ -15,7 +15,7 @@ use crate::waker::{Waker, Wakers};
 /// A request to stop. Once made it stays, for any number of threads.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    // Nothing is ever sent: the request is that the sender is gone.
+    // The channel carries no messages: dropping the sender is the request.
     receiver: Receiver<Infallible>,
     sender: Arc<Mutex<Option<Sender<Infallible>>>>,
     wakers: Wakers,

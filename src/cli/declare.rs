@@ -150,7 +150,7 @@ pub struct QueueArguments {
     )]
     pub max_length_bytes: Option<Size>,
 
-    /// What a full queue does: drop-head, reject-publish or reject-publish-dlx
+    /// The behaviour of a full queue: drop-head, reject-publish or reject-publish-dlx
     #[arg(long, value_name = "WHAT", value_parser = words::<Overflow>(Overflow::NAMES), hide_short_help = true)]
     pub overflow: Option<Overflow>,
 

@@ -156,7 +156,7 @@ pub struct Receive {
     )]
     pub command_timeout: Option<Span>,
 
-    /// What to do with a message if its command fails: deliver it again later (requeue),
+    /// The handling of a message whose command fails: deliver it again later (requeue),
     /// dead-letter or drop it (reject), or return it at once and exit with status 1 (stop)
     /// [default: requeue]
     #[arg(

@@ -102,7 +102,6 @@ macro_rules! settings {
             }
 
             /// Returns the merged settings, with the default for each that no source sets.
-            #[allow(clippy::too_many_arguments)]
             pub fn resolve(self $(, $field: $field_type)*) -> $Settings {
                 $Settings {
                     $($field,)*

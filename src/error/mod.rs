@@ -48,7 +48,7 @@ pub enum Error {
     Unreachable {
         /// The broker's URL without password.
         broker: String,
-        /// What failed at each address.
+        /// The failures, one for each address.
         reason: String,
         /// The origin of the host setting.
         origin: String,
@@ -278,7 +278,7 @@ pub enum Error {
     Output {
         /// The system's reason.
         source: io::Error,
-        /// What became of the messages.
+        /// The consequence for the messages.
         consequence: String,
     },
 
@@ -287,7 +287,7 @@ pub enum Error {
     Save {
         /// The directory, and the reason.
         failure: SaveFailure,
-        /// What became of the messages.
+        /// The consequence for the messages.
         consequence: String,
     },
 
@@ -303,7 +303,7 @@ pub enum Error {
     /// The system lacks a resource.
     #[error("cannot {what}: {}", reason(source))]
     System {
-        /// What needs the resource.
+        /// The action that needs the resource.
         what: &'static str,
         /// The system's reason.
         source: io::Error,

@@ -33,7 +33,7 @@ pub(crate) struct InputOptions {
     pub files: Vec<PathBuf>,
     /// The format of standard input and of each file.
     pub format: InputFormat,
-    /// How many times to send all of it.
+    /// The number of times to send all of it.
     pub count: u64,
     /// The maximum size in bytes of a part of standard input or of a file; `None` for the maximum of
     /// RabbitMQ.
@@ -56,11 +56,11 @@ pub(crate) struct Input {
     pub batches: Receiver<Result<Vec<Item>, Error>>,
     /// The positions of all messages, if they are known before the messages are read.
     pub plan: Option<Vec<MessagePosition>>,
-    /// How many times to send all of it.
+    /// The number of times to send all of it.
     pub count: u64,
 }
 
-/// How many batches may be read ahead of the sending.
+/// The most batches that are read ahead of the sending.
 const MAX_QUEUED_BATCHES: usize = 2;
 
 /// Starts to read the messages.

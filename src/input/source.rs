@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::ready;
 use crate::text;
 
-/// How many bytes are read at a time. The messages of a read are sent together, so that none waits for
+/// The number of bytes that are read at a time. The messages of a read are sent together, so that none waits for
 /// the next one to be typed.
 pub(super) const READ_SIZE: usize = 1 << 16;
 

@@ -8,7 +8,7 @@ pub struct Splitter {
     finder: Finder<'static>,
     /// The beginning of the next piece.
     rest: Vec<u8>,
-    /// How many bytes of `rest` are known not to contain a complete delimiter.
+    /// The number of bytes of `rest` that are known to contain no complete delimiter.
     searched: usize,
 }
 
@@ -78,7 +78,7 @@ mod tests {
         pieces
     }
 
-    /// What is right, in the simplest way.
+    /// The expected result, computed in the simplest way.
     fn expected(input: &[u8], delimiter: &[u8]) -> Vec<Vec<u8>> {
         let (mut pieces, mut piece, mut at) = (Vec::new(), Vec::new(), 0);
         while at < input.len() {

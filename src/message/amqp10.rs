@@ -283,7 +283,7 @@ mod tests {
         Some(String::from_utf8(out).unwrap())
     }
 
-    /// What an amqp-value section with this is shown as.
+    /// Returns the text that an amqp-value section with this value is shown as.
     fn value(encoded: &[u8]) -> Option<String> {
         shown(&[b"\0\x53\x77", encoded].concat())
     }

@@ -84,7 +84,7 @@ impl Properties {
     /// Reads property flags and a property list, as [`Properties::encode`] writes them.
     ///
     /// # Errors
-    /// What is malformed, and where.
+    /// The malformed part, and its position.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let mut rest = FieldReader(bytes);
         let flags = u16::from_be_bytes(rest.array()?);

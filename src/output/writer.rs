@@ -88,7 +88,7 @@ pub(crate) struct Writer {
     reports: Receiver<Result<(), Error>>,
     /// The number of commands that the thread has not carried out.
     pending: Arc<AtomicUsize>,
-    /// What becomes of messages that can't be written.
+    /// The consequence for messages that can't be written.
     consequence: String,
 }
 

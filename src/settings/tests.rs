@@ -321,7 +321,7 @@ fn tls_is_on_where_somebody_wants_it() {
             "url = 'amqps://h'",
             "amqps://guest@h:7/",
         ),
-        // Who shows a certificate is who it says.
+        // A certificate identifies the user.
         ("send --tls-cert-file c", &[], "", "amqps://localhost:5671/"),
         (
             "send --tls-cert-file c --auth plain",

@@ -28,7 +28,7 @@ pub type Arguments = BTreeMap<String, FieldValue>;
 /// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What violates it: an option without its dashes (`auto-delete`), or `argument x-expires`.
+    /// The option at fault, without its dashes (`auto-delete`), or `argument x-expires`.
     pub option: String,
     /// The rule.
     pub rule: String,

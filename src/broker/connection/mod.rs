@@ -43,7 +43,7 @@ pub(crate) enum CloseCause {
     Failed(io::Error),
     /// The bytes received are not AMQP.
     NotAmqp,
-    /// Nothing was received for two heartbeat intervals.
+    /// The broker was silent for two heartbeat intervals.
     HeartbeatTimeout,
     /// The broker did not answer in time.
     Abandoned,

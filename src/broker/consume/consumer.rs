@@ -120,7 +120,7 @@ pub(crate) struct Consumer<'c> {
 /// or only the channel if the broker has cancelled the consumer.
 ///
 /// # Errors
-/// Those of `work`; [`Error::Refused`] or [`Error::Lost`] if no consumer could be started;
+/// The errors of `work`; [`Error::Refused`] or [`Error::Lost`] if no consumer could be started;
 /// [`Error::Dropped`] if messages could not be requeued.
 pub(crate) fn consume(
     session: &mut Session,

@@ -148,7 +148,7 @@ impl AtLimit {
     }
 }
 
-/// How often a message was requeued, where its queue counts that.
+/// The number of times that a message was requeued, if its queue counts that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) times: u64,

@@ -176,7 +176,7 @@ impl<'s> Subscription<'s> {
         if self.state == ConsumerState::CancelledByBroker {
             return Err(self.cancelled());
         }
-        // What is unacknowledged is delivered again, so the messages before it need not be taken.
+        // Unacknowledged messages are delivered again, so those before it need not be taken.
         let ends_when_cancelled = self.is_consuming() && !self.no_ack;
         let queue = self.queue;
         let text = || format!("deliver from queue {queue}");

@@ -20,7 +20,7 @@ use crate::values::QueueName;
 /// The result of a comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Comparison {
-    /// Nothing of this name exists.
+    /// The entity does not exist.
     Missing,
     /// All properties are as wanted. Arguments that RabbitMQ does not know are not compared.
     Same,
@@ -107,7 +107,7 @@ pub fn is_direct(session: &mut Session, name: &str) -> Result<bool, Error> {
 
 /// The properties of an existing queue or exchange, as far as they were found.
 struct ExistingProperties {
-    /// Those of which the broker said nothing are as wanted.
+    /// Properties that the broker did not complain of are as wanted.
     properties: Arguments,
     /// Whether all properties are known.
     is_complete: bool,

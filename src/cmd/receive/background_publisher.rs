@@ -17,7 +17,7 @@ use crate::settings::Settings;
 use crate::values::Span;
 use crate::waker::{Sender, unbounded};
 
-/// How a `receive` publishes.
+/// The options of publishing by a `receive`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BackgroundOptions {
     pub(super) publish: PublishOptions,
@@ -73,7 +73,7 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
             queue: None,
             is_queue_needed: false,
             is_queue_declared: false,
-            // Nothing is added to a message.
+            // Messages are published as they are.
             supply: Supply::new(batches, MessageDefaults::default()),
             observer,
             rate_limiter: RateLimiter::new(None),

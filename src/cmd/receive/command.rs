@@ -196,7 +196,7 @@ impl<'c> Commands<'c> {
         self.delayed
             .retain(|(_, ticket), _| consumer.holds(*ticket));
         self.replying.retain(|ticket, _| consumer.holds(*ticket));
-        // What was redelivered on the last connection is redelivered once more.
+        // Messages that the last connection redelivered are redelivered once more.
         for message in self.handled.values_mut() {
             message.redelivery = None;
         }

@@ -121,7 +121,7 @@ impl<'c> SendReport<'c> {
     pub(super) fn fail(mut self, cause: Error, is_all_read: bool) -> Error {
         self.progress.end();
         match cause {
-            // Nothing was tried, so the cause says enough.
+            // No message was tried, so the cause says enough.
             Error::Config { .. } if self.last.is_none() => cause,
             // The refused messages are named anyway.
             Error::Nack { .. } => self.failure(None, is_all_read),

@@ -77,7 +77,7 @@ enum PublishState {
 /// The reason why a channel is no longer used. No message is unsettled then.
 #[derive(Debug)]
 enum ChannelEnd {
-    /// Nothing is left to send.
+    /// Everything is sent.
     Complete,
     /// The input ended early, with the error that the supply keeps, and everything before is sent.
     InputFailed,
@@ -96,7 +96,7 @@ enum Blocked {
     Rate(Instant),
     /// More input has to be read.
     Input,
-    /// Nothing more can be published on this channel.
+    /// This channel can't be used any more.
     End(Result<ChannelEnd, Error>),
 }
 

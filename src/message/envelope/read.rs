@@ -18,7 +18,7 @@ use crate::text;
 /// The body is decoded in place, so that a long one is in memory only once.
 ///
 /// # Errors
-/// What is wrong with the line. Unknown and repeated keys are errors, so that a misspelled property is
+/// The problem of the line. Unknown and repeated keys are errors, so that a misspelled property is
 /// not lost.
 pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
     let ParsedLine {
