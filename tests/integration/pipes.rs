@@ -556,8 +556,9 @@ fn processes_of_the_same_id_save_into_one_directory() {
     // Each is process 1 of a container of its own; but that takes root.
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     let contained = if is_root { "unshare --pid --fork" } else { "" };
+    // `wait -n` forgets a job that has ended before it is called, and says 127.
     let line = "run() { $CONTAINED $H receive --drain --quiet --prefetch 7 --save $D $Q; }; \
-                run & run & run & wait -n && wait -n && wait -n";
+                run & a=$!; run & b=$!; run & c=$!; wait $a && wait $b && wait $c";
     shell(line)
         .env("CONTAINED", contained)
         .env("D", &saved)
