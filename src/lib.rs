@@ -13,6 +13,7 @@ mod credentials;
 pub mod definitions;
 pub mod descriptors;
 pub mod error;
+mod expression;
 pub mod input;
 pub mod interrupt;
 mod logging;

@@ -19,6 +19,7 @@ pub use receive::{OnFailure, Receive};
 pub use send::{PropertyOptions, Send};
 
 use crate::definitions::{Broker, Definition, ReceiveSettings, SendSettings, Tls};
+use crate::expression::Expression;
 use crate::values::{Name, QueueName};
 
 /// Send messages to RabbitMQ, and receive them.
@@ -205,12 +206,39 @@ pub struct Delete {
     pub output: ListFormat,
 }
 
+/// The choice of messages.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Selection {
+    /// Take only the messages for which this jq expression over their JSON form (see --output json) is
+    /// neither false nor null; the others stay in the queue, in their order
+    ///
+    /// They are held unacknowledged until the end, so that each is looked at once, and are then returned,
+    /// marked as redelivered. Up to RabbitMQ 4.2, that uses up one delivery of each in a quorum queue, as
+    /// --peek does. A message for which the expression fails stays, too.
+    #[arg(
+        id = "where",
+        long = "where",
+        value_name = "EXPRESSION",
+        help_heading = "Selection",
+        allow_hyphen_values = true
+    )]
+    pub filter: Option<Expression>,
+
+    /// Stop when N messages that are not taken are held [default: 100000]
+    #[arg(long, value_name = "N", help_heading = "Selection", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub max_held: Option<u64>,
+}
+
 /// Options of `purge`.
 #[derive(Args, Debug)]
 pub struct Purge {
     /// The queue, instead of --queue; one of the two is required
     #[arg(value_name = "QUEUE")]
     pub name: Option<QueueName>,
+
+    /// The choice of messages.
+    #[command(flatten)]
+    pub selection: Selection,
 
     /// Do not ask for confirmation on a terminal if messages would be lost
     #[arg(short, long, help_heading = "What to do")]

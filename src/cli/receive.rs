@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::MessageFormat;
+use super::{MessageFormat, Selection};
 use crate::definitions::ReceiveOptions;
+use crate::expression::Expression;
 use crate::message::Part;
 use crate::output::Template;
 use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
 
 /// Options of `receive`.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Receive {
     /// The queue, instead of --queue
     #[arg(value_name = "QUEUE")]
@@ -26,6 +27,30 @@ pub struct Receive {
     /// at the start
     #[arg(long, help_heading = "Ending")]
     pub drain: bool,
+
+    /// The choice of messages.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Change each message by a jq expression over its JSON form, whose result is the message that is
+    /// printed, saved, forwarded or given to COMMAND; if it fails or is no message, the message stays in
+    /// the queue
+    #[arg(
+        long,
+        value_name = "EXPRESSION",
+        help_heading = "Selection",
+        allow_hyphen_values = true
+    )]
+    pub map: Option<Expression>,
+
+    /// Drop a message for which --map has no result, instead of leaving it in the queue
+    #[arg(
+        long,
+        help_heading = "Selection",
+        requires = "map",
+        hide_short_help = true
+    )]
+    pub drop_empty: bool,
 
     /// The output format: the tutorial's line (text), the body alone (body), or the whole message
     /// as a line of JSON for 'send --jsonl' (json) [default: text]

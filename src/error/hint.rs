@@ -80,6 +80,11 @@ impl Error {
                 "standard output" => "to discard the output, redirect it: >/dev/null",
                 _ => "to discard errors and notices, redirect them: 2>/dev/null",
             },
+            Self::HeldTooMany => {
+                "take or remove some of the messages that do not match, or raise --max-held; the broker \
+                 keeps each in memory"
+            }
+            Self::Unmapped { .. } => "try the expression with --peek --output json",
             Self::Short { .. }
             | Self::TimeIsUp
             | Self::Input(_)

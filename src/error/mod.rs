@@ -123,6 +123,17 @@ pub enum Error {
         why: &'static str,
     },
 
+    /// No more messages could be held that are not taken (`--max-held`).
+    #[error("stopped before the end of the queue: --max-held messages are held that are not taken")]
+    HeldTooMany,
+
+    /// Messages could not be changed (`--map`).
+    #[error("--map failed for {messages} {}", if *messages == 1 { "message" } else { "messages" })]
+    Unmapped {
+        /// The number of messages.
+        messages: u64,
+    },
+
     /// Not all requests were answered.
     #[error("no reply to {missing} within {patience} (--reply-timeout); {answered} answered")]
     NoReply {

@@ -108,7 +108,7 @@ impl Error {
             Self::System { .. } => Status::System,
             Self::Spawn { source, .. } if is_exhaustion(source) => Status::System,
             Self::Usage(_) | Self::Spawn { .. } => Status::Usage,
-            Self::EmptyInput | Self::BadInput { .. } => Status::BadInput,
+            Self::EmptyInput | Self::BadInput { .. } | Self::Unmapped { .. } => Status::BadInput,
             Self::InputFile { .. } => Status::NoInput,
             Self::Config { .. } | Self::File { .. } => Status::Config,
             Self::Unreachable { .. } | Self::Lost { .. } | Self::NotBack { .. } => {
@@ -135,7 +135,7 @@ impl Error {
             Self::Cancelled { .. } | Self::Unroutable { .. } => Status::NoSuchQueue,
             Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
             Self::Topology { status, .. } => *status,
-            Self::Declined(_) => Status::Short,
+            Self::Declined(_) | Self::HeldTooMany => Status::Short,
             Self::ConfirmFailure(messages) => match &messages.cause {
                 Some(cause) => cause.status(),
                 None if messages.returned.is_empty() => Status::NotConfirmed,

@@ -511,6 +511,8 @@ fn receive_does_what_it_explains() {
             two,
             "receive @Q --exclusive --no-declare --idle-timeout 100ms",
         ),
+        (two, "receive @Q --drain --where .payload==\"a\""),
+        (two, "receive @Q --drain --where true --map ."),
         (two, "receive @Q --peek"),
         (two, "receive @Q --peek -c 1 --no-declare"),
         (&["send -q @Q-quorum a"], "receive @Q-quorum -c 1"),
@@ -524,6 +526,10 @@ fn receive_does_what_it_explains() {
         (
             &["send -q @Q-stream a b"],
             "receive @Q-stream --drain --no-declare",
+        ),
+        (
+            &["send -q @Q-stream a b"],
+            "receive @Q-stream --drain --where .payload==\"b\"",
         ),
         (
             &["send -q @Q-stream a b"],

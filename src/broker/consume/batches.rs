@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::batch::{Batches, Written};
-use super::consumer::{self, ConsumeEvent, ConsumeProgress, Consumer};
-use super::{ConsumeOptions, Total};
+use super::consumer::{self, ConsumeEvent, ConsumeProgress, Consumer, Received};
+use super::{ConsumeOptions, Decide, Total};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::{Batch, Message};
@@ -84,6 +84,7 @@ pub(crate) fn consume(
     session: &mut Session,
     queue: &QueueName,
     progress: &mut BatchProgress,
+    decide: &mut Decide,
     work: impl FnOnce(&mut BatchConsumer) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let BatchProgress {
@@ -95,7 +96,7 @@ pub(crate) fn consume(
         // Its messages are delivered again.
         batches.discard_current();
     }
-    consumer::consume(session, queue, progress, |consumer| {
+    consumer::consume(session, queue, progress, decide, |consumer| {
         let mut consumer = BatchConsumer {
             consumer,
             batches,
@@ -124,6 +125,11 @@ impl BatchConsumer<'_, '_> {
     /// Returns the messages that are written and acknowledged, over all connections.
     pub(crate) fn done(&self) -> Total {
         self.consumer.done()
+    }
+
+    /// Whether no more messages can be held.
+    pub(crate) fn is_full(&self) -> bool {
+        self.consumer.is_full()
     }
 
     /// Whether the end of a stream is reached.
@@ -183,7 +189,7 @@ impl BatchConsumer<'_, '_> {
         self.batches.has_room() && !self.is_stopped && !self.consumer.is_complete()
     }
 
-    /// Takes the messages received as far as there is room, and returns whether there were any.
+    /// Receives messages as far as there is room, and returns whether there were any.
     fn take_received(&mut self) -> Result<bool, Error> {
         let mut taken = false;
         while self.may_take() && self.take()? {
@@ -197,8 +203,10 @@ impl BatchConsumer<'_, '_> {
     }
 
     fn take(&mut self) -> Result<bool, Error> {
-        let Some(delivery) = self.consumer.take()? else {
-            return Ok(false);
+        let delivery = match self.consumer.take()? {
+            None => return Ok(false),
+            Some(Received::Removed | Received::Left) => return Ok(true),
+            Some(Received::Taken(delivery)) => delivery,
         };
         let size = Written {
             messages: 1,

@@ -1,6 +1,6 @@
 //! Consuming from a queue over one connection, and its progress over all connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::batch::Written;
@@ -8,7 +8,7 @@ use super::deliveries::{Deliveries, Ticket};
 use super::limit::{self, AtLimit, Count};
 use super::stream;
 use super::subscription::{Subscription, operation};
-use super::{ConsumeOptions, Total};
+use super::{ConsumeOptions, Decide, Decision, SelectionOptions, Total};
 use crate::broker::connection::WaitOutcome;
 use crate::broker::frames::{self, MESSAGES};
 use crate::broker::session::Session;
@@ -93,6 +93,16 @@ pub(crate) struct Delivery {
     pub(crate) offset: Option<u64>,
 }
 
+/// A message that was received, after the decision about it.
+#[derive(Clone, Debug)]
+pub(crate) enum Received {
+    Taken(Delivery),
+    /// It has left the queue.
+    Removed,
+    /// It stays in the queue.
+    Left,
+}
+
 /// The end of a wait of a [`Consumer`].
 #[derive(Debug)]
 pub(crate) enum ConsumeEvent<R> {
@@ -109,14 +119,28 @@ pub(crate) enum ConsumeEvent<R> {
 pub(crate) struct Consumer<'c> {
     pub(super) subscription: Subscription<'c>,
     pub(super) progress: &'c mut ConsumeProgress,
+    decide: &'c mut Decide<'c>,
     at_limit: AtLimit,
+    held: Held,
+    /// The delivery tags of the messages that are taken and unsettled, if others are held among them.
+    taken: VecDeque<u64>,
     /// Whether the end of a drained stream is reached.
     is_at_end: bool,
     has_received: bool,
     started: Instant,
 }
 
-/// Consumes from a queue until `work` returns. Then requeues what is unsettled, and closes the connection,
+/// The messages of one connection that are held unacknowledged.
+#[derive(Debug, Default)]
+struct Held {
+    messages: u64,
+    /// The number of them that use up the prefetch of the current consumer.
+    of_consumer: u64,
+    /// The last delivery tag of each earlier consumer.
+    last_tags: Vec<u64>,
+}
+
+/// Consumes from a queue until `work` returns. Calls `decide` for each message that was received. Then requeues what is unsettled, and closes the connection,
 /// or only the channel if the broker has cancelled the consumer.
 ///
 /// # Errors
@@ -126,6 +150,7 @@ pub(crate) fn consume(
     session: &mut Session,
     queue: &QueueName,
     progress: &mut ConsumeProgress,
+    decide: &mut Decide,
     work: impl FnOnce(&mut Consumer) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut subscription = Subscription::open(session, queue, progress.options, progress.no_ack);
@@ -135,7 +160,10 @@ pub(crate) fn consume(
     let mut consumer = Consumer {
         subscription,
         progress: &mut *progress,
+        decide,
         at_limit: AtLimit::default(),
+        held: Held::default(),
+        taken: VecDeque::new(),
         is_at_end: false,
         has_received: false,
         started: Instant::now(),
@@ -206,7 +234,16 @@ fn close(session: &mut Session, result: Result<(), Error>, done: Total) -> Resul
 impl Consumer<'_> {
     /// Whether no more messages are to be taken.
     pub(crate) fn is_complete(&self) -> bool {
-        self.is_at_end || self.progress.deliveries.is_complete()
+        self.is_at_end || self.progress.deliveries.is_complete() || self.is_full()
+    }
+
+    /// Whether no more messages can be held.
+    pub(crate) fn is_full(&self) -> bool {
+        let max = match self.progress.options.selection {
+            SelectionOptions::Some { max_held } => max_held,
+            SelectionOptions::All | SelectionOptions::Filter => return false,
+        };
+        self.held.messages >= max || self.at_limit.is_full()
     }
 
     /// Whether that is so because the end of a stream is reached.
@@ -242,7 +279,10 @@ impl Consumer<'_> {
         if self.subscription.is_paused() && !self.is_complete() {
             let max = self.progress.is_one_by_one.then_some(1);
             let left = self.progress.deliveries.left();
-            let left = [left, max].into_iter().flatten().min();
+            let left = [self.progress.options.needed(left), max]
+                .into_iter()
+                .flatten()
+                .min();
             self.subscription.start(left, self.progress.next_offset)?;
         }
         Ok(())
@@ -290,7 +330,8 @@ impl Consumer<'_> {
         }
         // Even if the broker did not answer: it drops messages at their limit unless they are republished.
         let (session, queue) = self.subscription.session_and_queue();
-        std::mem::take(&mut self.at_limit).requeue_all(session, queue)
+        let last_tags = std::mem::take(&mut self.held.last_tags);
+        std::mem::take(&mut self.at_limit).requeue_all(session, queue, &last_tags)
     }
 
     /// Returns how often a message was requeued, where its queue counts that.
@@ -339,9 +380,9 @@ impl Consumer<'_> {
         })
     }
 
-    /// Takes the next message that was received.
-    pub(crate) fn take(&mut self) -> Result<Option<Delivery>, Error> {
-        let Some(content) = self.subscription.next_message() else {
+    /// Takes the next message that was received, as far as that is the decision about it.
+    pub(crate) fn take(&mut self) -> Result<Option<Received>, Error> {
+        let Some(mut content) = self.subscription.next_message() else {
             return Ok(None);
         };
         self.has_received = true;
@@ -353,17 +394,63 @@ impl Consumer<'_> {
                 StreamEnd::At(last) => last <= offset,
             };
         }
+        if let Some(offset) = offset {
+            self.progress.next_offset = Some(offset + 1);
+        }
+        match (self.decide)(&mut content.message) {
+            Decision::Take => {}
+            Decision::Remove => {
+                let bytes = content.message.body.len() as u64;
+                self.progress.deliveries.remove(bytes);
+                self.acknowledge(content.tag);
+                return Ok(Some(Received::Removed));
+            }
+            Decision::Leave => {
+                let is_kept =
+                    offset.is_some() || self.progress.options.selection == SelectionOptions::Filter;
+                if is_kept {
+                    self.acknowledge(content.tag);
+                } else {
+                    self.hold(content.tag)?;
+                }
+                return Ok(Some(Received::Left));
+            }
+        }
         let ticket = self.progress.deliveries.take(content.tag);
         if let Some(offset) = offset {
             self.progress.unsettled_offsets.insert(ticket, offset);
-            self.progress.next_offset = Some(offset + 1);
         }
-        Ok(Some(Delivery {
+        if self.progress.options.selection != SelectionOptions::All {
+            self.taken.push_back(content.tag);
+        }
+        Ok(Some(Received::Taken(Delivery {
             ticket,
             message: content.message,
             count,
             offset,
-        }))
+        })))
+    }
+
+    /// Holds a message unacknowledged. When half of the consumer's prefetch is used up by such messages,
+    /// another consumer takes its place.
+    fn hold(&mut self, tag: u64) -> Result<(), Error> {
+        self.held.messages += 1;
+        self.held.of_consumer += 1;
+        let is_used_up = 2 * self.held.of_consumer >= u64::from(self.subscription.prefetch());
+        if is_used_up && self.subscription.is_consuming() && !self.is_complete() {
+            self.held.of_consumer = 0;
+            self.held.last_tags.push(tag);
+            self.subscription.replace(!self.progress.is_one_by_one)?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges a message that is not passed on.
+    fn acknowledge(&mut self, tag: u64) {
+        if !self.progress.no_ack && self.subscription.can_settle() {
+            self.subscription.settle(&frames::ack(MESSAGES, tag, false));
+        }
+        self.at_limit.remove(tag, false);
     }
 
     /// Returns the offset of a message in its stream. In another queue the sender may have written that
@@ -410,6 +497,7 @@ impl Consumer<'_> {
         };
         self.subscription.settle(&frame);
         self.at_limit.remove(tag, false);
+        self.taken.retain(|taken| *taken != tag);
         match settlement {
             Settlement::Requeue => {
                 self.subscription.note_requeue();
@@ -434,8 +522,13 @@ impl Consumer<'_> {
                 // They are delivered again.
                 return;
             }
-            self.subscription.settle(&frames::ack(MESSAGES, tag, true));
-            self.at_limit.remove(tag, true);
+            if self.held.messages == 0 {
+                self.subscription.settle(&frames::ack(MESSAGES, tag, true));
+                self.at_limit.remove(tag, true);
+                self.taken.retain(|taken| *taken > tag);
+            } else {
+                self.acknowledge_taken_up_to(tag);
+            }
         }
         self.progress.unsettled_offsets = self
             .progress
@@ -446,6 +539,17 @@ impl Consumer<'_> {
             bytes: written.bytes,
             rejected: 0,
         });
+    }
+
+    /// Acknowledges the messages taken up to this one, and none of those held among them.
+    fn acknowledge_taken_up_to(&mut self, last: u64) {
+        let mut acks = Vec::new();
+        while let Some(tag) = self.taken.front().copied().filter(|tag| *tag <= last) {
+            self.taken.pop_front();
+            acks.extend(frames::ack(MESSAGES, tag, false));
+            self.at_limit.remove(tag, false);
+        }
+        self.subscription.settle(&acks);
     }
 
     /// Cancels the consumer if the queue is empty, and returns whether it is.

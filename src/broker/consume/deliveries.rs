@@ -59,6 +59,13 @@ impl Deliveries {
         self.last
     }
 
+    /// Notes that a message has left the queue without being taken.
+    pub(crate) fn remove(&mut self, bytes: u64) {
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        self.done.messages += 1;
+        self.done.bytes += bytes;
+    }
+
     /// Returns the delivery tag of a ticket; `None` if its connection is lost.
     pub(crate) fn tag(&self, ticket: Ticket) -> Option<u64> {
         ticket.checked_sub(self.base).filter(|tag| *tag > 0)

@@ -19,6 +19,9 @@ use crate::message::{COPY_HEADERS, COUNT_HEADERS, Message, ShortString};
 use crate::topology::QueueKind;
 use crate::values::{QueueName, Span};
 
+/// The size of bodies at their delivery limit at which no more messages are received.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
 /// The time for publishing messages again.
 const REPUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -93,10 +96,11 @@ impl AtLimit {
         self.0.contains_key(&tag)
     }
 
-    /// Returns the size of the bodies.
-    pub(crate) fn body_bytes(&self) -> usize {
+    /// Whether the bodies are so large together that no more messages are to be received.
+    pub(crate) fn is_full(&self) -> bool {
         let messages = self.0.values();
-        messages.map(|message| message.body.len()).sum()
+        let bytes: usize = messages.map(|message| message.body.len()).sum();
+        bytes >= MAX_BODY_BYTES
     }
 
     /// Removes a settled delivery; with `multiple` all earlier ones, too.
@@ -107,11 +111,17 @@ impl AtLimit {
         self.0.remove(&tag);
     }
 
-    /// Requeues all unsettled deliveries of the channel.
+    /// Requeues all unsettled deliveries of the channel, those up to each of `last_tags` first, so that their
+    /// order is kept if they are of several consumers.
     ///
     /// # Errors
     /// [`Error::Dropped`] if messages at their limit could not be published again.
-    pub(crate) fn requeue_all(self, session: &mut Session, queue: &QueueName) -> Result<(), Error> {
+    pub(crate) fn requeue_all(
+        self,
+        session: &mut Session,
+        queue: &QueueName,
+        last_tags: &[u64],
+    ) -> Result<(), Error> {
         let at_limit = self.0;
         let wanted = at_limit.len();
         let mut result = Ok(());
@@ -137,12 +147,13 @@ impl AtLimit {
                 });
             }
         }
-        // For all others, closing the connection has the same effect. A stream takes nothing back.
-        if session.series >= Some(NACK_IS_NOT_COUNTED_FROM)
-            && session.queue_kind != Some(QueueKind::Stream)
-        {
-            let nack = frames::nack(MESSAGES, 0, true);
-            session.connection.socket().send_on_channel(&nack);
+        // With the end of the connection a quorum queue would requeue them in any order. A stream takes
+        // nothing back.
+        if session.queue_kind != Some(QueueKind::Stream) {
+            for tag in last_tags.iter().chain(&[0]) {
+                let nack = frames::nack(MESSAGES, *tag, true);
+                session.connection.socket().send_on_channel(&nack);
+            }
         }
         result
     }

@@ -10,7 +10,7 @@ mod stream;
 mod subscription;
 
 pub(crate) use super::connection::WaitOutcome;
-use crate::message::{FieldTable, FieldValue, ShortString};
+use crate::message::{FieldTable, FieldValue, Message, ShortString};
 use crate::topology::QueueKind;
 use crate::values::StreamOffset;
 pub(crate) use deliveries::Ticket;
@@ -32,7 +32,36 @@ pub(crate) struct ConsumeOptions {
     /// Whether to end when the queue is empty. A stream is then read from its first message, unless
     /// `stream_offset` is set.
     pub(crate) drain: bool,
+    /// The messages that are taken.
+    pub(crate) selection: SelectionOptions,
 }
+
+/// The messages that are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SelectionOptions {
+    /// All.
+    #[default]
+    All,
+    /// Those that the receiver decides to take. The others stay in the queue: they are held unacknowledged,
+    /// up to this number, until the consumer ends. A stream keeps its messages anyway.
+    Some { max_held: u64 },
+    /// Those that the receiver decides to take. The others are dropped.
+    Filter,
+}
+
+/// The decision about a message that was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// It is taken.
+    Take,
+    /// It leaves the queue, but is not passed on.
+    Remove,
+    /// It stays in the queue, as [`SelectionOptions`] say.
+    Leave,
+}
+
+/// A function that decides about each message, and may change it.
+pub(crate) type Decide<'d> = dyn FnMut(&mut Message) -> Decision + 'd;
 
 impl ConsumeOptions {
     /// Returns whether the broker removes each message as soon as it has sent it. With a
@@ -41,7 +70,13 @@ impl ConsumeOptions {
         self.auto_ack && self.count.is_none()
     }
 
-    /// Returns the prefetch when this number of messages is `left` to take: at most that number, because
+    /// Returns the number of messages that have to come if this number is `left` to take; `None` if that can't
+    /// be known.
+    pub(crate) fn needed(&self, left: Option<u64>) -> Option<u64> {
+        left.filter(|_| self.selection == SelectionOptions::All)
+    }
+
+    /// Returns the prefetch when this number of messages is `left` to come: at most that number, because
     /// further messages would go back to the queue, marked as redelivered, and the delivery limit of a quorum
     /// queue would count it.
     pub(crate) fn prefetch(&self, left: Option<u64>) -> u16 {

@@ -16,9 +16,6 @@ use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
-/// The size of held bodies at which no more messages are looked at.
-const MAX_HELD_BYTES: usize = 64 << 20;
-
 /// The number of messages that a channel requeues to a quorum queue at a time. The rest waits in the channel,
 /// and counts towards the delivery limit if the channel is closed meanwhile (`rabbit_fifo_client.erl`,
 /// `SOFT_LIMIT`).
@@ -81,7 +78,7 @@ impl<'s, 'q> Peek<'s, 'q> {
 
     /// Whether too many messages are held here, as they are at their delivery limit.
     pub(crate) fn is_full(&self) -> bool {
-        self.at_limit.body_bytes() >= MAX_HELD_BYTES
+        self.at_limit.is_full()
     }
 
     /// Requeues all messages.
@@ -96,7 +93,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         if may_count && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
             self.requeue_in_batches();
         }
-        self.at_limit.requeue_all(self.session, self.queue)
+        self.at_limit.requeue_all(self.session, self.queue, &[])
     }
 
     /// Requeues all but the last few messages in batches, so that none counts, as long as the queue can be

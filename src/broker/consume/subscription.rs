@@ -21,6 +21,10 @@ const MAX_UNPROCESSED_BYTES: usize = 16 << 20;
 /// minute starts such a consumer after that, and ends it when it notices.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 
+/// The maximum prefetch of a consumer that replaces another. More small messages would take more memory here
+/// than is worth it.
+const MAX_REPLACED_PREFETCH: u16 = 8_192;
+
 /// The time in which a queue counts a requeued message as ready: the replicas of a quorum queue agree on
 /// that first.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,6 +51,8 @@ pub(crate) struct Subscription<'s> {
     /// The number of consumers started. Each has a tag of its own, as a quorum queue may continue a
     /// cancelled one when another of the same tag is started.
     consumer_number: u32,
+    /// The prefetch of the consumer.
+    prefetch: u16,
     state: ConsumerState,
     /// Measures how long no message has come although the queue has some.
     silence: Option<SilenceTimer>,
@@ -71,6 +77,7 @@ impl<'s> Subscription<'s> {
             options,
             no_ack,
             consumer_number: 0,
+            prefetch: options.prefetch(None),
             state: ConsumerState::Paused,
             silence: None,
             stale_consumer_until: None,
@@ -87,10 +94,29 @@ impl<'s> Subscription<'s> {
         left: Option<u64>,
         next_offset: Option<u64>,
     ) -> Result<(), Error> {
+        self.prefetch = self.options.prefetch(left);
+        self.start_consumer(&[], next_offset)
+    }
+
+    /// Replaces the consumer by another, which may send further messages although those of the first are
+    /// unacknowledged. If it `grows`, its prefetch is twice as large, up to [`MAX_REPLACED_PREFETCH`] or the user's.
+    ///
+    /// # Errors
+    /// As [`Subscription::start`].
+    pub(crate) fn replace(&mut self, grows: bool) -> Result<(), Error> {
+        if grows {
+            let max = MAX_REPLACED_PREFETCH.max(self.prefetch);
+            self.prefetch = self.prefetch.saturating_mul(2).min(max);
+        }
+        let cancel = frames::cancel(MESSAGES, &self.tag(), true);
+        self.start_consumer(&cancel, None)
+    }
+
+    fn start_consumer(&mut self, before: &[u8], next_offset: Option<u64>) -> Result<(), Error> {
         self.consumer_number += 1;
-        let mut request = Vec::new();
+        let mut request = before.to_vec();
         if !self.no_ack {
-            request = frames::qos(MESSAGES, self.options.prefetch(left));
+            request.extend(frames::qos(MESSAGES, self.prefetch));
         }
         request.extend(frames::consume(
             MESSAGES,
@@ -114,8 +140,15 @@ impl<'s> Subscription<'s> {
         connection.wait_for_answer(&operation, |socket| socket.take_answer(answer))
     }
 
+    /// Returns the tag of the consumer. When a connection is lost, a quorum queue requeues the messages of its
+    /// consumers in the order of their tags.
     fn tag(&self) -> String {
-        format!("hello-mq-{}", self.consumer_number)
+        format!("hello-mq-{:06}", self.consumer_number)
+    }
+
+    /// Returns the prefetch of the consumer.
+    pub(crate) fn prefetch(&self) -> u16 {
+        self.prefetch
     }
 
     /// Whether the broker may send messages.

@@ -19,7 +19,7 @@ use super::reply::{self, Reply};
 use super::statistics::ReceiveStatistics;
 use crate::broker::Connector;
 use crate::broker::consume::Ticket;
-use crate::broker::consume::consumer::{ConsumeEvent, Consumer, Delivery, Settlement};
+use crate::broker::consume::consumer::{ConsumeEvent, Consumer, Delivery, Received, Settlement};
 use crate::cli::{self, OnFailure};
 use crate::cmd::{Context, counted};
 use crate::error::Error;
@@ -221,6 +221,8 @@ impl<'c> Commands<'c> {
                 WorkState::Receiving if self.is_complete(consumer) => {
                     return Ok(if consumer.is_at_end() {
                         ReceiveEnd::Empty
+                    } else if consumer.is_full() {
+                        ReceiveEnd::Full
                     } else {
                         ReceiveEnd::Count
                     });
@@ -302,14 +304,16 @@ impl<'c> Commands<'c> {
         consumer: &mut Consumer,
         statistics: &mut ReceiveStatistics,
     ) -> Result<(), Error> {
-        let Some(delivery) = consumer.take()? else {
+        let Some(received) = consumer.take()? else {
             return Ok(());
         };
         let now = Instant::now();
         reconnecting.last_activity = now;
         self.limits.received(now);
         statistics.received(now);
-        self.handle(consumer, delivery);
+        if let Received::Taken(delivery) = received {
+            self.handle(consumer, delivery);
+        }
         if consumer.is_complete() {
             // The acknowledgement of the last message must not bring another.
             consumer.stop()?;

@@ -12,6 +12,7 @@ mod plan;
 mod print;
 mod reconnecting;
 mod reply;
+mod selection;
 mod statistics;
 
 use std::io;
@@ -33,6 +34,7 @@ use plan::Handling;
 pub(crate) use plan::ReceivePlan;
 use print::{Printer, Sink};
 use reconnecting::{MessageSource, ReconnectingSession};
+use selection::Selection;
 use statistics::ReceiveStatistics;
 
 /// The reason why a `receive` ended.
@@ -43,6 +45,8 @@ enum ReceiveEnd {
     TimeIsUp,
     Idle,
     Empty,
+    /// No more messages can be held that are not taken.
+    Full,
 }
 
 impl ReceivePlan {
@@ -60,20 +64,28 @@ impl ReceivePlan {
             options,
             handling,
             limits,
+            rules,
             arguments,
         } = self;
+        let mut selection = Selection::new(rules, context, &source);
         let result = match handling {
             Handling::Write(format) => {
                 let consequence = consequence(context, &source, options);
                 let sink = Sink::Writer(writer(&arguments, format, context, consequence)?);
-                print(context, sink, source, options, limits, statistics)
+                let selecting = &mut selection;
+                print(
+                    context, sink, source, options, limits, selecting, statistics,
+                )
             }
             Handling::Forward(target, left_out, publishing) => {
                 let connector = context.connector("receive --forward-to", None);
                 let messenger = context.messenger.clone();
                 let forward = Forward::spawn(target, left_out, publishing, connector, messenger);
                 let sink = Sink::Forward(forward.map_err(Error::thread)?);
-                print(context, sink, source, options, limits, statistics)
+                let selecting = &mut selection;
+                print(
+                    context, sink, source, options, limits, selecting, statistics,
+                )
             }
             Handling::Peek(format) => {
                 let queue = &context.settings.queue.value;
@@ -86,8 +98,11 @@ impl ReceivePlan {
                     connector,
                     source.declared(),
                     &mut sink,
-                    limits.until,
-                    options.count,
+                    peek::Limits {
+                        until: limits.until,
+                        count: options.count,
+                    },
+                    &mut selection,
                     statistics,
                 )
             }
@@ -96,7 +111,10 @@ impl ReceivePlan {
                 if let Some(publishing) = replies {
                     commands.reply(publishing).map_err(Error::thread)?;
                 }
-                command(context, commands, source, options, limits, statistics)
+                let selecting = &mut selection;
+                command(
+                    context, commands, source, options, limits, selecting, statistics,
+                )
             }
         };
         statistics.end_progress();
@@ -114,8 +132,10 @@ impl ReceivePlan {
         if arguments.forward_to.is_some() {
             context.print(&format!(" [x] Forwarded {}", counted(number, "message")))?;
         }
+        selection.end()?;
         let why = match end {
             ReceiveEnd::Count | ReceiveEnd::Stopped => return Ok(()),
+            ReceiveEnd::Full => return Err(Error::HeldTooMany),
             ReceiveEnd::TimeIsUp => "timed out (--timeout)",
             ReceiveEnd::Idle => "no further message arrived (--idle-timeout)",
             ReceiveEnd::Empty if arguments.peek => "the queue has no more messages",
@@ -138,6 +158,7 @@ fn print(
     source: MessageSource,
     options: ConsumeOptions,
     limits: ReceiveLimits,
+    selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
     let mut progress = BatchProgress::new(options);
@@ -145,7 +166,10 @@ fn print(
     statistics.begin();
     let mut printer = Printer::new(context, &mut sink, limits, statistics);
     let end = ReconnectingSession::new(context, connector, source, limits.until).run(
-        |reconnecting, session, queue| printer.consume(reconnecting, session, queue, &mut progress),
+        |reconnecting, session, queue| {
+            let mut decide = |message: &mut _| selection.decide(message);
+            printer.consume(reconnecting, session, queue, &mut progress, &mut decide)
+        },
     );
     sink.close();
     statistics.update(progress.done());
@@ -158,6 +182,7 @@ fn command(
     source: MessageSource,
     options: ConsumeOptions,
     limits: ReceiveLimits,
+    selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
     let mut progress = ConsumeProgress::new(options);
@@ -166,7 +191,8 @@ fn command(
     let end = ReconnectingSession::new(context, connector, source, limits.until).run(
         |reconnecting, session, queue| {
             let mut end = ReceiveEnd::Count;
-            consumer::consume(session, queue, &mut progress, |consumer| {
+            let mut decide = |message: &mut _| selection.decide(message);
+            consumer::consume(session, queue, &mut progress, &mut decide, |consumer| {
                 end = commands.work(reconnecting, consumer, statistics)?;
                 Ok(())
             })?;

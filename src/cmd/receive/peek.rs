@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use super::ReceiveEnd;
 use super::print::Sink;
+use super::selection::Selection;
 use super::statistics::ReceiveStatistics;
 use crate::broker::consume::peek::Peek;
-use crate::broker::consume::{Total, WaitOutcome};
+use crate::broker::consume::{Decision, Total, WaitOutcome};
 use crate::broker::{Connector, topology};
 use crate::cmd::Context;
 use crate::error::Error;
@@ -19,7 +20,16 @@ const PRINT_BATCH_MESSAGES: usize = 128;
 /// The most bytes that are written together, if it is more than one message.
 const PRINT_BATCH_BYTES: usize = 4 << 20;
 
-/// Shows each message of the queue once, up to `count`, and returns why it ended. In any case all of them
+/// The limits that end it.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// The end of the time that the user gave (`--timeout`).
+    pub(super) until: Option<Instant>,
+    /// The number of messages to show; `None` for all.
+    pub(super) count: Option<u64>,
+}
+
+/// Shows each message of the queue that is selected once, up to the limits, and returns why it ended. In any case all of them
 /// go back.
 ///
 /// A lost connection is not opened again: the broker would begin with the first message.
@@ -28,8 +38,8 @@ pub(super) fn run(
     connector: Connector,
     declared: Option<&Queue>,
     sink: &mut Sink,
-    until: Option<Instant>,
-    count: Option<u64>,
+    limits: Limits,
+    selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
     let mut session = topology::declare_at_login(connector, declared).open()?;
@@ -37,7 +47,7 @@ pub(super) fn run(
         topology::ensure(&mut session, queue)?;
     }
     let mut peek = Peek::open(&mut session, &context.settings.queue.value)?;
-    let shown = show(context, &mut peek, sink, until, count, statistics);
+    let shown = show(context, &mut peek, sink, limits, selection, statistics);
     let given_back = peek.close();
     session.close();
     let end = shown?;
@@ -48,14 +58,15 @@ fn show(
     context: &Context,
     peek: &mut Peek,
     sink: &mut Sink,
-    until: Option<Instant>,
-    count: Option<u64>,
+    limits: Limits,
+    selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
+    let Limits { until, count } = limits;
     let mut shown = Total::default();
     loop {
         let left = count.map(|count| count - shown.messages);
-        let (batch, end) = next_batch(context, peek, left, statistics)?;
+        let (batch, end) = next_batch(context, peek, left, selection, statistics)?;
         let messages = batch.len() as u64;
         let bytes: usize = batch.iter().map(|message| message.body.len()).sum();
         let report = match sink.hand_over(batch) {
@@ -90,6 +101,7 @@ fn next_batch(
     context: &Context,
     peek: &mut Peek,
     left: Option<u64>,
+    selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<(Batch, Option<ReceiveEnd>), Error> {
     let mut batch = Batch::new();
@@ -105,10 +117,13 @@ fn next_batch(
             ));
             return Ok((batch, Some(ReceiveEnd::Stopped)));
         }
-        let Some(message) = peek.message()? else {
+        let Some(mut message) = peek.message()? else {
             return Ok((batch, Some(ReceiveEnd::Empty)));
         };
         statistics.received(Instant::now());
+        if selection.decide(&mut message) != Decision::Take {
+            continue;
+        }
         bytes += message.body.len();
         batch.push(message);
     }

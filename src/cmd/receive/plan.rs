@@ -4,7 +4,8 @@ use super::background_publisher::BackgroundOptions;
 use super::forward;
 use super::limits::ReceiveLimits;
 use super::reconnecting::MessageSource;
-use crate::broker::consume::{ConsumeOptions, last_message_options};
+use super::selection::{self, Rules};
+use crate::broker::consume::{ConsumeOptions, SelectionOptions, last_message_options};
 use crate::cli::{self, MessageFormat};
 use crate::cmd::Context;
 use crate::cmd::plan::{self, Plan, look_up_queue};
@@ -23,6 +24,8 @@ pub(crate) struct ReceivePlan {
     pub(super) options: ConsumeOptions,
     pub(super) handling: Handling,
     pub(super) limits: ReceiveLimits,
+    /// The choice of messages, and the changes to them.
+    pub(super) rules: Option<Rules>,
     /// The options that concern neither the broker nor the format.
     pub(super) arguments: cli::Receive,
 }
@@ -60,11 +63,18 @@ impl ReceivePlan {
         } else {
             Handling::Write(format(&arguments, context.paint)?)
         };
+        let rules = Rules::new(&arguments)?;
+        let mut options = options(&arguments, settings, &handling);
+        if rules.is_some() {
+            options.selection = selection::options(&arguments, &source);
+            options.auto_ack = false;
+        }
         Ok(Self {
             source,
-            options: options(&arguments, settings, &handling),
+            options,
             handling,
             limits: ReceiveLimits::new(&arguments, settings),
+            rules,
             arguments,
         })
     }
@@ -107,6 +117,7 @@ impl ReceivePlan {
         if options.drain && matches!(kind, None | Some(QueueKind::Stream)) {
             operations.extend(find_end(queue, kind));
         }
+        operations.extend(self.selecting(kind));
         operations.extend(self.handling.operations(options));
         if options.drain {
             // The broker's number of messages lags behind what a stream has.
@@ -119,6 +130,22 @@ impl ReceivePlan {
         operations.push("basic.cancel".to_owned());
         operations.extend((!is_classic).then(|| settle_down(options)));
         operations
+    }
+}
+
+impl ReceivePlan {
+    /// Returns the handling of messages that are not taken.
+    fn selecting(&self, kind: Option<QueueKind>) -> Vec<String> {
+        match self.options.selection {
+            SelectionOptions::All => Vec::new(),
+            SelectionOptions::Some { max_held } if kind != Some(QueueKind::Stream) => vec![
+                format!("a message that is not taken stays unacknowledged until the end (at most {max_held})"),
+                "another consumer begins when such messages use up half of the prefetch".to_owned(),
+            ],
+            SelectionOptions::Some { .. } | SelectionOptions::Filter => {
+                vec!["basic.ack, for each message that is not taken".to_owned()]
+            }
+        }
     }
 }
 
@@ -143,12 +170,12 @@ fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
              RabbitMQ before 4.3, of messages that it would drop if they were returned"
         ));
     }
-    if kind != Some(QueueKind::Stream) {
-        operations.push(
-            "basic.nack requeue=true, for the remaining messages, if RabbitMQ is 4.3 or later"
-                .to_owned(),
-        );
-    }
+    let nack = "basic.nack requeue=true, for the messages that are not acknowledged";
+    operations.extend(match kind {
+        None => Some(format!("{nack}, if the queue is not a stream")),
+        Some(QueueKind::Stream) => None,
+        Some(_) => Some(nack.to_owned()),
+    });
     operations
 }
 
@@ -172,7 +199,7 @@ fn consume(queue: &str, options: &ConsumeOptions, kind: Option<QueueKind>) -> Ve
     let no_ack = options.no_ack();
     let mut operations = Vec::new();
     if !no_ack {
-        let prefetch = options.prefetch(options.count);
+        let prefetch = options.prefetch(options.needed(options.count));
         operations.push(format!("basic.qos prefetch_count={prefetch}"));
     }
     let consume = |kind| {
@@ -361,5 +388,6 @@ fn options(arguments: &cli::Receive, settings: &Settings, handling: &Handling) -
         priority: arguments.priority,
         stream_offset: arguments.stream_offset,
         drain: arguments.drain,
+        selection: SelectionOptions::All,
     }
 }

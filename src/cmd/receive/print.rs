@@ -8,6 +8,7 @@ use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
 use super::statistics::ReceiveStatistics;
 use crate::broker::Session;
+use crate::broker::consume::Decide;
 use crate::broker::consume::batches::{self, BatchConsumer, BatchEvent, BatchProgress};
 use crate::cmd::Context;
 use crate::error::Error;
@@ -103,10 +104,11 @@ impl<'c> Printer<'c> {
         session: &mut Session,
         queue: &QueueName,
         progress: &mut BatchProgress,
+        decide: &mut Decide,
     ) -> Result<ReceiveEnd, Error> {
         let mut end = ReceiveEnd::Count;
         self.limits.start();
-        batches::consume(session, queue, progress, |consumer| {
+        batches::consume(session, queue, progress, decide, |consumer| {
             if !self.is_started {
                 self.sink.start();
                 self.is_started = true;
@@ -164,6 +166,7 @@ impl<'c> Printer<'c> {
         }
         Ok(match state {
             _ if consumer.is_at_end() => ReceiveEnd::Empty,
+            PrintState::Receiving if consumer.is_full() => ReceiveEnd::Full,
             PrintState::Receiving => ReceiveEnd::Count,
             PrintState::Leaving { end, .. } => end,
         })
