@@ -139,11 +139,13 @@ impl ReceivePlan {
         match self.options.selection {
             SelectionOptions::All => Vec::new(),
             SelectionOptions::Some { max_held } if kind != Some(QueueKind::Stream) => vec![
-                format!("a message that is not taken stays unacknowledged until the end (at most {max_held})"),
+                format!(
+                    "a message that is not taken stays unacknowledged until the end (at most {max_held})"
+                ),
                 "another consumer begins when such messages use up half of the prefetch".to_owned(),
             ],
             SelectionOptions::Some { .. } | SelectionOptions::Filter => {
-                vec!["basic.ack, for each message that is not taken".to_owned()]
+                vec!["messages that are not taken are acknowledged, too".to_owned()]
             }
         }
     }
