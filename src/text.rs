@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Returns a body as one line: valid UTF-8 as [`escape`]d text in single quotes, anything else as
 /// `b'…'` with `\xNN` for each byte that is not printable ASCII.
@@ -258,6 +258,13 @@ pub fn rounded(duration: Duration) -> String {
         seconds => Duration::from_secs(seconds),
     };
     humantime::format_duration(whole).to_string()
+}
+
+/// Writes a moment according to RFC 3339, in UTC with microseconds: `2025-12-31T23:59:59.123456Z`.
+pub(crate) fn write_time(moment: SystemTime, out: &mut impl io::Write) -> io::Result<()> {
+    // An earlier one can't be formatted.
+    let moment = moment.max(UNIX_EPOCH);
+    write!(out, "{}", humantime::format_rfc3339_micros(moment))
 }
 
 /// Formats a number of bytes: `512 B`, `16.0 MB`.

@@ -196,7 +196,7 @@ impl Template {
                 Token::Envelope => envelope::write(message, out)?,
                 Token::Time => {
                     let received = message.received.unwrap_or_else(SystemTime::now);
-                    write!(out, "{}", humantime::format_rfc3339_micros(received))?;
+                    text::write_time(received, out)?;
                 }
             }
         }

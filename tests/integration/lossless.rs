@@ -6,14 +6,16 @@ use std::thread;
 
 use amiquip::AmqpValue;
 
-use crate::support::{Files, Observer, broker_tool, hello, queue, read_frame, shell, url};
+use crate::support::{
+    Files, Observer, broker_tool, hello, queue, read_frame, shell, url, without_times,
+};
 
 fn received(queue: &str, options: &[&str]) -> String {
     let mut arguments = vec!["receive", "--drain", queue];
     arguments.extend(options);
     let outcome = hello(arguments).run();
     assert_eq!((outcome.status(), outcome.stderr.as_str()), (0, ""));
-    outcome.stdout
+    without_times(&outcome.stdout)
 }
 
 /// A queue that every series permits.

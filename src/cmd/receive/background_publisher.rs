@@ -100,6 +100,7 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
                 routing_key: Some(message.routing_key),
                 properties: message.properties,
                 body: message.body,
+                received_at: None,
             },
             place: position,
         });

@@ -241,6 +241,7 @@ mod tests {
                 ..Properties::default()
             },
             body: Vec::new(),
+            received_at: None,
         }
     }
 

@@ -18,6 +18,8 @@
 mod read;
 mod write;
 
+use std::time::SystemTime;
+
 use super::{FieldTable, FieldValue, Message, Properties, ShortString, amqp10, json};
 pub use read::parse;
 pub(crate) use read::{check_beginning, parse_value};
@@ -29,6 +31,9 @@ const TAG: &str = "!amqp";
 
 /// The key of the parts of a received message that could not be read.
 const INCOMPLETE: &str = "incomplete";
+
+/// The key of the time of receipt.
+const RECEIVED_AT: &str = "received_at";
 
 /// The key of the decoded body of a message from AMQP 1.0.
 const AMQP10_VALUE: &str = "amqp10_value";
@@ -44,6 +49,8 @@ pub struct Envelope {
     pub properties: Properties,
     /// The body.
     pub body: Vec<u8>,
+    /// The time of receipt, if the envelope is that of a received message. It is not sent.
+    pub received_at: Option<SystemTime>,
 }
 
 impl From<Vec<u8>> for Envelope {

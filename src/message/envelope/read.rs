@@ -2,18 +2,20 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use base64::engine::general_purpose::STANDARD;
 use base64::{DecodeError, Engine};
 
 use super::json::{self, Json, JsonError, JsonReader};
 use super::{
-    AMQP10_VALUE, Envelope, FieldTable, FieldValue, INCOMPLETE, Properties, ShortString, TAG,
+    AMQP10_VALUE, Envelope, FieldTable, FieldValue, INCOMPLETE, Properties, RECEIVED_AT,
+    ShortString, TAG,
 };
 use crate::text;
 
 /// Reads one line of JSON as a message to send. The keys that only a received message has
-/// (`redelivered`, `payload_bytes`, `message_count`) are ignored.
+/// (`redelivered`, `payload_bytes`, `message_count`) are ignored, except for `received_at`.
 ///
 /// The body is decoded in place, so that a long one is in memory only once.
 ///
@@ -95,6 +97,7 @@ impl ParsedLine {
                 }
                 return Err(format!("{key} {NOT_A_TEXT}").into());
             }
+            RECEIVED_AT => envelope.received_at = Some(moment(key, reader.value()?)?),
             "payload_encoding" => self.encoding = Some(text_of(key, reader.value()?)?),
             INCOMPLETE => {
                 let problem = text_of(key, reader.value()?)?;
@@ -172,6 +175,13 @@ fn name(key: &str, value: Json) -> Result<String, String> {
     let text = text_of(key, value)?;
     ShortString::check_length(&text).map_err(|problem| format!("{key} {problem}"))?;
     Ok(text)
+}
+
+/// Returns a moment written according to RFC 3339, in UTC.
+fn moment(key: &str, value: Json) -> Result<SystemTime, String> {
+    let text = text_of(key, value)?;
+    humantime::parse_rfc3339(&text)
+        .map_err(|_| format!("{key} is not a time like 2025-12-31T23:59:59.123456Z"))
 }
 
 fn properties(json: Json) -> Result<Properties, String> {

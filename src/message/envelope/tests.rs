@@ -3,6 +3,7 @@
 use super::super::properties::tests::properties as any_properties;
 use super::*;
 use proptest::prelude::*;
+use std::time::{Duration, UNIX_EPOCH};
 
 fn written(message: &Message) -> String {
     let mut out = Vec::new();
@@ -17,8 +18,10 @@ proptest! {
         exchange in ".{0,20}",
         routing_key in ".{0,20}",
         body in prop_oneof![".{0,20}".prop_map(String::into_bytes), proptest::collection::vec(any::<u8>(), 0..20)],
+        received in proptest::option::of(0..4_000_000_000_000_000u64),
     ) {
-        let message = Message { exchange, routing_key, properties, body, ..Message::default() };
+        let received = received.map(|micros| UNIX_EPOCH + Duration::from_micros(micros));
+        let message = Message { exchange, routing_key, properties, body, received, ..Message::default() };
         let line = written(&message);
         prop_assert!(!line.contains(char::is_control), "{}", line);
         let expected = Envelope {
@@ -26,6 +29,7 @@ proptest! {
             routing_key: Some(message.routing_key),
             properties: message.properties,
             body: message.body,
+            received_at: received,
         };
         prop_assert_eq!(parse(line.clone().into_bytes()), Ok(expected), "{}", line);
         for end in 0..line.len() {
@@ -44,6 +48,7 @@ proptest! {
 fn the_names_are_those_of_the_management_api() {
     let message = Message {
         routing_key: "hello".to_owned(),
+        received: Some(UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789)),
         properties: Properties {
             delivery_mode: Some(2),
             kind: ShortString::new("t").ok(),
@@ -59,14 +64,15 @@ fn the_names_are_those_of_the_management_api() {
     };
     assert_eq!(
         written(&message),
-        r#"{"exchange":"","routing_key":"hello","redelivered":false,"properties":{"type":"t","delivery_mode":2,"headers":{"n":{"!amqp":"long","value":1}}},"payload_bytes":14,"payload":"Hello \"World\"\n","payload_encoding":"string"}"#
+        r#"{"exchange":"","routing_key":"hello","redelivered":false,"received_at":"2023-11-14T22:13:20.123456Z","properties":{"type":"t","delivery_mode":2,"headers":{"n":{"!amqp":"long","value":1}}},"payload_bytes":14,"payload":"Hello \"World\"\n","payload_encoding":"string"}"#
     );
+    // One that was not received has no time of receipt.
     let message = Message {
         body: b"\xff\0".to_vec(),
         ..Message::default()
     };
     assert!(written(&message).ends_with(
-        r#""properties":{},"payload_bytes":2,"payload":"/wA=","payload_encoding":"base64"}"#
+        r#""redelivered":false,"properties":{},"payload_bytes":2,"payload":"/wA=","payload_encoding":"base64"}"#
     ));
 }
 
@@ -95,6 +101,27 @@ fn what_the_management_api_prints_is_read() {
             FieldValue::Array(vec![FieldValue::Bool(true), FieldValue::Void]),
         ]
     );
+}
+
+#[test]
+fn a_time_of_receipt_is_read_with_all_its_digits() {
+    let read = |time: &str| {
+        let line = format!(r#"{{"payload":"","received_at":{time}}}"#);
+        parse(line.into_bytes()).map(|envelope| envelope.received_at)
+    };
+    for (time, nanoseconds) in [
+        ("1970-01-01T00:00:01Z", 1_000_000_000),
+        ("1970-01-01T00:00:00.000001Z", 1000),
+        ("1970-01-01T00:00:00.123456789Z", 123_456_789),
+    ] {
+        let expected = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+        assert_eq!(read(&format!("\"{time}\"")), Ok(Some(expected)), "{time}");
+    }
+    assert_eq!(read("1"), Err("received_at is not a string".to_owned()));
+    for wrong in ["", "now", "2025-12-31", "2025-12-31T23:59:60:00Z"] {
+        let problem = "received_at is not a time like 2025-12-31T23:59:59.123456Z";
+        assert_eq!(read(&format!("\"{wrong}\"")), Err(problem.to_owned()));
+    }
 }
 
 #[test]

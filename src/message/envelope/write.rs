@@ -10,7 +10,8 @@ use serde_json::ser::Formatter;
 
 use super::amqp10::{self, Amqp10Value};
 use super::{
-    AMQP10_VALUE, FieldTable, FieldValue, INCOMPLETE, Message, Properties, ShortString, TAG,
+    AMQP10_VALUE, FieldTable, FieldValue, INCOMPLETE, Message, Properties, RECEIVED_AT,
+    ShortString, TAG,
 };
 use crate::text;
 
@@ -40,6 +41,11 @@ fn write_with(
     out.write_all(b",\"routing_key\":")?;
     write_text(&message.routing_key, out)?;
     write!(out, ",\"redelivered\":{}", message.redelivered)?;
+    if let Some(received) = message.received {
+        write!(out, ",\"{RECEIVED_AT}\":\"")?;
+        text::write_time(received, out)?;
+        out.write_all(b"\"")?;
+    }
     out.write_all(b",\"properties\":")?;
     write_properties(&message.properties, out)?;
     if let Some(value) = value {
