@@ -1,6 +1,7 @@
 //! Messages, independent of the client library.
 
 pub(crate) mod amqp10;
+mod encoding;
 pub mod envelope;
 mod field;
 mod json;
@@ -9,6 +10,7 @@ mod properties;
 
 use std::time::SystemTime;
 
+pub use encoding::{ContentEncoding, DecodeError};
 pub use field::{FieldTable, FieldValue, SHORT_STRING_MAX, ShortString};
 pub use part::Part;
 pub use properties::Properties;
