@@ -35,6 +35,8 @@ pub struct Message {
     pub properties: Properties,
     /// The body.
     pub body: Vec<u8>,
+    /// The encoding that the body had when it arrived, if it is decoded.
+    pub decoded: Option<ContentEncoding>,
     /// The time of its arrival, if it was received.
     pub received: Option<SystemTime>,
     /// A description of the parts that could not be read, and are missing.

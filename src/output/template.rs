@@ -238,6 +238,7 @@ mod tests {
             },
             body: b"\xffbody".to_vec(),
             received: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
+            decoded: None,
             incomplete: None,
         }
     }

@@ -102,6 +102,7 @@ fn messages(body: fn(usize) -> Vec<u8>) -> Vec<Message> {
         },
         body: body(number),
         received: Some(UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456)),
+        decoded: None,
         incomplete: None,
     };
     (0..MESSAGES).map(message).collect()

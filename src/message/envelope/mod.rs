@@ -20,7 +20,9 @@ mod write;
 
 use std::time::SystemTime;
 
-use super::{FieldTable, FieldValue, Message, Properties, ShortString, amqp10, json};
+use super::{
+    ContentEncoding, FieldTable, FieldValue, Message, Properties, ShortString, amqp10, json,
+};
 pub use read::parse;
 pub(crate) use read::{check_beginning, parse_value};
 pub use write::write;
@@ -37,6 +39,9 @@ const RECEIVED_AT: &str = "received_at";
 
 /// The key of the decoded body of a message from AMQP 1.0.
 const AMQP10_VALUE: &str = "amqp10_value";
+
+/// The key of the encoding that the payload had, if it is decoded.
+const DECODED: &str = "decoded";
 
 /// A message to send, as read from an envelope.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -9,15 +9,16 @@ use base64::{DecodeError, Engine};
 
 use super::json::{self, Json, JsonError, JsonReader};
 use super::{
-    AMQP10_VALUE, Envelope, FieldTable, FieldValue, INCOMPLETE, Properties, RECEIVED_AT,
-    ShortString, TAG,
+    AMQP10_VALUE, ContentEncoding, DECODED, Envelope, FieldTable, FieldValue, INCOMPLETE,
+    Properties, RECEIVED_AT, ShortString, TAG,
 };
 use crate::text;
 
 /// Reads one line of JSON as a message to send. The keys that only a received message has
 /// (`redelivered`, `payload_bytes`, `message_count`) are ignored, except for `received_at`.
 ///
-/// The body is decoded in place, so that a long one is in memory only once.
+/// The body is decoded in place, so that a long one is in memory only once. A payload that `receive`
+/// decoded is encoded again.
 ///
 /// # Errors
 /// The problem of the line. Unknown and repeated keys are errors, so that a misspelled property is
@@ -27,6 +28,7 @@ pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
         mut envelope,
         payload,
         encoding,
+        decoded,
     } = complete(ParsedLine::read(&line), &line)?;
     let payload = payload.ok_or("has no payload")?;
     let length = json::unescape(&mut line[payload.clone()])
@@ -39,7 +41,12 @@ pub fn parse(mut line: Vec<u8>) -> Result<Envelope, String> {
     };
     line.truncate(payload.start + length);
     line.drain(..payload.start);
-    envelope.body = line;
+    envelope.body = match decoded {
+        None => line,
+        Some(encoding) => encoding
+            .encode(&line)
+            .map_err(|error| format!("payload can't be encoded as {encoding}: {error}"))?,
+    };
     Ok(envelope)
 }
 
@@ -59,6 +66,8 @@ struct ParsedLine {
     /// The position of the body in the line.
     payload: Option<Range<usize>>,
     encoding: Option<String>,
+    /// The encoding in which the body is sent.
+    decoded: Option<ContentEncoding>,
 }
 
 /// The usual number of keys of a line.
@@ -99,6 +108,10 @@ impl ParsedLine {
             }
             RECEIVED_AT => envelope.received_at = Some(moment(key, reader.value()?)?),
             "payload_encoding" => self.encoding = Some(text_of(key, reader.value()?)?),
+            DECODED => {
+                let encoding = text_of(key, reader.value()?)?.parse();
+                self.decoded = Some(encoding.map_err(|problem| format!("{key} {problem}"))?);
+            }
             INCOMPLETE => {
                 let problem = text_of(key, reader.value()?)?;
                 return Err(format!("is incomplete: {}", text::escape(&problem)).into());

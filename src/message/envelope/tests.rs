@@ -246,6 +246,33 @@ fn what_is_wrong_is_told() {
 }
 
 #[test]
+fn a_decoded_body_is_encoded_again() {
+    for name in ContentEncoding::NAMES {
+        let encoding = name.parse().unwrap();
+        for body in [&b"1 tea"[..], b"", b"\xff\0"] {
+            let message = Message {
+                body: body.to_vec(),
+                decoded: Some(encoding),
+                ..Message::default()
+            };
+            let line = written(&message);
+            let keys = format!(r#","decoded":"{name}","payload_bytes":{},"#, body.len());
+            assert!(line.contains(&keys), "{line}");
+            let sent = parse(line.into_bytes()).unwrap();
+            assert_ne!(sent.body, body);
+            assert_eq!(encoding.decode(&sent.body).unwrap(), body);
+        }
+    }
+    for (value, problem) in [
+        (r#""br""#, "decoded is none of gzip, deflate and zstd"),
+        ("null", "decoded is not a string"),
+    ] {
+        let line = format!(r#"{{"decoded":{value},"payload":""}}"#);
+        assert_eq!(parse(line.into()), Err(problem.to_owned()));
+    }
+}
+
+#[test]
 fn a_long_body_is_decoded_where_it_stands() {
     for length in [0, 1, 2, 3, 3071, 3072, 3073, 3074, 6144, 100_000] {
         let body: Vec<u8> = (0..length)

@@ -10,7 +10,7 @@ use serde_json::ser::Formatter;
 
 use super::amqp10::{self, Amqp10Value};
 use super::{
-    AMQP10_VALUE, FieldTable, FieldValue, INCOMPLETE, Message, Properties, RECEIVED_AT,
+    AMQP10_VALUE, DECODED, FieldTable, FieldValue, INCOMPLETE, Message, Properties, RECEIVED_AT,
     ShortString, TAG,
 };
 use crate::text;
@@ -51,6 +51,9 @@ fn write_with(
     if let Some(value) = value {
         write!(out, ",\"{AMQP10_VALUE}\":")?;
         write_amqp10(value, out)?;
+    }
+    if let Some(encoding) = message.decoded {
+        write!(out, ",\"{DECODED}\":\"{encoding}\"")?;
     }
     write!(out, ",\"payload_bytes\":{}", message.body.len())?;
     out.write_all(b",\"payload\":")?;
