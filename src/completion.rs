@@ -104,16 +104,21 @@ impl EnvCompleter for NativeShell {
     fn write_complete(
         &self,
         command: &mut Command,
-        words: Vec<OsString>,
+        mut words: Vec<OsString>,
         directory: Option<&Path>,
         to: &mut dyn Write,
     ) -> io::Result<()> {
         if let Some(start) = start_of_command(command, &words) {
             return writeln!(to, "command\t{start}");
         }
-        let Some(index) = words.len().checked_sub(1) else {
+        let Some(mut index) = words.len().checked_sub(1) else {
             return Ok(());
         };
+        // The engine would offer values that do not belong to the option after a blank.
+        if index > 0 && requires_equals(command, &words[index - 1]) {
+            index -= 1;
+            words.remove(index);
+        }
         let is_empty = words.last().is_some_and(|word| word.is_empty());
         let mut candidates: Vec<_> = engine::complete(command, words, index, directory)?
             .iter()
@@ -157,6 +162,15 @@ fn first_phrase(help: &str) -> String {
     let ends = ["; ", ". ", " [", ": "].map(|end| line.find(end).unwrap_or(line.len()));
     let end = ends.into_iter().min().unwrap_or(line.len());
     line[..end].replace('\t', " ")
+}
+
+/// Whether a word is an option whose value is only ever behind `=`.
+fn requires_equals(command: &Command, word: &OsStr) -> bool {
+    let Some(name) = word.to_str().and_then(|word| word.strip_prefix("--")) else {
+        return false;
+    };
+    let mut options = command.get_subcommands().flat_map(Command::get_arguments);
+    options.any(|arg| arg.get_long() == Some(name) && arg.is_require_equals_set())
 }
 
 /// Returns the position of the command after `receive ... --`, if the last word belongs to it.

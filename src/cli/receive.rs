@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::{MessageFormat, Selection};
 use crate::definitions::ReceiveOptions;
 use crate::expression::Expression;
-use crate::message::Part;
+use crate::message::{ContentEncoding, Part};
 use crate::output::Template;
 use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
 
@@ -106,6 +107,19 @@ pub struct Receive {
     )]
     pub decode_amqp10: bool,
 
+    /// Decode a body whose content_encoding is gzip, deflate or zstd; with a value, also any other
+    /// body that begins like one in that encoding
+    #[arg(
+        long,
+        value_name = "ENCODING",
+        help_heading = "Output",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = encoding_parser(),
+        hide_short_help = true
+    )]
+    pub decode: Option<Option<ContentEncoding>>,
+
     /// Save each message to its own file in DIR, numbered in the order of arrival, and print the
     /// path; the file holds the body, or the output of --output json or --format
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
@@ -117,7 +131,7 @@ pub struct Receive {
     /// Body, properties and headers are unchanged, except that the headers CC and BCC are left out,
     /// for which the broker would send further copies. A message that can't be routed to a queue or
     /// is rejected permanently ends receive, and stays in its queue.
-    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
+    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "decode", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
 
     /// Do not forward these properties, named as in JSON: for example user_id, or headers.KEY for
@@ -254,6 +268,11 @@ pub struct Receive {
     /// The options that have a default in the configuration file.
     #[command(flatten)]
     pub settings: ReceiveOptions,
+}
+
+/// Returns the parser of the name of an encoding, which completion knows.
+fn encoding_parser() -> impl TypedValueParser<Value = ContentEncoding> {
+    PossibleValuesParser::new(ContentEncoding::NAMES).try_map(|name| name.parse())
 }
 
 /// The ways to deal with a message whose command fails.

@@ -31,13 +31,13 @@ const CHUNK_SIZE: usize = 8 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// It is not in this encoding, damaged or truncated.
-    #[error("it is not valid {0}: {1}")]
+    #[error("not valid {0}: {1}")]
     Invalid(ContentEncoding, io::Error),
     /// Something follows the encoded body.
-    #[error("it is not valid {0}: it has more bytes after its end")]
+    #[error("not valid {0}: more bytes follow its end")]
     Trailing(ContentEncoding),
     /// It is too large.
-    #[error("it has more than {} MiB when decoded", MAX_DECODED_SIZE >> 20)]
+    #[error("more than {} MiB when decoded", MAX_DECODED_SIZE >> 20)]
     TooLarge,
 }
 
@@ -193,7 +193,7 @@ mod tests {
             };
             encoded[at] ^= 0xff;
             let error = encoding.decode(&encoded).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("it is not valid {encoding}: ")));
+            assert!(error.starts_with(&format!("not valid {encoding}: ")));
         }
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let bomb = zeros(200 << 20);
         assert!(bomb.len() < 20_000, "{}", bomb.len());
         let error = ContentEncoding::Zstd.decode(&bomb).unwrap_err();
-        assert_eq!(error.to_string(), "it has more than 128 MiB when decoded");
+        assert_eq!(error.to_string(), "more than 128 MiB when decoded");
     }
 
     #[test]

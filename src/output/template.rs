@@ -21,6 +21,7 @@ enum Token {
     Body,
     Hex,
     Size,
+    Decoded,
     Exchange,
     RoutingKey,
     Redelivered,
@@ -59,6 +60,7 @@ fn placeholder(name: &str) -> Option<Token> {
         "headers" => Some(Token::Headers),
         "payload" => Some(Token::Body),
         "payload_bytes" => Some(Token::Size),
+        "decoded" => Some(Token::Decoded),
         "exchange" => Some(Token::Exchange),
         "routing_key" => Some(Token::RoutingKey),
         "redelivered" => Some(Token::Redelivered),
@@ -163,6 +165,11 @@ impl Template {
                     }
                 }
                 Token::Size => write!(out, "{}", message.body.len())?,
+                Token::Decoded => {
+                    if let Some(encoding) = message.decoded {
+                        write!(out, "{encoding}")?;
+                    }
+                }
                 Token::Exchange => self.write_metadata(message.exchange.as_bytes(), out)?,
                 Token::RoutingKey => self.write_metadata(message.routing_key.as_bytes(), out)?,
                 Token::Redelivered => write!(out, "{}", message.redelivered)?,
@@ -238,7 +245,7 @@ mod tests {
             },
             body: b"\xffbody".to_vec(),
             received: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1500)),
-            decoded: None,
+            decoded: "zstd".parse().ok(),
             incomplete: None,
         }
     }
@@ -260,7 +267,7 @@ mod tests {
             ("%h", br#"{"a":"text","n":7}"#),
             ("%{headers.a} %{headers.n} %{headers.none}", b"text 7 "),
             ("%{message_id},%{app_id},%{delivery_mode}", b"id,,2"),
-            ("%{redelivered} %{payload_bytes}", b"true 5"),
+            ("%{redelivered} %{payload_bytes} %{decoded}", b"true 5 zstd"),
             ("%T", b"1970-01-01T00:00:01.500000Z"),
             ("100%% %%s", b"100% %s"),
             (r"\t\0\x41\\n", b"\t\0A\\n"),

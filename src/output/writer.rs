@@ -71,6 +71,9 @@ impl ImmediateWriter {
     }
 }
 
+/// Changes a message.
+type Change = Box<dyn FnMut(&mut Message) + Send>;
+
 enum WriterCommand {
     Start,
     Batch(Batch),
@@ -108,6 +111,7 @@ impl Writer {
                 reports: sender,
                 pending: Arc::clone(&pending),
                 consequence: consequence.clone(),
+                change: None,
             }),
             reports,
             pending,
@@ -129,6 +133,16 @@ impl Writer {
             has_greeting,
             ..Self::new(Box::new(output), consequence)
         })
+    }
+
+    /// Has each message changed just before it is written, so that only one of them takes more memory for
+    /// it at a time. All messages are written in the thread then.
+    pub(crate) fn changing(mut self, change: impl FnMut(&mut Message) + Send + 'static) -> Self {
+        self.immediate = None;
+        if let Some(thread) = &mut self.idle_thread {
+            thread.change = Some(Box::new(change));
+        }
+        self
     }
 
     fn command(&mut self, command: WriterCommand) {
@@ -186,17 +200,26 @@ struct WriterThread {
     reports: waker::Sender<Result<(), Error>>,
     pending: Arc<AtomicUsize>,
     consequence: String,
+    /// Changes each message before it is written.
+    change: Option<Change>,
 }
 
 impl WriterThread {
+    fn write(&mut self, mut message: Box<Message>) -> Result<(), OutputError> {
+        if let Some(change) = &mut self.change {
+            change(&mut message);
+        }
+        self.output.write(&message)
+    }
+
     fn run(mut self) {
-        for command in &self.commands {
+        while let Ok(command) = self.commands.recv() {
             let is_batch = matches!(command, WriterCommand::Batch(_));
             let written = match command {
                 WriterCommand::Start => self.output.start(),
                 WriterCommand::Batch(batch) => batch
-                    .iter()
-                    .try_for_each(|message| self.output.write(message)),
+                    .into_iter()
+                    .try_for_each(|message| self.write(message)),
             };
             match written.and_then(|()| self.output.flush()) {
                 Ok(()) => {

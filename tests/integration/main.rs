@@ -7,6 +7,7 @@ mod ack_timeout;
 mod command;
 mod counts;
 mod declare;
+mod decode;
 mod descriptors;
 mod errors;
 mod faults;

@@ -261,7 +261,12 @@ fn of_command(command: &Command, cases: &mut Vec<(String, BTreeSet<String>)>) {
         let takes_value = argument.get_num_args().unwrap().takes_values();
         match argument.get_long() {
             Some(long) if takes_value => {
-                cases.push((format!("{typed} --{long} "), values(argument)));
+                let next = if argument.is_require_equals_set() {
+                    command.get_positionals().next().unwrap()
+                } else {
+                    argument
+                };
+                cases.push((format!("{typed} --{long} "), values(next)));
                 let is_list = !argument.get_possible_values().is_empty();
                 if is_list || ["queue", "profile", "config"].contains(&long) {
                     cases.push((format!("{typed} --{long}="), values(argument)));

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use super::ReceiveEnd;
 use super::attempts::{self, Attempts, Key};
 use super::background_publisher::{BackgroundOptions, BackgroundPublisher};
+use super::decode::Decoder;
 use super::job::{self, JobEvent, Jobs, TERMINATION_TIMEOUT};
 use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
@@ -108,6 +109,7 @@ enum WorkState {
 impl<'c> Commands<'c> {
     pub(super) fn new(
         arguments: &cli::Receive,
+        decoder: Option<&Decoder>,
         context: &'c Context,
         limits: ReceiveLimits,
     ) -> Self {
@@ -119,7 +121,7 @@ impl<'c> Commands<'c> {
         Self {
             context,
             program: program.unwrap_or_default().into_owned(),
-            jobs: Jobs::new(jobs, command, event_sender.clone()),
+            jobs: Jobs::new(jobs, command, decoder.cloned(), event_sender.clone()),
             max_handled: match on_failure {
                 // After a failure no command may begin.
                 OnFailure::Stop => jobs,

@@ -143,6 +143,7 @@ fn variables_of(message: &Message, attempt: u64) -> Vec<(String, Vec<u8>)> {
         ("ATTEMPT", own(&attempt)),
         ("CONTENT_TYPE", text(&p.content_type)),
         ("CONTENT_ENCODING", text(&p.content_encoding)),
+        ("DECODED", message.decoded.and_then(|it| own(&it))),
         ("DELIVERY_MODE", number(p.delivery_mode.map(u64::from))),
         ("PRIORITY", number(p.priority.map(u64::from))),
         ("CORRELATION_ID", text(&p.correlation_id)),

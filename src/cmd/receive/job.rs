@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::decode::Decoder;
 use super::environment::{self, Variables};
 use crate::broker::consume::Ticket;
 use crate::error::Error;
@@ -121,8 +122,9 @@ pub(super) enum JobEvent {
 struct Task {
     ticket: Ticket,
     command: Command,
-    variables: Variables,
-    body: Vec<u8>,
+    message: Message,
+    attempt: u64,
+    decoder: Option<Decoder>,
 }
 
 /// The jobs of one `receive`. Each is a thread, started when there is a task for it. Tasks are run in the
@@ -133,6 +135,7 @@ pub(super) struct Jobs {
     command: Vec<OsString>,
     /// The variables that a command does not inherit, or with another value.
     environment_changes: Vec<(OsString, Option<OsString>)>,
+    decoder: Option<Decoder>,
     tasks: Sender<Task>,
     queue: Receiver<Task>,
     events: waker::Sender<JobEvent>,
@@ -140,13 +143,19 @@ pub(super) struct Jobs {
 
 impl Jobs {
     /// Prepares at most `max` jobs. What happens to each message is sent to `events`.
-    pub(super) fn new(max: usize, command: Vec<OsString>, events: waker::Sender<JobEvent>) -> Self {
+    pub(super) fn new(
+        max: usize,
+        command: Vec<OsString>,
+        decoder: Option<Decoder>,
+        events: waker::Sender<JobEvent>,
+    ) -> Self {
         let (tasks, queue) = unbounded();
         Self {
             max,
             threads: 0,
             command,
             environment_changes: environment::changes(env::vars_os()),
+            decoder,
             tasks,
             queue,
             events,
@@ -185,13 +194,12 @@ impl Jobs {
                 None => command.env_remove(name),
             };
         }
-        let variables = Variables::add_to(&mut command, &message, attempt);
-        let body = message.body;
         let _ = self.tasks.send(Task {
             ticket,
             command,
-            variables,
-            body,
+            message,
+            attempt,
+            decoder: self.decoder.clone(),
         });
     }
 
@@ -224,12 +232,15 @@ impl Task {
     /// Starts the command, and writes the body to it.
     fn start(mut self) -> Result<StartedCommand, JobEvent> {
         let ticket = self.ticket;
+        if let Some(decoder) = &self.decoder {
+            decoder.decode(&mut self.message);
+        }
         let not_started = |error| JobEvent::NotStarted(ticket, error);
         let (mut child, command) = self.spawn().map_err(not_started)?;
         let output = child.stdout.take().map(CommandOutput::read).transpose();
         let output = output.and_then(|output| {
             if let Some(stdin) = child.stdin.take() {
-                feed(stdin, self.body)?;
+                feed(stdin, self.message.body)?;
             }
             Ok(output)
         });
@@ -269,11 +280,12 @@ impl Task {
 
     /// Starts the command with as many of the message's variables as the system takes.
     fn spawn_with_variables(&mut self) -> io::Result<Child> {
+        let mut variables = Variables::add_to(&mut self.command, &self.message, self.attempt);
         loop {
             match self.command.spawn() {
                 Err(error)
                     if error.kind() == io::ErrorKind::ArgumentListTooLong
-                        && self.variables.halve(&mut self.command) => {}
+                        && variables.halve(&mut self.command) => {}
                 child => return child,
             }
         }

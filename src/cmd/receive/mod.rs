@@ -3,6 +3,7 @@
 mod attempts;
 mod background_publisher;
 mod command;
+mod decode;
 mod environment;
 mod forward;
 mod job;
@@ -27,6 +28,7 @@ use crate::error::Error;
 use crate::output::{self, Directory, OutputFormat, Stdout, Writer};
 use crate::text;
 use command::Commands;
+use decode::Decoder;
 use forward::Forward;
 pub use job::abort;
 use limits::ReceiveLimits;
@@ -68,10 +70,12 @@ impl ReceivePlan {
             arguments,
         } = self;
         let mut selection = Selection::new(rules, context, &source);
+        let decoder = Decoder::new(&arguments, &context.messenger);
         let result = match handling {
             Handling::Write(format) => {
                 let consequence = consequence(context, &source, options);
-                let sink = Sink::Writer(writer(&arguments, format, context, consequence)?);
+                let writer = writer(&arguments, format, decoder.as_ref(), context, consequence)?;
+                let sink = Sink::Writer(writer);
                 let selecting = &mut selection;
                 print(
                     context, sink, source, options, limits, selecting, statistics,
@@ -90,7 +94,8 @@ impl ReceivePlan {
             Handling::Peek(format) => {
                 let queue = &context.settings.queue.value;
                 let consequence = format!("every message is still in queue {queue}");
-                let mut sink = Sink::Writer(writer(&arguments, format, context, consequence)?);
+                let writer = writer(&arguments, format, decoder.as_ref(), context, consequence)?;
+                let mut sink = Sink::Writer(writer);
                 let connector = context.connector("receive --peek", limits.until);
                 statistics.begin();
                 peek::run(
@@ -107,7 +112,7 @@ impl ReceivePlan {
                 )
             }
             Handling::Run(replies) => {
-                let mut commands = Commands::new(&arguments, context, limits);
+                let mut commands = Commands::new(&arguments, decoder.as_ref(), context, limits);
                 if let Some(publishing) = replies {
                     commands.reply(publishing).map_err(Error::thread)?;
                 }
@@ -118,6 +123,9 @@ impl ReceivePlan {
             }
         };
         statistics.end_progress();
+        if let Some(decoder) = decoder {
+            decoder.finish();
+        }
         let number = statistics.messages();
         let end = match result {
             // It is meant to end like this.
@@ -216,8 +224,22 @@ fn consequence(context: &Context, source: &MessageSource, options: ConsumeOption
     }
 }
 
-/// Creates the writer of messages.
+/// Creates the writer of messages, which decodes them first if that is wanted.
 fn writer(
+    arguments: &cli::Receive,
+    format: OutputFormat,
+    decoder: Option<&Decoder>,
+    context: &Context,
+    consequence: String,
+) -> Result<Writer, Error> {
+    let writer = plain_writer(arguments, format, context, consequence)?;
+    Ok(match decoder.cloned() {
+        Some(decoder) => writer.changing(move |message| decoder.decode(message)),
+        None => writer,
+    })
+}
+
+fn plain_writer(
     arguments: &cli::Receive,
     format: OutputFormat,
     context: &Context,
