@@ -131,7 +131,7 @@ pub struct Receive {
     /// Body, properties and headers are unchanged, except that the headers CC and BCC are left out,
     /// for which the broker would send further copies. A message that can't be routed to a queue or
     /// is rejected permanently ends receive, and stays in its queue.
-    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "decode", "save", "peek", "auto_ack"])]
+    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
 
     /// Do not forward these properties, named as in JSON: for example user_id, or headers.KEY for

@@ -144,9 +144,11 @@ fn a_body_that_can_not_be_decoded_is_passed_on() {
     assert_eq!((outcome.status(), outcome.stdout), (0, expected));
     let notes: Vec<_> = outcome.stderr.lines().collect();
     assert_eq!(notes.len(), 11, "{notes:?}");
-    let cut = "hello-mq: message 'cut' can't be decoded, and stays as it is: not valid gzip: ";
+    let cut =
+        "hello-mq: the body of message 'cut' can't be decoded and stays as it is: not valid gzip: ";
     assert!(notes[0].starts_with(cut), "{notes:?}");
-    let third = "hello-mq: message 3 can't be decoded, and stays as it is: not valid zstd: ";
+    let third =
+        "hello-mq: the body of message 3 can't be decoded and stays as it is: not valid zstd: ";
     assert!(notes[1].starts_with(third), "{notes:?}");
     assert_eq!(
         notes[10],
@@ -183,11 +185,64 @@ fn a_bomb_takes_no_memory() {
 }
 
 #[test]
+fn expressions_see_decoded_bodies_and_the_messages_stay_encoded() {
+    let (from, to) = (filled(), queue("decode-to"));
+    hello(["declare", "--quiet", &to]).run().printed("");
+    let all = hello(["receive", "--peek", "-o", "json", &from])
+        .run()
+        .stdout;
+    let forward = |options: &[&str]| {
+        receive(
+            &from,
+            &["--forward-to", &format!(":{to}")]
+                .into_iter()
+                .chain(options.iter().copied())
+                .collect::<Vec<_>>(),
+        )
+    };
+    // Byte for byte, with nothing said of what is not taken.
+    forward(&["--decode", "--where", r#".payload == "2 buns""#])
+        .printed(" [x] Forwarded 1 message\n");
+    let payload = |json: &str| {
+        let line = json.split(r#""payload":""#).nth(1).unwrap();
+        line.split('"').next().unwrap().to_owned()
+    };
+    let moved = receive(&to, &["-o", "json"]).stdout;
+    assert_eq!(payload(&moved), payload(all.lines().nth(1).unwrap()));
+    // A result is encoded again.
+    let changed = r#".payload |= sub("tea"; "mug")"#;
+    forward(&[
+        "--decode",
+        "--where",
+        r#".decoded == "gzip""#,
+        "--map",
+        changed,
+    ])
+    .printed(" [x] Forwarded 1 message\n");
+    shell(&format!("$H receive --drain -o body -D '' {to} | gzip -d"))
+        .run()
+        .printed("1 mug");
+    // Without its encoding it is sent plain.
+    let plain = "del(.decoded, .properties.content_encoding)";
+    forward(&["--decode=deflate", "--where", ".decoded", "--map", plain])
+        .printed(" [x] Forwarded 1 message\n");
+    receive(&to, &["-o", "body"]).printed("3 cups\n");
+    // Where it is printed, it is decoded after the choice, and told once that it can't be.
+    send(&from, "cat", "no zip", "--content-encoding gzip");
+    let outcome = receive(&from, &["--decode", "--where", "true", "-o", "body"]);
+    assert_eq!(
+        (outcome.status(), &*outcome.stdout),
+        (0, "4 more\nno zip\n")
+    );
+    assert_eq!(outcome.stderr.matches("can't be decoded").count(), 1);
+}
+
+#[test]
 fn only_known_encodings_can_be_named_and_nothing_is_forwarded_decoded() {
     hello(["receive", "--decode=br"])
         .run()
         .failed(64, &["'br'", "--decode", "gzip, deflate, zstd"]);
     hello(["receive", "--decode", "--forward-to", ":elsewhere"])
         .run()
-        .failed(64, &["--decode", "--forward-to"]);
+        .failed(64, &["--decode has no effect with --forward-to"]);
 }

@@ -1,11 +1,12 @@
 //! `hello-mq receive --decode`: decodes compressed bodies.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cli;
 use crate::input::MessagePosition;
-use crate::message::{ContentEncoding, Message};
+use crate::message::{ContentEncoding, DecodeError, Message};
 use crate::messenger::Messenger;
 
 /// The most messages that are named because they can't be decoded. The others are only counted.
@@ -16,6 +17,8 @@ const MAX_NAMED_FAILURES: u64 = 10;
 pub(super) struct Decoder {
     /// The encoding of a body that begins like one in it, if its content_encoding names none.
     assumed: Option<ContentEncoding>,
+    /// Whether the bodies that can't be decoded are counted and reported.
+    reports: bool,
     messenger: Messenger,
     counts: Arc<Counts>,
 }
@@ -31,25 +34,58 @@ impl Decoder {
     pub(super) fn new(arguments: &cli::Receive, messenger: &Messenger) -> Option<Self> {
         arguments.decode.map(|assumed| Self {
             assumed,
+            reports: true,
             messenger: messenger.clone(),
             counts: Arc::default(),
         })
     }
 
+    /// Returns a decoder that reports nothing, for messages that another one has decoded already.
+    pub(super) fn silent(self) -> Self {
+        Self {
+            reports: false,
+            ..self
+        }
+    }
+
     /// Decodes the body of a message. One that can't be decoded stays as it is, and is reported.
     pub(super) fn decode(&self, message: &mut Message) {
-        let number = 1 + self.counts.messages.fetch_add(1, Ordering::Relaxed);
-        let Some(encoding) = self.encoding_of(message) else {
-            return;
+        if let Some((encoding, body)) = self.decoded(message) {
+            message.body = body;
+            message.decoded = Some(encoding);
+        }
+    }
+
+    /// Calls `see` with the decoded message, which is as it was afterwards.
+    pub(super) fn show<T>(&self, message: &mut Message, see: impl FnOnce(&Message) -> T) -> T {
+        let Some((encoding, body)) = self.decoded(message) else {
+            return see(message);
         };
-        let problem = match encoding.decode(&message.body) {
-            Ok(body) => {
-                message.body = body;
-                message.decoded = Some(encoding);
-                return;
+        let encoded = mem::replace(&mut message.body, body);
+        message.decoded = Some(encoding);
+        let seen = see(message);
+        message.body = encoded;
+        message.decoded = None;
+        seen
+    }
+
+    /// Returns the encoding of a body and the decoded body, if it can be decoded. Reports it otherwise.
+    fn decoded(&self, message: &Message) -> Option<(ContentEncoding, Vec<u8>)> {
+        let counted = u64::from(self.reports);
+        let number = 1 + self.counts.messages.fetch_add(counted, Ordering::Relaxed);
+        let encoding = self.encoding_of(message)?;
+        match encoding.decode(&message.body) {
+            Ok(body) => Some((encoding, body)),
+            Err(problem) => {
+                if self.reports {
+                    self.report(number, message, &problem);
+                }
+                None
             }
-            Err(problem) => problem,
-        };
+        }
+    }
+
+    fn report(&self, number: u64, message: &Message, problem: &DecodeError) {
         let failures = self.counts.failures.fetch_add(1, Ordering::Relaxed);
         if failures < MAX_NAMED_FAILURES {
             let name = match &message.properties.message_id {
@@ -57,7 +93,7 @@ impl Decoder {
                 None => MessagePosition::Message(number).to_string(),
             };
             self.messenger.note(&format!(
-                "{name} can't be decoded, and stays as it is: {problem}"
+                "the body of {name} can't be decoded and stays as it is: {problem}"
             ));
         }
     }
@@ -92,6 +128,7 @@ mod tests {
     fn decoded(assumed: Option<&str>, name: Option<&str>, body: Vec<u8>) -> Message {
         let decoder = Decoder {
             assumed: assumed.map(|name| name.parse().unwrap()),
+            reports: true,
             messenger: Messenger::new(true),
             counts: Arc::default(),
         };
@@ -103,7 +140,11 @@ mod tests {
             body,
             ..Message::default()
         };
+        let before = message.clone();
+        let shown = decoder.show(&mut message, Message::clone);
+        assert_eq!(message, before);
         decoder.decode(&mut message);
+        assert_eq!(message, shown);
         // A second time nothing is decoded.
         decoder.decode(&mut message);
         message

@@ -69,8 +69,12 @@ impl ReceivePlan {
             rules,
             arguments,
         } = self;
-        let mut selection = Selection::new(rules, context, &source);
-        let decoder = Decoder::new(&arguments, &context.messenger);
+        let mut decoder = Decoder::new(&arguments, &context.messenger);
+        let is_selecting = rules.is_some();
+        let mut selection = Selection::new(rules, decoder.clone(), context, &source);
+        if is_selecting {
+            decoder = decoder.map(Decoder::silent);
+        }
         let result = match handling {
             Handling::Write(format) => {
                 let consequence = consequence(context, &source, options);

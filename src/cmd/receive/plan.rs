@@ -64,6 +64,16 @@ impl ReceivePlan {
             Handling::Write(format(&arguments, context.paint)?)
         };
         let rules = Rules::new(&arguments)?;
+        if arguments.decode.is_some()
+            && rules.is_none()
+            && matches!(handling, Handling::Forward(..))
+        {
+            return Err(Error::Usage(
+                "--decode has no effect with --forward-to, which forwards bodies as they are, unless --where \
+                 or --map is given"
+                    .to_owned(),
+            ));
+        }
         let mut options = options(&arguments, settings, &handling);
         if rules.is_some() {
             options.selection = selection::options(&arguments, &source);

@@ -1,5 +1,6 @@
 //! The choice of messages (`--where`), and the changes to them (`--map`).
 
+use super::decode::Decoder;
 use super::reconnecting::MessageSource;
 use crate::broker::consume::{Decision, SelectionOptions};
 use crate::cli;
@@ -67,6 +68,7 @@ pub(super) fn options(arguments: &cli::Receive, source: &MessageSource) -> Selec
 /// Chooses and changes the messages of one `receive`.
 pub(super) struct Selection {
     rules: Option<Rules>,
+    decoder: Option<Decoder>,
     evaluator: Evaluator,
     messenger: Messenger,
     /// The consequence for a message that is not taken.
@@ -80,9 +82,15 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub(super) fn new(rules: Option<Rules>, context: &Context, source: &MessageSource) -> Self {
+    pub(super) fn new(
+        rules: Option<Rules>,
+        decoder: Option<Decoder>,
+        context: &Context,
+        source: &MessageSource,
+    ) -> Self {
         Self {
             rules,
+            decoder,
             evaluator: Evaluator::new(),
             messenger: context.messenger.clone(),
             consequence: match source {
@@ -101,7 +109,12 @@ impl Selection {
             return Decision::Take;
         };
         self.received += 1;
-        let value = match JsonValue::of(message) {
+        // The message keeps its body: it may go back to its queue, or be forwarded.
+        let value = match &self.decoder {
+            Some(decoder) => decoder.show(message, JsonValue::of),
+            None => JsonValue::of(message),
+        };
+        let value = match value {
             Ok(value) => value,
             Err(problem) => return self.leave_unfiltered(message, &problem),
         };
