@@ -199,7 +199,7 @@ fn with_candidates(arg: Arg, lists_files: bool) -> Arg {
     };
     let words = |list: &'static [&'static str]| ArgValueCandidates::new(move || candidates(list));
     match arg.get_id().as_str() {
-        "profile" => arg.add(named(profiles)),
+        "profile" | "to_profile" => arg.add(named(profiles)),
         "queue" | "reply_to" => arg.add(named(queues)),
         "name" if arg.is_positional() => arg.add(named(queues)),
         "exchange" | "alternate_exchange" | "dead_letter_exchange" | "destination_exchange" => {

@@ -97,8 +97,14 @@ fn execute(
     let file = config::read(config::place(common.config.as_deref(), variable))?;
     let mut settings = settings::resolve(common, &verb, variable, file.as_ref())?;
     if !common.explain {
-        warn(file.as_ref(), &settings.broker, &messenger);
-        credentials::settle(&mut settings.broker, &interrupt, &messenger)?;
+        warn_about_file(file.as_ref(), &messenger);
+        for broker in [&mut settings.broker]
+            .into_iter()
+            .chain(&mut settings.target)
+        {
+            warn(broker, &messenger);
+            credentials::settle(broker, &interrupt, &messenger)?;
+        }
     }
     let context = Context {
         settings,
@@ -119,11 +125,15 @@ fn paint(color: cli::Color, stream: &impl IsTerminal) -> Paint {
     })
 }
 
-/// Prints warnings about insecure settings.
-fn warn(file: Option<&config::File>, broker: &Broker, messenger: &Messenger) {
+/// Prints a warning if others can read passwords in the configuration file.
+fn warn_about_file(file: Option<&config::File>, messenger: &Messenger) {
     if let Some(file) = file.filter(|file| file.holds_password()) {
         credentials::warn_if_exposed(&file.path, "a password", messenger);
     }
+}
+
+/// Prints warnings about insecure settings of a broker.
+fn warn(broker: &Broker, messenger: &Messenger) {
     if let Password::File(path) = &broker.password.value {
         credentials::warn_if_exposed(path, "a password", messenger);
     }

@@ -53,6 +53,36 @@ impl ProgressSnapshot {
     }
 }
 
+/// The speed of work whose progress is not shown as a whole.
+#[derive(Clone, Debug)]
+pub struct Speed(ProgressBar);
+
+impl Default for Speed {
+    fn default() -> Self {
+        Self(ProgressBar::with_draw_target(
+            None,
+            ProgressDrawTarget::hidden(),
+        ))
+    }
+}
+
+impl Speed {
+    /// Marks the start of the work, from which its speed is measured.
+    pub fn begin(&self) {
+        self.0.reset_eta();
+    }
+
+    /// Adds to the amount that is done.
+    pub fn add(&self, amount: u64) {
+        self.0.inc(amount);
+    }
+
+    /// Returns the amount per second, as a moving average.
+    pub fn per_second(&self) -> f64 {
+        self.0.per_sec()
+    }
+}
+
 impl Messenger {
     /// Returns a messenger. With `quiet`, it writes only errors, warnings and results.
     pub fn new(quiet: bool) -> Self {

@@ -638,6 +638,49 @@ fn a_forwarder_that_is_killed_and_whose_broker_is() {
 }
 
 #[test]
+fn a_forwarder_between_two_brokers_that_are_killed() {
+    let (mut old, mut new) = (Node::start(), Node::start());
+    let files = Files::new();
+    let lines = files.write("lines", &numbers(20_000).join("\n"));
+    old.declare_durable("q");
+    new.declare_durable("q");
+    old.hello(["send", "-q", "q", "--persistent", "--quiet", "-l", "-f"])
+        .args([&lines])
+        .run()
+        .printed("");
+    let there = new.url.clone();
+    let forward = |old: &Node, more: &[&str]| {
+        old.hello(["receive", "--forward-to", ":q", "--to-url", &there])
+            .args(["--prefetch", "8", "q"])
+            .args(more)
+    };
+    for _ in 0..20 {
+        let forwarder = forward(&old, &[]).spawn();
+        thread::sleep(Duration::from_millis(random(150)));
+        forwarder.stop(Signal::SIGKILL);
+    }
+    let mut forwarder = forward(&old, &["--idle-timeout", "10s"]).spawn();
+    let mut round = 0;
+    let happened = again_and_again(&mut forwarder, 6, Duration::from_millis(80), || {
+        let node = if round % 2 == 0 { &mut old } else { &mut new };
+        round += 1;
+        node.tool("broker-kill");
+        node.tool("broker-start");
+    });
+    let said = forwarder.said();
+    let outcome = forwarder.end();
+    outcome_is_disturbed(happened.len() > 2, &outcome);
+    assert_eq!(old.observer().messages("q"), 0);
+    row(
+        "kill -9 of both brokers and hello-mq",
+        "forward to another broker",
+        20_000,
+        &count(20_000, drained(&mut new.observer(), "q")),
+        longest_silence(&happened, &said),
+    );
+}
+
+#[test]
 fn two_hundred_signals_on_each_verb() {
     let node = Node::start();
     let part = numbers(2_000);

@@ -13,6 +13,12 @@ use crate::message::{ContentEncoding, Part};
 use crate::output::Template;
 use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
 
+/// The options that an option for publishing can't be combined with. It has to name them although they
+/// conflict with the option that it requires: clap does not miss that one then.
+const NOT_PUBLISHING: [&str; 7] = [
+    "output", "end", "format", "save", "peek", "auto_ack", "command",
+];
+
 /// Options of `receive`.
 #[derive(Args, Debug, Default)]
 pub struct Receive {
@@ -133,6 +139,37 @@ pub struct Receive {
     /// is rejected permanently ends receive, and stays in its queue.
     #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
     pub forward_to: Option<Target>,
+
+    /// Publish to the broker of [profiles.NAME] in the configuration file
+    ///
+    /// The settings of that broker are those that '--profile NAME' selects. Options and environment
+    /// variables concern only the broker from which messages are received.
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Output",
+        requires = "forward_to",
+        conflicts_with = "to_url",
+        conflicts_with_all = NOT_PUBLISHING,
+        hide_short_help = true
+    )]
+    pub to_profile: Option<String>,
+
+    /// Publish to the broker at this URL
+    ///
+    /// Everything that the URL omits has its default: nothing is taken from the configuration file
+    /// or the environment. A password given here is visible in the process list; use --to-profile
+    /// instead.
+    // This is not a URL yet, because clap's errors repeat invalid values, with the password.
+    #[arg(
+        long,
+        value_name = "URL",
+        help_heading = "Output",
+        requires = "forward_to",
+        conflicts_with_all = NOT_PUBLISHING,
+        hide_short_help = true
+    )]
+    pub to_url: Option<String>,
 
     /// Do not forward these properties, named as in JSON: for example user_id, or headers.KEY for
     /// one header; may be repeated

@@ -8,6 +8,9 @@ use crate::error::Error;
 use crate::settings::ListedSetting;
 use crate::text;
 
+/// The least width of the column of keys.
+const MIN_KEY_WIDTH: usize = 16;
+
 /// Prints the settings and the operations of a command, and does nothing else.
 pub(crate) fn run(mut command: Verb, context: &Context) -> Result<(), Error> {
     let settings = context.settings.listing(&command);
@@ -28,16 +31,18 @@ pub(crate) fn run(mut command: Verb, context: &Context) -> Result<(), Error> {
             .map(|setting| {
                 let origin = setting.origin.to_string();
                 let shown = json!({ "value": setting.value, "origin": origin });
-                (setting.key.to_owned(), shown)
+                (setting.key, shown)
             })
             .collect();
         let object = json!({ "settings": settings, "operations": operations });
         return write(&object.to_string());
     }
+    let widths = settings.iter().map(|setting| setting.key.len());
+    let width = widths.max().unwrap_or_default().max(MIN_KEY_WIDTH);
     for setting in &settings {
         let value = shown(setting);
         write(&format!(
-            "{:<16} {value:<23}  {}",
+            "{:<width$} {value:<23}  {}",
             setting.key, setting.origin
         ))?;
     }

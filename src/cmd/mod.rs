@@ -46,6 +46,18 @@ impl Context {
         )
     }
 
+    /// Returns a connector to the broker to which `receive` publishes.
+    fn target_connector(&self, verb: &str) -> Connector {
+        let broker = self.settings.target.as_ref();
+        Connector::new(
+            broker.unwrap_or(&self.settings.broker),
+            verb,
+            &self.interrupt,
+            None,
+            &self.messenger,
+        )
+    }
+
     /// Writes a result, a line that begins with a mark, to standard output, unless the user wants data
     /// only.
     fn print(&self, line: &str) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::messenger::{Messenger, ProgressSnapshot};
+use crate::messenger::{Messenger, ProgressSnapshot, Speed};
 use crate::text;
 
 /// The time after which progress is shown.
@@ -17,6 +17,8 @@ pub(super) struct Figures {
     started: AtomicU64,
     /// The total size of the bodies that are done.
     bytes: AtomicU64,
+    /// The speed at which messages are received that are then confirmed, if that is what is done.
+    received: Option<Speed>,
 }
 
 impl Figures {
@@ -69,11 +71,34 @@ impl Progress {
         }
     }
 
+    /// Shows the speed at which messages are received beside the one at which they are confirmed.
+    pub(super) fn of_received_and_confirmed(self) -> Self {
+        let received = Some(Speed::default());
+        let figures = Figures {
+            received,
+            ..Figures::default()
+        };
+        Self {
+            figures: Arc::new(figures),
+            ..self
+        }
+    }
+
     /// Begins to measure, at the first message.
     pub(super) fn begin(&mut self) {
         if matches!(self.stage, Stage::Waiting) {
             self.stage = Stage::Begun(Instant::now());
             self.messenger.begin_progress();
+            if let Some(received) = &self.figures.received {
+                received.begin();
+            }
+        }
+    }
+
+    /// Records that messages were received.
+    pub(super) fn received(&self, messages: u64) {
+        if let Some(received) = &self.figures.received {
+            received.add(messages);
         }
     }
 
@@ -120,10 +145,17 @@ fn describe_rate(snapshot: &ProgressSnapshot, figures: &Figures) -> String {
         let units: Vec<_> = left.split(' ').take(2).collect();
         format!(", {} left", units.join(" "))
     });
+    let done = text::rate(snapshot.per_second);
+    let speed = match &figures.received {
+        None => format!("{done} messages/s"),
+        Some(received) => {
+            let received = text::rate(received.per_second());
+            format!("received {received}/s, confirmed {done}/s")
+        }
+    };
     format!(
-        ", {}, {} messages/s{}",
+        ", {}, {speed}{}",
         text::size(figures.bytes.load(Ordering::Relaxed)),
-        text::rate(snapshot.per_second),
         left.unwrap_or_default()
     )
 }

@@ -119,8 +119,8 @@ pub struct Definition {
 /// A setting as `--explain` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedSetting {
-    /// Its key in the configuration file.
-    pub key: &'static str,
+    /// Its key in the configuration file; for the broker to which `receive` publishes, after `target.`.
+    pub key: String,
     /// Its value, without secrets.
     pub value: Value,
     /// The text that is shown if there is no value.
@@ -131,9 +131,9 @@ pub struct ListedSetting {
 
 impl ListedSetting {
     /// Lists a setting that always has a value.
-    pub fn new<T>(key: &'static str, setting: &Setting<T>, value: fn(&T) -> Value) -> Self {
+    pub fn new<T>(key: &str, setting: &Setting<T>, value: fn(&T) -> Value) -> Self {
         Self {
-            key,
+            key: key.to_owned(),
             value: value(&setting.value),
             absent: "",
             origin: setting.origin.clone(),
@@ -142,13 +142,13 @@ impl ListedSetting {
 
     /// Lists a setting that may have no value, which is then shown as `absent`.
     pub fn optional<T>(
-        key: &'static str,
+        key: &str,
         setting: &Setting<Option<T>>,
         absent: &'static str,
         value: fn(&T) -> Value,
     ) -> Self {
         Self {
-            key,
+            key: key.to_owned(),
             value: setting.value.as_ref().map_or(Value::Null, value),
             absent,
             origin: setting.origin.clone(),

@@ -13,9 +13,13 @@ impl Error {
             Self::Config { place, .. } if !place.contains(':') => return None,
             Self::Config { .. } => "see 'hello-mq man hello-mq.toml' for every key",
             Self::Unreachable { origin, .. } => {
+                let how = if origin.starts_with("host the default") {
+                    "; set another with --url, or --host and --port"
+                } else {
+                    ""
+                };
                 return Some(format!(
-                    "check that RabbitMQ is running there and that the address is right ({origin}); set \
-                     another with --url, or --host and --port"
+                    "check that RabbitMQ is running there and that the address is right ({origin}){how}"
                 ));
             }
             Self::Tls { fault, .. } => return of_tls(*fault).map(ToOwned::to_owned),
@@ -69,6 +73,7 @@ impl Error {
             Self::Bug(_) => "please report it, with the command and the output of RUST_LOG=debug",
             Self::System { .. } => RESOURCES_HINT,
             Self::NotBack { last, .. } => return last.hint(),
+            Self::Publisher(error) => return error.hint(),
             Self::NoReply { .. } => {
                 "check that a server receives and answers the requests: 'rabbitmqctl list_consumers'"
             }

@@ -221,6 +221,11 @@ pub enum Error {
         why: Box<Error>,
     },
 
+    /// The connection on which a `receive` publishes can't be opened, or not again. That for receiving may
+    /// be to another broker.
+    #[error("{0}")]
+    Publisher(Box<Error>),
+
     /// The broker did not accept all messages.
     #[error("{0}")]
     ConfirmFailure(Box<ConfirmFailure>),

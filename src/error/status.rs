@@ -136,6 +136,7 @@ impl Error {
             Self::Different(_) | Self::Dropped { .. } | Self::AckTimeout { .. } => Status::Refused,
             Self::Topology { status, .. } => *status,
             Self::Declined(_) | Self::HeldTooMany => Status::Short,
+            Self::Publisher(error) => error.status(),
             Self::ConfirmFailure(messages) => match &messages.cause {
                 Some(cause) => cause.status(),
                 None if messages.returned.is_empty() => Status::NotConfirmed,

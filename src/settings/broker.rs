@@ -27,6 +27,21 @@ impl Broker {
         self.with_hosts(std::slice::from_ref(host))
     }
 
+    /// Whether a virtual host of this broker is one of `other`, as far as their hosts and ports tell.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let addresses = |broker: &Self| -> Vec<(String, u16)> {
+            let hosts = broker.hosts.value.iter();
+            let address = |host: &Host| (host.name().to_ascii_lowercase(), broker.port_of(host));
+            hosts.map(address).collect()
+        };
+        let others = addresses(other);
+        self.vhost.value == other.vhost.value
+            && addresses(self)
+                .iter()
+                .any(|address| others.contains(address))
+    }
+
     /// Returns the port of one of the hosts.
     #[must_use]
     pub fn port_of(&self, host: &Host) -> u16 {

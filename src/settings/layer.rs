@@ -90,11 +90,10 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
     fn set<T>(value: Option<T>, name: &'static str) -> Option<Setting<T>> {
         value.map(|value| Setting::new(value, Origin::Flag(name)))
     }
-    let url = common
-        .url
-        .as_deref()
-        .map(|url| parse::<BrokerUrl>(url, "url", Origin::Flag("--url")))
-        .transpose()?;
+    let url = match &common.url {
+        Some(url) => of_url(url, "--url")?.url,
+        None => None,
+    };
     let tls = TlsLayer::of_options(&common.tls_options);
     // Each option about TLS implies TLS.
     let asks_for_tls = common.tls.then_some("--tls").or(tls.first_option());
@@ -145,6 +144,17 @@ pub fn flags(common: &Common, command: &Verb) -> Result<Layer, Error> {
         (None, _) => {}
     }
     Ok(layer)
+}
+
+/// Returns the settings of the URL that is the value of an `option`.
+///
+/// # Errors
+/// [`Error::Usage`], naming the option.
+pub fn of_url(url: &str, option: &'static str) -> Result<Layer, Error> {
+    Ok(Layer {
+        url: Some(parse(url, "url", Origin::Flag(option))?),
+        ..Layer::default()
+    })
 }
 
 /// Returns the text of an environment variable. An empty one counts as unset, as is usual in Unix.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Password, Settings};
 use crate::cli::Verb;
-use crate::definitions::{Listed, ListedSetting};
+use crate::definitions::{Broker, Listed, ListedSetting};
 
 impl Settings {
     /// Returns the settings of `command`.
@@ -24,48 +24,55 @@ impl Settings {
                 Listed::listed,
             ));
         }
-        list.extend(self.of_broker());
+        list.extend(self.broker.list_all());
         list.push(ListedSetting::new("queue", &self.queue, |name| {
             name.as_str().into()
         }));
         match command {
             Verb::Declare(_) | Verb::Delete(_) | Verb::Purge(_) => {}
             Verb::Send(_) => list.extend(self.send.list()),
-            Verb::Receive(_) => list.extend(self.receive.list()),
+            Verb::Receive(_) => {
+                list.extend(self.receive.list());
+                list.extend(self.target.iter().flat_map(Broker::list_all).map(|listed| {
+                    let key = format!("target.{}", listed.key);
+                    ListedSetting { key, ..listed }
+                }));
+            }
         }
         list
     }
+}
 
-    fn of_broker(&self) -> Vec<ListedSetting> {
-        let broker = &self.broker;
-        let tls = &broker.tls;
+impl Broker {
+    /// Returns each setting of the broker as `--explain` shows it.
+    fn list_all(&self) -> Vec<ListedSetting> {
+        let tls = &self.tls;
         let mut list = vec![
-            ListedSetting::new("hosts", &broker.hosts, |hosts| {
+            ListedSetting::new("hosts", &self.hosts, |hosts| {
                 hosts.iter().map(ToString::to_string).collect()
             }),
-            ListedSetting::new("port", &broker.port, |&port| port.into()),
+            ListedSetting::new("port", &self.port, |&port| port.into()),
             ListedSetting::new("tls", &tls.enabled, Listed::listed),
         ];
         if tls.enabled.value {
             list.extend(tls.list());
         }
-        list.extend(broker.list());
+        list.extend(self.list());
         for listed in &mut list {
-            match listed.key {
+            match listed.key.as_str() {
                 "tls.key_file" if tls.cert_file.value.is_none() => listed.absent = "none",
                 // The default depends on the other settings.
                 "auth" => listed.value = mechanisms(self).into(),
                 _ => {}
             }
         }
-        list.push(ListedSetting::new("password", &broker.password, password));
+        list.push(ListedSetting::new("password", &self.password, password));
         list
     }
 }
 
-fn mechanisms(settings: &Settings) -> String {
-    let names: Vec<_> = settings
-        .broker
+fn mechanisms(broker: &Broker) -> String {
+    let names: Vec<_> = broker
         .mechanisms()
         .iter()
         .map(|mechanism| mechanism.as_str().to_lowercase())

@@ -6,6 +6,7 @@ mod layer;
 mod listing;
 
 use std::ffi::OsString;
+use std::mem;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     /// The selected profile of that file.
     pub profile: Setting<Option<String>>,
     pub broker: Broker,
+    /// The broker to which `receive` publishes, if it is another one.
+    pub target: Option<Broker>,
     pub queue: Setting<QueueName>,
     /// The properties with which a missing queue is declared.
     pub definition: Queue,
@@ -60,7 +63,7 @@ pub fn resolve(
             home,
         }
     });
-    let profile = profile(common, &variable, top.as_ref())?;
+    let profile = selected_profile(common, &variable, top.as_ref())?;
     let config = Setting::new(
         file.map(|file| file.path.clone()),
         match (&common.config, variable("HELLO_MQ_CONFIG")) {
@@ -79,27 +82,53 @@ pub fn resolve(
             None => Origin::Default,
         },
     );
-    let mut layers = [
+    let layer_of = |table: Option<&layer::ConfigTable>| {
+        table.map(|table| table.layer(command)).unwrap_or_default()
+    };
+    let merged = merge([
         layer::flags(common, command)?,
         layer::environment(&variable)?,
-        profile
-            .map(|table| table.layer(command))
-            .unwrap_or_default(),
-        top.map(|table| table.layer(command)).unwrap_or_default(),
-    ];
-    keep_credentials_at_their_broker(&mut layers);
-    let merged = layers
-        .into_iter()
-        .map(Layer::with_url_taken_apart)
-        .reduce(Layer::or)
-        .unwrap_or_default();
+        layer_of(profile.as_ref()),
+        layer_of(top.as_ref()),
+    ]);
     let topology = file.map(|file| file.topology.clone()).unwrap_or_default();
     let mut settings = or_default(config, profile_name, merged, topology);
     if let Verb::Receive(arguments) = command {
         settings.receive.lower_prefetch_for_command(arguments);
+        settings.target = target(arguments, top.as_ref(), layer_of)?;
     }
-    check(&settings.broker)?;
+    for broker in [&settings.broker].into_iter().chain(&settings.target) {
+        check(broker)?;
+    }
     Ok(settings)
+}
+
+/// Returns the broker to which `receive` publishes, if it is another one. Neither the options nor the
+/// environment concern it.
+fn target<'f>(
+    arguments: &'f cli::Receive,
+    top: Option<&layer::ConfigTable<'f>>,
+    layer_of: impl Fn(Option<&layer::ConfigTable>) -> Layer,
+) -> Result<Option<Broker>, Error> {
+    let mut merged = match (&arguments.to_profile, &arguments.to_url) {
+        (Some(name), _) => {
+            let profile = profile(name, "--to-profile", top)?;
+            merge([layer_of(Some(&profile)), layer_of(top)])
+        }
+        (None, Some(url)) => merge([layer::of_url(url, "--to-url")?]),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(broker_or_default(&mut merged)))
+}
+
+/// Returns the settings of several sources, of which an earlier one has precedence.
+fn merge<const N: usize>(mut layers: [Layer; N]) -> Layer {
+    keep_credentials_at_their_broker(&mut layers);
+    layers
+        .into_iter()
+        .map(Layer::with_url_taken_apart)
+        .reduce(Layer::or)
+        .unwrap_or_default()
 }
 
 /// The number of messages that may wait for their redelivery beside those that commands handle.
@@ -130,17 +159,25 @@ fn keep_credentials_at_their_broker(layers: &mut [Layer]) {
 }
 
 /// Returns the table of the selected profile.
-fn profile<'f>(
-    common: &'f Common,
+fn selected_profile<'f>(
+    common: &Common,
     variable: impl Fn(&str) -> Option<OsString>,
     top: Option<&layer::ConfigTable<'f>>,
 ) -> Result<Option<layer::ConfigTable<'f>>, Error> {
     let of_variable = layer::variable_text(variable, "HELLO_MQ_PROFILE")?;
-    let (name, place) = match (&common.profile, &of_variable) {
-        (Some(name), _) => (name, "--profile"),
-        (None, Some(name)) => (name, "HELLO_MQ_PROFILE"),
-        (None, None) => return Ok(None),
-    };
+    match (&common.profile, &of_variable) {
+        (Some(name), _) => profile(name, "--profile", top).map(Some),
+        (None, Some(name)) => profile(name, "HELLO_MQ_PROFILE", top).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Returns the table of the profile that an option or a variable, `place`, names.
+fn profile<'f>(
+    name: &str,
+    place: &str,
+    top: Option<&layer::ConfigTable<'f>>,
+) -> Result<layer::ConfigTable<'f>, Error> {
     let wrong = |problem: String| Error::Config {
         place: place.to_owned(),
         problem,
@@ -153,12 +190,12 @@ fn profile<'f>(
     };
     let profiles = &top.config.profiles;
     match profiles.get_key_value(name) {
-        Some((name, table)) => Ok(Some(layer::ConfigTable {
+        Some((name, table)) => Ok(layer::ConfigTable {
             config: table.get_ref(),
             profile: Some(name),
             home: top.home.clone(),
             file: top.file,
-        })),
+        }),
         None => {
             let path = text::escape(&top.file.path.display().to_string());
             let names: Vec<_> = profiles.keys().map(|name| text::escape(name)).collect();
@@ -199,32 +236,40 @@ fn check(broker: &Broker) -> Result<(), Error> {
 fn or_default(
     config: Setting<Option<PathBuf>>,
     profile: Setting<Option<String>>,
-    merged: Layer,
+    mut merged: Layer,
     topology: Topology,
 ) -> Settings {
-    fn or<T>(setting: Option<Setting<T>>, default: T) -> Setting<T> {
-        setting.unwrap_or(Setting::new(default, Origin::Default))
-    }
+    let broker = broker_or_default(&mut merged);
     let queue = or(merged.queue, QueueName::tutorial());
     let definition = topology.queue(&queue.value).cloned();
-    let is_tls = or(merged.is_tls, false);
-    let port_of_scheme = if is_tls.value { AMQPS_PORT } else { AMQP_PORT };
-    let default_password = Password::Known(Secret::new("guest".to_owned()));
     Settings {
         config,
         profile,
-        broker: merged.broker.resolve(
-            or(merged.hosts, vec![Host::default()]),
-            or(merged.port, None).map(|given| given.unwrap_or(port_of_scheme)),
-            or(merged.password, default_password),
-            merged.tls.resolve(is_tls),
-        ),
+        broker,
+        target: None,
         definition: definition.unwrap_or_else(|| Queue::plain(queue.value.clone())),
         queue,
         topology,
         send: merged.send.resolve(),
         receive: merged.receive.resolve(),
     }
+}
+
+/// Takes the settings of the broker from `merged`, with the default for each that no source sets.
+fn broker_or_default(merged: &mut Layer) -> Broker {
+    let is_tls = or(merged.is_tls.take(), false);
+    let port_of_scheme = if is_tls.value { AMQPS_PORT } else { AMQP_PORT };
+    let default_password = Password::Known(Secret::new("guest".to_owned()));
+    mem::take(&mut merged.broker).resolve(
+        or(merged.hosts.take(), vec![Host::default()]),
+        or(merged.port.take(), None).map(|given| given.unwrap_or(port_of_scheme)),
+        or(merged.password.take(), default_password),
+        mem::take(&mut merged.tls).resolve(is_tls),
+    )
+}
+
+fn or<T>(setting: Option<Setting<T>>, default: T) -> Setting<T> {
+    setting.unwrap_or(Setting::new(default, Origin::Default))
 }
 
 #[cfg(test)]

@@ -398,6 +398,84 @@ fn a_profile_stands_between_the_environment_and_the_file() {
 }
 
 #[test]
+fn the_other_broker_is_that_of_a_profile_or_a_url_and_nothing_else() {
+    let file = "host = 'f'\nusername = 'fu'\npassword = 'fp'\nheartbeat = '7s'\n\
+                [profiles.p]\nhost = 'p'\npassword_file = 'x'\n\
+                [profiles.u]\nurl = 'amqps://u/v'\n[profiles.s]\n[profiles.s.tls]\nca_file = 'ca'";
+    let variables = [
+        ("HELLO_MQ_URL", "amqp://eu:ep@e"),
+        ("HELLO_MQ_PASSWORD", "ep"),
+        ("HELLO_MQ_PROFILE", "s"),
+    ];
+    let known = |text: &str| Password::Known(Secret::new(text.to_owned()));
+    for (option, url, password, heartbeat) in [
+        (
+            "--to-profile p",
+            "amqp://fu@p:5672/",
+            Password::File("x".into()),
+            "7s",
+        ),
+        ("--to-profile u", "amqps://fu@u:5671/v", known("fp"), "7s"),
+        ("--to-profile s", "amqps://fu@f:5671/", known("fp"), "7s"),
+        (
+            "--to-url amqps://t",
+            "amqps://guest@t:5671/",
+            known("guest"),
+            "10s",
+        ),
+        (
+            "--to-url amqp://tu:tp@t:1/v?heartbeat=3",
+            "amqp://tu@t:1/v",
+            known("tp"),
+            "3s",
+        ),
+    ] {
+        let line = format!(
+            "receive --host h --username u --vhost w --tls-ca-file c --forward-to :q {option}"
+        );
+        let settings = settings(&line, &variables, file).unwrap();
+        assert_eq!(
+            settings.broker.to_string(),
+            "amqps://u@h:5671/w",
+            "{option}"
+        );
+        let target = settings.target.unwrap();
+        assert_eq!(target.to_string(), url, "{option}");
+        assert_eq!(target.password.value, password, "{option}");
+        assert_eq!(target.heartbeat.value.to_string(), heartbeat, "{option}");
+        let is_s = option.ends_with(" s");
+        assert_eq!(
+            target.tls.ca_file.value,
+            is_s.then(|| "ca".into()),
+            "{option}"
+        );
+    }
+    for (option, status, start) in [
+        (
+            "--to-profile pp",
+            78,
+            "--to-profile: there is no [profiles.pp] in f.toml; it has: p, s, u; did you mean 'p'?",
+        ),
+        (
+            "--to-url http://u:s3cret@h",
+            64,
+            "--to-url: the scheme is not amqp",
+        ),
+        (
+            "--to-url amqp://h?auth_mechanism=external",
+            64,
+            "--to-url: external login requires TLS and a client certificate",
+        ),
+    ] {
+        let line = format!("receive --forward-to :q {option}");
+        let error = settings(&line, &[], file).unwrap_err();
+        assert_eq!(error.status().code(), status, "{option}");
+        assert!(error.to_string().starts_with(start), "{error}");
+    }
+    assert_eq!(settings("receive", &variables, file).unwrap().target, None);
+}
+
+#[test]
 fn paths_of_the_file_are_relative_to_it() {
     let broker = |text: &str| {
         let cli = cli::parse(["hello-mq", "send"].map(OsString::from)).unwrap();
@@ -435,6 +513,11 @@ fn what_a_panic_might_show_holds_no_password() {
         ("send", [("X", "")], "password = 's3cret'"),
         ("send", [("X", "")], "url = 'amqp://u:s3cret@h'"),
         ("send", [("X", "")], "password_command = ['echo', 's3cret']"),
+        (
+            "receive --forward-to :q --to-url amqp://u:s3cret@h",
+            [("X", "")],
+            "",
+        ),
     ] {
         let settings = settings(line, &variables, text).unwrap();
         assert!(!format!("{settings:?}").contains("s3cret"), "{line} {text}");

@@ -17,6 +17,7 @@ mod limit;
 mod login;
 mod lossless;
 mod mute;
+mod other_broker;
 mod pika;
 mod pipes;
 mod plan;

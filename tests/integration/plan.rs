@@ -329,8 +329,9 @@ fn check(rows: &[(&[&str], &str)]) {
     for (before, row) in rows {
         let unique = ["@Q", "@R", "@X"].map(|name| (name, queue(&name[1..])));
         let with_names = |text: &str| {
+            let text = text.replace("@PROXY", &proxy.url);
             let name = |text: String, (name, unique): &(_, String)| text.replace(name, unique);
-            unique.iter().fold(text.to_owned(), name)
+            unique.iter().fold(text, name)
         };
         let config = files.write("config.toml", &with_names(CONFIGURATION));
         let command = |text: &str| -> Hello {
@@ -557,6 +558,10 @@ fn receive_publishes_as_it_explains() {
         (
             &["declare @R", "send -q @Q --persistent a b"],
             "receive @Q -c 2 --no-reconnect --forward-to :@R --keep headers.CC --without app_id",
+        ),
+        (
+            &["declare @Q", "send -q @R a b"],
+            "receive @R --drain --forward-to :@Q --to-url @PROXY",
         ),
         (requests, "receive @Q -c 2 -- true"),
         (requests, "receive @Q --drain --jobs 2 -- true"),

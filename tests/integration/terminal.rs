@@ -317,7 +317,12 @@ fn the_progress_of_receive_is_shown_where_no_messages_are() {
             continue;
         };
         // It is redrawn, has all its parts, and is gone in the end.
-        let parts = [words, " of 20, ", " B, ", " messages/s, ", "s left"];
+        let speed = if words == "forwarded " {
+            "/s, confirmed "
+        } else {
+            " messages/s, "
+        };
+        let parts = [words, " of 20, ", " B, ", speed, "s left"];
         let drawn = text
             .split('\r')
             .filter(|drawn| parts.iter().all(|part| drawn.contains(part)));

@@ -198,7 +198,7 @@ fn values(argument: &Arg) -> BTreeSet<String> {
         return words.into_iter().collect();
     }
     match argument.get_id().as_str() {
-        "profile" => set(&["pro duction", "staging"]),
+        "profile" | "to_profile" => set(&["pro duction", "staging"]),
         "queue" | "reply_to" | "name" => set(QUEUES),
         "exchange" | "alternate_exchange" | "dead_letter_exchange" | "destination_exchange" => {
             set(&["events"])

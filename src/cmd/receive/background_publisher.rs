@@ -82,7 +82,12 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
         };
         let run = move || {
             if let Err(error) = sending.run() {
-                on_failure(error);
+                // It is final here, and says nothing about the connection for receiving.
+                on_failure(if error.is_transient() {
+                    Error::Publisher(Box::new(error))
+                } else {
+                    error
+                });
             }
         };
         let thread = thread::Builder::new().name("publisher".to_owned());

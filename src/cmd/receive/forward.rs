@@ -15,13 +15,14 @@ use crate::error::Error;
 use crate::input::{MessagePosition, ranges};
 use crate::message::{Batch, COPY_HEADERS, Message, Part, ShortString};
 use crate::messenger::Messenger;
+use crate::settings::Settings;
 use crate::text;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
 /// Returns the parts of a message that are left out: headers that ask the broker for copies and what the
 /// user names, but nothing that the user keeps.
-pub(super) fn left_out(arguments: &cli::Receive) -> Vec<Part> {
+fn left_out(arguments: &cli::Receive) -> Vec<Part> {
     let copies = COPY_HEADERS
         .iter()
         .filter_map(|name| ShortString::new(*name).ok());
@@ -30,6 +31,44 @@ pub(super) fn left_out(arguments: &cli::Receive) -> Vec<Part> {
         .chain(arguments.without.iter().cloned())
         .filter(|part| !arguments.keep.contains(part))
         .collect()
+}
+
+/// The way in which messages are forwarded.
+pub(super) struct Forwarding {
+    pub(super) target: Target,
+    /// The parts of a message that are left out.
+    pub(super) left_out: Vec<Part>,
+    pub(super) options: BackgroundOptions,
+    /// The URL of the broker without the password, if it is another one.
+    pub(super) broker: Option<String>,
+}
+
+impl Forwarding {
+    /// Returns the way to forward to `target`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the messages would come again.
+    pub(super) fn new(
+        target: &Target,
+        arguments: &cli::Receive,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let other = settings.target.as_ref();
+        let is_same_broker = other.is_none_or(|broker| broker.is_same(&settings.broker));
+        let queue = &settings.queue.value;
+        let is_same_queue = target.exchange.is_empty() && target.routing_key == queue.as_str();
+        if is_same_broker && is_same_queue {
+            return Err(Error::Usage(format!(
+                "--forward-to: queue {queue} can't be forwarded to itself; that would never end"
+            )));
+        }
+        Ok(Self {
+            target: target.clone(),
+            left_out: left_out(arguments),
+            options: BackgroundOptions::new(settings),
+            broker: other.map(ToString::to_string),
+        })
+    }
 }
 
 fn asks_for_copies(part: &Part) -> bool {
@@ -57,12 +96,16 @@ impl Forward {
     /// # Errors
     /// Fails if the system has no more threads.
     pub(super) fn spawn(
-        target: Target,
-        left_out: Vec<Part>,
-        options: BackgroundOptions,
+        forwarding: Forwarding,
         connector: Connector,
         messenger: Messenger,
     ) -> io::Result<Self> {
+        let Forwarding {
+            target,
+            left_out,
+            options,
+            ..
+        } = forwarding;
         let (batch_ends, new_batch_ends) = unbounded();
         let (sender, reports) = waker::unbounded();
         let observer = ForwardObserver {

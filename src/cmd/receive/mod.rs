@@ -85,10 +85,10 @@ impl ReceivePlan {
                     context, sink, source, options, limits, selecting, statistics,
                 )
             }
-            Handling::Forward(target, left_out, publishing) => {
-                let connector = context.connector("receive --forward-to", None);
+            Handling::Forward(forwarding) => {
+                let connector = context.target_connector("receive --forward-to");
                 let messenger = context.messenger.clone();
-                let forward = Forward::spawn(target, left_out, publishing, connector, messenger);
+                let forward = Forward::spawn(forwarding, connector, messenger);
                 let sink = Sink::Forward(forward.map_err(Error::thread)?);
                 let selecting = &mut selection;
                 print(

@@ -1,7 +1,7 @@
 //! The plan of `receive`.
 
 use super::background_publisher::BackgroundOptions;
-use super::forward;
+use super::forward::Forwarding;
 use super::limits::ReceiveLimits;
 use super::reconnecting::MessageSource;
 use super::selection::{self, Rules};
@@ -11,12 +11,12 @@ use crate::cmd::Context;
 use crate::cmd::plan::{self, Plan, look_up_queue};
 use crate::color::Paint;
 use crate::error::Error;
-use crate::message::{FieldValue, Message, Part};
+use crate::message::{FieldValue, Message};
 use crate::output::OutputFormat;
 use crate::settings::Settings;
 use crate::text;
 use crate::topology::{self, Arguments, Binding, Destination, Entity, QueueKind};
-use crate::values::{StreamOffset, Target, Timestamp};
+use crate::values::{StreamOffset, Timestamp};
 
 /// The plan of `receive`.
 pub(crate) struct ReceivePlan {
@@ -36,8 +36,8 @@ pub(super) enum Handling {
     Write(OutputFormat),
     /// Writes it in this format, and leaves it in its queue.
     Peek(OutputFormat),
-    /// Publishes it to this target, without these parts.
-    Forward(Target, Vec<Part>, BackgroundOptions),
+    /// Publishes it elsewhere.
+    Forward(Forwarding),
     /// Runs a command for it, and publishes the output as a reply if that is wanted.
     Run(Option<BackgroundOptions>),
 }
@@ -47,14 +47,7 @@ impl ReceivePlan {
         let settings = &context.settings;
         let source = MessageSource::new(&arguments, settings)?;
         let handling = if let Some(target) = &arguments.forward_to {
-            let queue = &settings.queue.value;
-            if target.exchange.is_empty() && target.routing_key == queue.as_str() {
-                return Err(Error::Usage(format!(
-                    "--forward-to: queue {queue} can't be forwarded to itself; that would never end"
-                )));
-            }
-            let left_out = forward::left_out(&arguments);
-            Handling::Forward(target.clone(), left_out, BackgroundOptions::new(settings))
+            Handling::Forward(Forwarding::new(target, &arguments, settings)?)
         } else if !arguments.command.is_empty() {
             let options = BackgroundOptions::new(settings);
             Handling::Run(arguments.reply.then_some(options))
@@ -256,10 +249,16 @@ fn settle_down(options: &ConsumeOptions) -> String {
 impl Handling {
     /// Returns the operations for each message.
     fn operations(&self, options: &ConsumeOptions) -> Vec<String> {
-        let publish = |publishing: &BackgroundOptions, message: Message, rest: &str| {
+        let publish = |publishing: &BackgroundOptions,
+                       broker: Option<&String>,
+                       message: Message,
+                       rest: &str| {
             let publish = plan::publish(publishing.publish, &message);
             [
-                "connect to the same broker".to_owned(),
+                format!(
+                    "connect to {}",
+                    broker.map_or("the same broker", String::as_str)
+                ),
                 "confirm.select".to_owned(),
                 format!("{publish}, {rest}"),
                 "connection.close".to_owned(),
@@ -273,19 +272,24 @@ impl Handling {
             Self::Write(_) => {
                 operations.push("basic.ack, for each message that is written".to_owned());
             }
-            Self::Forward(target, left_out, publishing) => {
-                let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
+            Self::Forward(forwarding) => {
+                let names: Vec<_> = forwarding
+                    .left_out
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
                 let without = match names.as_slice() {
                     [] => String::new(),
                     names => format!(", without {}", names.join(", ")),
                 };
                 let message = Message {
-                    exchange: target.exchange.clone(),
-                    routing_key: target.routing_key.clone(),
+                    exchange: forwarding.target.exchange.clone(),
+                    routing_key: forwarding.target.routing_key.clone(),
                     ..Message::default()
                 };
                 let rest = format!("for each message{without}");
-                operations.extend(publish(publishing, message, &rest));
+                let broker = forwarding.broker.as_ref();
+                operations.extend(publish(&forwarding.options, broker, message, &rest));
                 operations.push("basic.ack, for each message that is confirmed".to_owned());
             }
             Self::Run(replies) => {
@@ -297,7 +301,7 @@ impl Handling {
                             ..Message::default()
                         };
                         let rest = "for each message that has a reply-to, with what COMMAND prints";
-                        operations.extend(publish(publishing, message, rest));
+                        operations.extend(publish(publishing, None, message, rest));
                         "ends with status 0, and its reply is confirmed if there is one"
                     }
                 };

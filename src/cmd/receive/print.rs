@@ -127,6 +127,7 @@ impl<'c> Printer<'c> {
         let mut state = PrintState::Receiving;
         while !consumer.is_done() {
             if let Some(batch) = consumer.next_batch() {
+                self.statistics.handed_over(batch.len());
                 if let Some(report) = self.sink.hand_over(batch) {
                     report?;
                     consumer.written();

@@ -41,12 +41,17 @@ impl ReceiveStatistics {
         let is_seen = arguments.forward_to.is_none()
             && (!arguments.command.is_empty()
                 || Stdout::open().is_ok_and(|stdout| stdout.may_be_seen()));
+        let progress = Progress::new(&context.messenger, !is_seen, arguments.count, describe);
         Self {
             messenger: context.messenger.clone(),
             is_wanted: arguments.stats,
             is_begun: false,
             verb,
-            progress: Progress::new(&context.messenger, !is_seen, arguments.count, describe),
+            progress: if verb == "forwarded" {
+                progress.of_received_and_confirmed()
+            } else {
+                progress
+            },
             total: Total::default(),
             span: None,
         }
@@ -63,6 +68,11 @@ impl ReceiveStatistics {
             self.span = Some((now, now));
             self.progress.begin();
         }
+    }
+
+    /// Records that received messages were handed over.
+    pub(super) fn handed_over(&self, messages: usize) {
+        self.progress.received(messages as u64);
     }
 
     /// Sets the number and size of the messages that are done.
