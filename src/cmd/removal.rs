@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::plan::{Plan, look_up_exchange, look_up_queue};
+use super::receive::ReceivePlan;
 use super::{Context, confirm, counted, write};
 use crate::broker::{Session, topology};
 use crate::cli::{self, ListFormat};
@@ -16,6 +17,8 @@ use crate::values::QueueName;
 /// The plan of `delete` or `purge`.
 pub(crate) struct RemovalPlan {
     removal: Removal,
+    /// The receiving and acknowledging of messages that match, if not all are removed.
+    matching: Option<ReceivePlan>,
     /// Whether a user at a terminal is asked before messages are lost.
     asks: bool,
     form: ListFormat,
@@ -45,7 +48,7 @@ struct RemovalJson<'a> {
     name: &'a str,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<u32>,
+    messages: Option<u64>,
 }
 
 impl RemovalPlan {
@@ -75,15 +78,17 @@ impl RemovalPlan {
         };
         Ok(Self {
             removal,
+            matching: None,
             asks: !yes && !if_empty,
             form: output,
         })
     }
 
-    pub(crate) fn purge(arguments: &cli::Purge, settings: &Settings) -> Result<Self, Error> {
-        let queue = named_queue(settings, "purge")?;
+    pub(crate) fn purge(arguments: cli::Purge, context: &Context) -> Result<Self, Error> {
+        let queue = named_queue(&context.settings, "purge")?;
         Ok(Self {
             removal: Removal::Messages { queue },
+            matching: ReceivePlan::removing(arguments.selection, context)?,
             asks: !arguments.yes,
             form: arguments.output,
         })
@@ -102,11 +107,27 @@ fn named_queue(settings: &Settings, verb: &str) -> Result<QueueName, Error> {
 
 impl Plan for RemovalPlan {
     fn operations(&self) -> Vec<String> {
-        vec![self.removal.look_up_operation(), self.removal.operation()]
+        let mut operations = vec![self.removal.look_up_operation()];
+        match &self.matching {
+            None => operations.push(self.removal.operation()),
+            Some(plan) => {
+                let [connect, close] = ["connect to the same broker", "connection.close"]
+                    .map(|operation| vec![operation.to_owned()]);
+                let all = [connect, plan.operations(), close].concat();
+                operations.extend(all.into_iter().map(|it| {
+                    if it.contains(": ") {
+                        it
+                    } else {
+                        format!("removal: {it}")
+                    }
+                }));
+            }
+        }
+        operations
     }
 
     /// Removes it. It is no error if it does not exist.
-    fn run(self: Box<Self>, context: &Context) -> Result<(), Error> {
+    fn run(mut self: Box<Self>, context: &Context) -> Result<(), Error> {
         let removal = &self.removal;
         let connector = context.connector(removal.verb(), None).declaring(true);
         let mut session = connector.open()?;
@@ -118,18 +139,28 @@ impl Plan for RemovalPlan {
             found => found?,
         };
         if self.asks && messages > 0 {
-            let (question, otherwise) = removal.question(messages, &connector.broker());
+            let (mut question, otherwise) = removal.question(messages, &connector.broker());
+            if self.matching.is_some() {
+                question = question.replacen("remove", "remove those that --where takes of", 1);
+            }
             confirm::ask(context, &question, &otherwise)?;
         }
-        let removed = removal.execute(&mut session)?;
+        let removed = match &self.matching {
+            None => removal.execute(&mut session)?.map(u64::from),
+            Some(_) => None,
+        };
         session.close();
+        let removed = match self.matching.take() {
+            None => removed,
+            Some(plan) => Some(plan.remove(context)?),
+        };
         self.report(context, removed)
     }
 }
 
 impl RemovalPlan {
     /// Prints that it is removed, with the number of `messages` of a queue.
-    fn report(&self, context: &Context, messages: Option<u32>) -> Result<(), Error> {
+    fn report(&self, context: &Context, messages: Option<u64>) -> Result<(), Error> {
         let (state, done) = match self.removal {
             Removal::Messages { .. } => ("purged", "Purged"),
             Removal::Queue { .. } | Removal::Exchange { .. } => ("deleted", "Deleted"),
@@ -139,7 +170,7 @@ impl RemovalPlan {
         }
         context.print(&match (&self.removal, messages) {
             (Removal::Queue { name, .. } | Removal::Messages { queue: name }, Some(messages)) => {
-                let messages = counted(messages.into(), "message");
+                let messages = counted(messages, "message");
                 format!(" [x] {done} {name} ({messages})")
             }
             (removal, _) => format!(" [x] {done} {removal}"),
@@ -158,7 +189,7 @@ impl RemovalPlan {
         Ok(())
     }
 
-    fn print_json(&self, state: &'static str, messages: Option<u32>) -> Result<(), Error> {
+    fn print_json(&self, state: &'static str, messages: Option<u64>) -> Result<(), Error> {
         let (kind, name) = match &self.removal {
             Removal::Queue { name, .. } | Removal::Messages { queue: name } => {
                 ("queue", name.as_str())

@@ -124,7 +124,9 @@ pub enum Error {
     },
 
     /// No more messages could be held that are not taken (`--max-held`).
-    #[error("stopped before the end of the queue: --max-held messages are held that are not taken")]
+    #[error(
+        "stopped before the end of the queue: no more messages can be held that are not taken (--max-held)"
+    )]
     HeldTooMany,
 
     /// Messages could not be changed (`--map`).

@@ -473,6 +473,10 @@ fn delete_and_purge_do_what_they_explain() {
         (&["declare @Q"], "delete @Q --if-empty"),
         (&["declare -e @X"], "delete -e @X --if-unused"),
         (&["send -q @Q a"], "purge @Q"),
+        (
+            &["send -q @Q a b"],
+            "purge @Q --where .payload==\"a\" --yes",
+        ),
     ]);
 }
 

@@ -55,12 +55,50 @@ impl ReceivePlan {
     /// Receives messages until the count or a limit is reached, the user interrupts, or the reader is gone.
     fn carry_out(self, context: &Context) -> Result<(), Error> {
         let mut statistics = ReceiveStatistics::new(&self.arguments, context);
-        let result = self.receive(context, &mut statistics);
+        let (wanted, is_peeking) = (self.arguments.count, self.arguments.peek);
+        let end = self.receive(context, &mut statistics);
+        let received = statistics.messages();
         statistics.finish();
-        result
+        let why = match end? {
+            ReceiveEnd::Count | ReceiveEnd::Stopped => return Ok(()),
+            ReceiveEnd::TimeIsUp => "timed out (--timeout)",
+            ReceiveEnd::Idle => "no further message arrived (--idle-timeout)",
+            ReceiveEnd::Empty if is_peeking => "the queue has no more messages",
+            ReceiveEnd::Empty => "the queue is empty (--drain)",
+            ReceiveEnd::Full => return Err(Error::HeldTooMany),
+        };
+        match wanted {
+            Some(wanted) if received < wanted => Err(Error::Short {
+                received,
+                wanted,
+                why,
+            }),
+            _ => Ok(()),
+        }
     }
 
-    fn receive(self, context: &Context, statistics: &mut ReceiveStatistics) -> Result<(), Error> {
+    /// Removes messages, and returns their number.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the user interrupts it.
+    pub(crate) fn remove(self, context: &Context) -> Result<u64, Error> {
+        let mut statistics = ReceiveStatistics::new(&self.arguments, context);
+        let end = self.receive(context, &mut statistics)?;
+        match (end, statistics.messages()) {
+            (ReceiveEnd::Full, _) => Err(Error::HeldTooMany),
+            (ReceiveEnd::Stopped, removed) => Err(Error::Interrupted(format!(
+                "after {} had been removed",
+                counted(removed, "message")
+            ))),
+            (_, removed) => Ok(removed),
+        }
+    }
+
+    fn receive(
+        self,
+        context: &Context,
+        statistics: &mut ReceiveStatistics,
+    ) -> Result<ReceiveEnd, Error> {
         let Self {
             source,
             options,
@@ -91,6 +129,12 @@ impl ReceivePlan {
                 let forward = Forward::spawn(forwarding, connector, messenger);
                 let sink = Sink::Forward(forward.map_err(Error::thread)?);
                 let selecting = &mut selection;
+                print(
+                    context, sink, source, options, limits, selecting, statistics,
+                )
+            }
+            Handling::Remove => {
+                let (sink, selecting) = (Sink::nothing(), &mut selection);
                 print(
                     context, sink, source, options, limits, selecting, statistics,
                 )
@@ -130,7 +174,6 @@ impl ReceivePlan {
         if let Some(decoder) = decoder {
             decoder.finish();
         }
-        let number = statistics.messages();
         let end = match result {
             // It is meant to end like this.
             Err(Error::Interrupted(_)) => ReceiveEnd::Stopped,
@@ -142,25 +185,13 @@ impl ReceivePlan {
             Ok(end) => end,
         };
         if arguments.forward_to.is_some() {
-            context.print(&format!(" [x] Forwarded {}", counted(number, "message")))?;
+            context.print(&format!(
+                " [x] Forwarded {}",
+                counted(statistics.messages(), "message")
+            ))?;
         }
         selection.end()?;
-        let why = match end {
-            ReceiveEnd::Count | ReceiveEnd::Stopped => return Ok(()),
-            ReceiveEnd::Full => return Err(Error::HeldTooMany),
-            ReceiveEnd::TimeIsUp => "timed out (--timeout)",
-            ReceiveEnd::Idle => "no further message arrived (--idle-timeout)",
-            ReceiveEnd::Empty if arguments.peek => "the queue has no more messages",
-            ReceiveEnd::Empty => "the queue is empty (--drain)",
-        };
-        match arguments.count {
-            Some(wanted) if number < wanted => Err(Error::Short {
-                received: number,
-                wanted,
-                why,
-            }),
-            _ => Ok(()),
-        }
+        Ok(end)
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) enum Handling {
     Forward(Forwarding),
     /// Runs a command for it, and publishes the output as a reply if that is wanted.
     Run(Option<BackgroundOptions>),
+    /// Drops it.
+    Remove,
 }
 
 impl ReceivePlan {
@@ -80,6 +82,40 @@ impl ReceivePlan {
             rules,
             arguments,
         })
+    }
+}
+
+impl ReceivePlan {
+    /// Returns the plan that removes the selected messages of a queue; `None` if none are selected.
+    pub(crate) fn removing(
+        selection: cli::Selection,
+        context: &Context,
+    ) -> Result<Option<Self>, Error> {
+        let arguments = cli::Receive {
+            selection,
+            drain: true,
+            ..cli::Receive::default()
+        };
+        let Some(rules) = Rules::new(&arguments)? else {
+            return Ok(None);
+        };
+        let settings = &context.settings;
+        let source = MessageSource::Queue {
+            name: settings.queue.value.clone(),
+            declared: None,
+            is_exclusive: false,
+        };
+        let handling = Handling::Remove;
+        let mut options = options(&arguments, settings, &handling);
+        options.selection = selection::options(&arguments, &source);
+        Ok(Some(Self {
+            source,
+            options,
+            handling,
+            limits: ReceiveLimits::new(&arguments, settings),
+            rules: Some(rules),
+            arguments,
+        }))
     }
 }
 
@@ -268,6 +304,9 @@ impl Handling {
         let mut operations = Vec::new();
         match self {
             Self::Peek(_) => {}
+            Self::Remove => {
+                operations.push("basic.ack, for each message that is taken".to_owned());
+            }
             Self::Write(_) if options.no_ack() => {}
             Self::Write(_) => {
                 operations.push("basic.ack, for each message that is written".to_owned());

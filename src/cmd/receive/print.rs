@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::message::Batch;
 use crate::output::Writer;
 use crate::values::QueueName;
-use crate::waker::Receiver;
+use crate::waker::{self, Receiver, Sender};
 
 /// The time to wait at the end for a reader that takes nothing.
 const READER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -24,9 +24,23 @@ const READER_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) enum Sink {
     Writer(Writer),
     Forward(Forward),
+    /// Messages are dropped. The channel for reports stays empty.
+    Nothing {
+        _sender: Sender<Result<(), Error>>,
+        reports: Receiver<Result<(), Error>>,
+    },
 }
 
 impl Sink {
+    /// Returns a sink that drops messages.
+    pub(super) fn nothing() -> Self {
+        let (sender, reports) = waker::unbounded();
+        Self::Nothing {
+            _sender: sender,
+            reports,
+        }
+    }
+
     /// Writes what precedes the first message.
     fn start(&mut self) {
         if let Self::Writer(writer) = self {
@@ -43,6 +57,7 @@ impl Sink {
                 forward.hand_over(batch);
                 None
             }
+            Self::Nothing { .. } => Some(Ok(())),
         }
     }
 
@@ -51,13 +66,14 @@ impl Sink {
         match self {
             Self::Writer(writer) => writer.written(),
             Self::Forward(forward) => forward.reports(),
+            Self::Nothing { reports, .. } => reports,
         }
     }
 
     /// Ends what runs in the background.
     pub(super) fn close(self) {
         match self {
-            Self::Writer(_) => {}
+            Self::Writer(_) | Self::Nothing { .. } => {}
             Self::Forward(forward) => forward.close(),
         }
     }
