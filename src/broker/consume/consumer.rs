@@ -440,6 +440,7 @@ impl Consumer<'_> {
         if is_used_up && self.subscription.is_consuming() && !self.is_complete() {
             self.held.of_consumer = 0;
             self.held.last_tags.push(tag);
+            self.queue_kind()?;
             self.subscription.replace(!self.progress.is_one_by_one)?;
         }
         Ok(())

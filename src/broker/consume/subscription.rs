@@ -104,12 +104,24 @@ impl<'s> Subscription<'s> {
     /// # Errors
     /// As [`Subscription::start`].
     pub(crate) fn replace(&mut self, grows: bool) -> Result<(), Error> {
+        // An auto-delete queue is deleted with its last consumer, and is always classic. A quorum queue
+        // requeues the messages of one consumer together, so those of two must not alternate. An exclusive
+        // consumer allows no other.
+        let overlaps =
+            self.session.queue_kind == Some(QueueKind::Classic) && !self.options.exclusive;
+
         if grows {
             let max = MAX_REPLACED_PREFETCH.max(self.prefetch);
             self.prefetch = self.prefetch.saturating_mul(2).min(max);
         }
         let cancel = frames::cancel(MESSAGES, &self.tag(), true);
-        self.start_consumer(&cancel, None)
+        if overlaps {
+            self.start_consumer(&[], None)?;
+            self.settle(&cancel);
+            Ok(())
+        } else {
+            self.start_consumer(&cancel, None)
+        }
     }
 
     fn start_consumer(&mut self, before: &[u8], next_offset: Option<u64>) -> Result<(), Error> {
