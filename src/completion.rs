@@ -208,6 +208,7 @@ fn with_candidates(arg: Arg, lists_files: bool) -> Arg {
         "forward_to" => arg.add(named(targets)),
         "exchange_type" => arg.add(words(&["direct", "fanout", "topic", "headers"])),
         "stream_offset" => arg.add(words(&["first", "last", "next"])),
+        "pace" => arg.add(words(&["recorded", "2x", "0.5x"])),
         "timestamp" => arg.add(words(&["now"])),
         "without" => arg.add(words(&Part::NAMES)),
         "keep" => arg.add(words(&["headers.CC", "headers.BCC"])),

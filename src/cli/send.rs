@@ -10,7 +10,7 @@ use crate::definitions::SendOptions;
 use crate::message::ShortString;
 use crate::output::Template;
 use crate::topology::Size;
-use crate::values::{Delimiter, Expiration, Header, Name, Rate, Span, Timestamp};
+use crate::values::{Delimiter, Expiration, Header, Name, Pace, Rate, Span, Timestamp};
 
 /// Options of `send`.
 #[derive(Args, Debug)]
@@ -74,6 +74,18 @@ pub struct Send {
         hide_short_help = true
     )]
     pub rate: Option<Rate>,
+
+    /// With --jsonl, send the messages at the distances in time at which they were received, as
+    /// received_at in each line says (recorded), or faster or slower by a factor (2x, 0.5x)
+    #[arg(
+        long,
+        value_name = "PACE",
+        help_heading = "Message",
+        requires = "jsonl",
+        conflicts_with_all = ["rate", "lines", "null", "delimiter"],
+        hide_short_help = true
+    )]
+    pub pace: Option<Pace>,
 
     /// The exchange to publish to [default: the default exchange]
     #[arg(short, long, value_name = "NAME", help_heading = "Queue")]

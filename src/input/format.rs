@@ -96,7 +96,7 @@ pub(super) fn too_long(place: &MessagePosition) -> Error {
     malformed(place, problem)
 }
 
-fn malformed(place: &MessagePosition, problem: String) -> Error {
+pub(super) fn malformed(place: &MessagePosition, problem: String) -> Error {
     Error::BadInput {
         place: place.to_string(),
         problem,

@@ -3,6 +3,7 @@
 mod format;
 mod position;
 mod reader;
+mod recording;
 mod source;
 pub mod split;
 
@@ -11,6 +12,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::select;
 
@@ -18,10 +20,12 @@ use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::message::envelope::Envelope;
 use crate::messenger::Messenger;
+use crate::values::Pace;
 use crate::waker::{Receiver, bounded};
 pub(crate) use format::InputFormat;
 pub(crate) use position::{MessagePosition, ranges};
 use reader::{BatchSender, INPUT_BATCH_MESSAGES, InputReader, ReadEnd};
+use recording::Recording;
 use source::{InputSource, READ_SIZE, read_whole};
 
 /// The messages to send, as the user names them.
@@ -38,6 +42,8 @@ pub(crate) struct InputOptions {
     /// The maximum size in bytes of a part of standard input or of a file; `None` for the maximum of
     /// RabbitMQ.
     pub max_part_size: Option<usize>,
+    /// The pace of a recording, if its messages are to be sent at the distances at which they were received.
+    pub pace: Option<Pace>,
 }
 
 /// A message of the input, and its position there.
@@ -47,6 +53,8 @@ pub(crate) struct Item<P = MessagePosition> {
     pub envelope: Envelope,
     /// The position of the message.
     pub place: P,
+    /// The time from the first message after which it is sent, if the input is a recording.
+    pub due: Option<Duration>,
 }
 
 /// The messages to send. A thread reads them, because a blocking read can't be interrupted.
@@ -93,12 +101,14 @@ pub(crate) fn open(
     let is_planned = format == InputFormat::Whole || sources.iter().all(is_known);
     let plan = is_planned.then(|| sources.iter().map(InputSource::place).collect());
     let (sender, batches) = bounded(MAX_QUEUED_BATCHES);
+    let recording = options.pace.map(Recording::new);
     let needs_no_thread = fits_into_batch(&sources, count);
     let read = move || {
         let mut sender = BatchSender::new(sender);
         let reader = InputReader {
             format,
             max_part_size,
+            recording,
             sender: &mut sender,
         };
         if let Err(ReadEnd::Failed(error)) = reader.read_all(sources, count) {

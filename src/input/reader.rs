@@ -1,11 +1,12 @@
 //! Reading the sources, and sending their messages in batches to the thread that publishes.
 
 use std::io::Read;
+use std::time::Duration;
 
-use super::format::check_length;
+use super::format::{check_length, malformed};
 use super::source::{InputSource, READ_SIZE, open_source, read_whole};
 use super::split::Splitter;
-use super::{InputFormat, Item, MessagePosition};
+use super::{InputFormat, Item, MessagePosition, Recording};
 use crate::error::Error;
 use crate::message::envelope::Envelope;
 use crate::waker::Sender;
@@ -33,6 +34,8 @@ impl From<Error> for ReadEnd {
 pub(super) struct InputReader<'s> {
     pub(super) format: InputFormat,
     pub(super) max_part_size: usize,
+    /// The schedule of the messages, if they are a recording.
+    pub(super) recording: Option<Recording>,
     pub(super) sender: &'s mut BatchSender,
 }
 
@@ -43,6 +46,9 @@ impl InputReader<'_> {
         count: u64,
     ) -> Result<(), ReadEnd> {
         for round in 1..=count {
+            if let Some(recording) = &mut self.recording {
+                recording.repeat();
+            }
             for source in &mut sources {
                 match source {
                     InputSource::Known { place, body } => {
@@ -53,12 +59,12 @@ impl InputReader<'_> {
                             std::mem::take(body)
                         };
                         let bytes = body.len();
-                        self.sender.push(body.into(), place.clone(), bytes)?;
+                        self.sender.push(body.into(), place.clone(), None, bytes)?;
                     }
                     _ if self.format == InputFormat::Whole => {
                         let body = read_whole(source)?;
                         let bytes = body.len();
-                        self.sender.push(body.into(), source.place(), bytes)?;
+                        self.sender.push(body.into(), source.place(), None, bytes)?;
                     }
                     _ => self.read_parts(source)?,
                 }
@@ -97,7 +103,9 @@ impl InputReader<'_> {
                 let next = place.next();
                 let place = std::mem::replace(&mut place, next);
                 if let Some(envelope) = message {
-                    self.sender.push(envelope, place, bytes)?;
+                    let recording = self.recording.as_mut();
+                    let due = recording.map(|it| due(it, &envelope, &place)).transpose()?;
+                    self.sender.push(envelope, place, due, bytes)?;
                 }
                 check_at = EARLY_CHECK_SIZE;
             }
@@ -114,6 +122,18 @@ impl InputReader<'_> {
             }
         }
     }
+}
+
+/// Returns when a message of a recording is due.
+fn due(
+    recording: &mut Recording,
+    envelope: &Envelope,
+    place: &MessagePosition,
+) -> Result<Duration, Error> {
+    let received_at = envelope
+        .received_at
+        .ok_or_else(|| malformed(place, "has no received_at, which --pace needs".to_owned()))?;
+    Ok(recording.due(received_at))
 }
 
 /// Sends messages in batches: those that were read together.
@@ -137,10 +157,15 @@ impl BatchSender {
         &mut self,
         envelope: Envelope,
         place: MessagePosition,
+        due: Option<Duration>,
         bytes: usize,
     ) -> Result<(), ReadEnd> {
         self.bytes += bytes;
-        self.batch.push(Item { envelope, place });
+        self.batch.push(Item {
+            envelope,
+            place,
+            due,
+        });
         if self.batch.len() >= INPUT_BATCH_MESSAGES || self.bytes >= READ_SIZE {
             self.flush()?;
         }

@@ -12,6 +12,7 @@ fn request(arguments: &[&[u8]], format: InputFormat) -> InputOptions {
         format,
         count: 1,
         max_part_size: None,
+        pace: None,
     }
 }
 

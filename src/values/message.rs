@@ -1,4 +1,4 @@
-//! Values for messages: targets, delimiters, headers, times and rates.
+//! Values for messages: targets, delimiters, headers, times, rates and paces.
 
 use std::fmt;
 use std::str::FromStr;
@@ -258,6 +258,38 @@ impl fmt::Display for Rate {
     }
 }
 
+/// The pace at which to send a recording: `recorded`, or a factor greater than 0, such as `2x` for twice as
+/// fast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pace(f64);
+
+impl Pace {
+    /// Returns the time between two messages that were received at this distance.
+    pub fn scale(self, distance: Duration) -> Duration {
+        Duration::try_from_secs_f64(distance.as_secs_f64() / self.0).unwrap_or(Duration::MAX)
+    }
+}
+
+impl FromStr for Pace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "recorded" {
+            return Ok(Self(1.0));
+        }
+        match text.strip_suffix('x').map(str::parse) {
+            Some(Ok(factor)) if factor > 0.0 && f64::is_finite(factor) => Ok(Self(factor)),
+            _ => Err("write recorded, or a factor such as 2x or 0.5x".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,6 +358,15 @@ mod tests {
         );
         for wrong in ["0", "-1", "inf", "NaN", "x"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+        let scaled = |pace: &str| pace.parse::<Pace>().unwrap().scale(Duration::from_secs(6));
+        for (pace, seconds) in [("recorded", 6), ("1x", 6), ("2x", 3), ("0.5x", 12)] {
+            assert_eq!(scaled(pace), Duration::from_secs(seconds), "{pace}");
+        }
+        for wrong in [
+            "", "x", "2", "0x", "-1x", "infx", "NaNx", "1e400x", "Recorded",
+        ] {
+            assert!(wrong.parse::<Pace>().is_err(), "{wrong}");
         }
     }
 }

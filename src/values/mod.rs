@@ -14,7 +14,8 @@ use crate::message::SHORT_STRING_MAX;
 
 pub use login::{Mechanism, PasswordCommand, Secret, ServerName};
 pub use message::{
-    Delimiter, Expiration, Header, Name, OutputDelimiter, Rate, StreamOffset, Target, Timestamp,
+    Delimiter, Expiration, Header, Name, OutputDelimiter, Pace, Rate, StreamOffset, Target,
+    Timestamp,
 };
 
 pub use url::BrokerUrl;

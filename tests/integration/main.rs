@@ -18,6 +18,7 @@ mod login;
 mod lossless;
 mod mute;
 mod other_broker;
+mod pace;
 mod pika;
 mod pipes;
 mod plan;

@@ -164,7 +164,13 @@ fn a_rate_is_kept() {
         .printed(" [x] Sent 50 messages\n");
     let time = start.elapsed();
     assert!(time > Duration::from_millis(900), "{time:?}");
-    assert_eq!(Observer::new().messages(&queue), 50);
+    // Nothing follows the last message.
+    let start = Instant::now();
+    hello(["send", "-q", &queue, "--rate", "0.1", "x"])
+        .run()
+        .printed(" [x] Sent 'x'\n");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(Observer::new().messages(&queue), 51);
 }
 
 #[test]

@@ -495,6 +495,10 @@ fn send_does_what_it_explains() {
         (&["declare @Q"], "send --jsonl -r @Q < {\"payload\":\"a\"}"),
         (
             &[],
+            "send -q @Q --jsonl --pace 2x < {\"payload\":\"a\",\"received_at\":\"2025-12-31T23:59:59Z\"}",
+        ),
+        (
+            &[],
             "send -q @Q --reply-timeout 20s a & receive @Q -c 1 --reply -- cat",
         ),
     ]);

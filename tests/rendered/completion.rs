@@ -210,6 +210,7 @@ fn values(argument: &Arg) -> BTreeSet<String> {
             .collect(),
         "exchange_type" => set(&["direct", "fanout", "topic", "headers"]),
         "stream_offset" => set(&["first", "last", "next"]),
+        "pace" => set(&["recorded", "2x", "0.5x"]),
         "timestamp" => set(&["now"]),
         "without" => set(&Part::NAMES),
         "keep" => set(&["headers.CC", "headers.BCC"]),

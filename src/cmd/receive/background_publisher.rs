@@ -108,6 +108,7 @@ impl<P: Send + 'static> BackgroundPublisher<P> {
                 received_at: None,
             },
             place: position,
+            due: None,
         });
         let _ = self.batches.send(Ok(items.collect()));
     }

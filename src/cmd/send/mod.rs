@@ -57,6 +57,7 @@ impl SendPlan {
                 files: arguments.files,
                 count: arguments.count.unwrap_or(1),
                 max_part_size: arguments.max_line.map(Size::bytes),
+                pace: arguments.pace,
             },
             defaults,
         })
@@ -88,6 +89,9 @@ impl Plan for SendPlan {
         if !self.options.no_confirm {
             operations.push("confirm.select".to_owned());
         }
+        operations.extend(self.input.pace.map(|pace| {
+            format!("wait until each message is due, by its received_at at a pace of {pace}")
+        }));
         let example = self.defaults.example();
         let delivery_mode = example.properties.delivery_mode.unwrap_or(TRANSIENT);
         operations.push(format!(

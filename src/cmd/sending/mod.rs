@@ -1,9 +1,10 @@
 //! Publishes messages until the broker has confirmed each, over as many connections as that takes.
 
+mod rate_limiter;
 mod supply;
 
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::broker::publish::{PublishEvent, PublishOptions, PublishOutcome, Publisher};
 use crate::broker::{Connector, Retry, Session, topology};
@@ -11,7 +12,7 @@ use crate::error::{Error, listed};
 use crate::message::Message;
 use crate::messenger::Messenger;
 use crate::topology::Queue;
-use crate::values::Rate;
+pub(crate) use rate_limiter::RateLimiter;
 use supply::NextMessage;
 pub(crate) use supply::{InputBatch, MessageDefaults, OutgoingMessage, Supply};
 
@@ -54,7 +55,7 @@ pub(crate) struct Sending<O: PublishObserver> {
     pub(crate) supply: Supply<O::Position>,
     /// Observes what becomes of them.
     pub(crate) observer: O,
-    /// Limits how many are sent in a second.
+    /// Decides when the next one may be sent.
     pub(crate) rate_limiter: RateLimiter,
     /// The policy of trying again.
     pub(crate) retry: SendRetry,
@@ -92,8 +93,8 @@ enum ChannelEnd {
 enum Blocked {
     /// The window of unsettled messages is full.
     Unsettled,
-    /// The rate allows the next message at this moment.
-    Rate(Instant),
+    /// The next message may be sent at this moment.
+    Until(Instant),
     /// More input has to be read.
     Input,
     /// This channel can't be used any more.
@@ -181,7 +182,7 @@ impl<O: PublishObserver> Sending<O> {
             let (input, until) = match &state {
                 PublishState::Publishing => match self.publish_available(publisher) {
                     Blocked::Unsettled => (None, None),
-                    Blocked::Rate(moment) => (None, Some(moment)),
+                    Blocked::Until(moment) => (None, Some(moment)),
                     Blocked::Input => (Some(self.supply.batches()), None),
                     Blocked::End(result) => {
                         state = PublishState::Draining(result);
@@ -226,11 +227,9 @@ impl<O: PublishObserver> Sending<O> {
             if !has_room {
                 return Blocked::Unsettled;
             }
-            if let Some(moment) = self.rate_limiter.wait_until() {
-                return Blocked::Rate(moment);
-            }
-            let message = match self.supply.next() {
+            let message = match self.supply.next(&self.rate_limiter) {
                 NextMessage::Message(message) => message,
+                NextMessage::NotBefore(moment) => return Blocked::Until(moment),
                 NextMessage::Pending => return Blocked::Input,
                 NextMessage::End => {
                     return Blocked::End(Ok(if self.supply.has_failed() {
@@ -325,39 +324,5 @@ impl SendRetry {
             self.policy.reset();
         }
         &mut self.policy
-    }
-}
-
-/// Limits the number of messages in a second.
-pub(crate) struct RateLimiter {
-    interval: Option<Duration>,
-    next: Option<Instant>,
-}
-
-/// The longest delay that is made up for. A timer is not exact.
-const CATCH_UP: Duration = Duration::from_millis(100);
-
-impl RateLimiter {
-    /// Creates a limiter to `rate`; `None` is no limit.
-    pub(crate) fn new(rate: Option<Rate>) -> Self {
-        Self {
-            interval: rate.map(Rate::interval),
-            next: None,
-        }
-    }
-
-    /// Returns the moment to wait for before the next message, if it has not come.
-    fn wait_until(&self) -> Option<Instant> {
-        self.next.filter(|moment| *moment > Instant::now())
-    }
-
-    /// Records that a message is published.
-    fn published(&mut self) {
-        if let Some(interval) = self.interval {
-            let now = Instant::now();
-            let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
-            let due = self.next.unwrap_or(now).max(earliest);
-            self.next = due.checked_add(interval);
-        }
     }
 }

@@ -1,9 +1,11 @@
 //! The messages to send, in order: those to send again before those from the input.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 use crossbeam_channel::TryRecvError;
 
+use super::RateLimiter;
 use crate::error::Error;
 use crate::input::{Item, MessagePosition};
 use crate::message::envelope::Envelope;
@@ -101,6 +103,8 @@ impl MessageDefaults {
 pub(crate) enum NextMessage<P> {
     /// The next message.
     Message(OutgoingMessage<P>),
+    /// One that may be sent at this moment.
+    NotBefore(Instant),
     /// None yet: wait for [`Supply::batches`].
     Pending,
     /// None any more.
@@ -145,13 +149,24 @@ impl<P> Supply<P> {
         }
     }
 
-    /// Takes the next message.
-    pub(crate) fn next(&mut self) -> NextMessage<P> {
-        if let Some((_, message)) = self.resend.pop_first() {
-            return NextMessage::Message(message);
+    /// Takes the next message, if the limiter permits it now. A message that was sent before was due then.
+    pub(super) fn next(&mut self, limiter: &RateLimiter) -> NextMessage<P> {
+        if let Some(first) = self.resend.first_entry() {
+            return match limiter.wait_until(None) {
+                Some(moment) => NextMessage::NotBefore(moment),
+                None => NextMessage::Message(first.remove()),
+            };
         }
         loop {
-            if let Some(Item { envelope, place }) = self.items.pop_front() {
+            if let Some(item) = self.items.front() {
+                if let Some(moment) = limiter.wait_until(item.due) {
+                    return NextMessage::NotBefore(moment);
+                }
+            }
+            if let Some(Item {
+                envelope, place, ..
+            }) = self.items.pop_front()
+            {
                 self.taken += 1;
                 let message = self.defaults.apply(envelope, place, self.taken);
                 return NextMessage::Message(message);
@@ -315,12 +330,14 @@ mod tests {
                 .map(|n| Item {
                     envelope: Envelope::default(),
                     place: MessagePosition::Message(n),
+                    due: None,
                 })
                 .collect()
         };
         sender.send(Ok(items(1..4))).unwrap();
         let mut supply = Supply::new(batches, defaults());
-        let next = |supply: &mut Supply| match supply.next() {
+        let limiter = RateLimiter::new(None);
+        let next = |supply: &mut Supply| match supply.next(&limiter) {
             NextMessage::Message(message) => message,
             other => panic!("{other:?}"),
         };
@@ -328,8 +345,8 @@ mod tests {
         supply.put_back([second, first]);
         let numbers: Vec<_> = (0..3).map(|_| next(&mut supply).number).collect();
         assert_eq!(numbers, [1, 2, 3]);
-        assert!(matches!(supply.next(), NextMessage::Pending) && !supply.is_exhausted());
+        assert!(matches!(supply.next(&limiter), NextMessage::Pending) && !supply.is_exhausted());
         drop(sender);
-        assert!(matches!(supply.next(), NextMessage::End) && supply.is_exhausted());
+        assert!(matches!(supply.next(&limiter), NextMessage::End) && supply.is_exhausted());
     }
 }
