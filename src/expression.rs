@@ -153,7 +153,7 @@ impl Evaluator {
             result
                 .map(JsonValue)
                 .map_err(|exception| match exception.get_err() {
-                    Ok(error) => text::one_line(&shortened(error.to_string())),
+                    Ok(error) => describe_error(error),
                     Err(_) => "halt is not supported".to_owned(),
                 })
         })
@@ -163,12 +163,16 @@ impl Evaluator {
 /// The longest text of an error. It may quote the whole body.
 const MAX_PROBLEM_LENGTH: usize = 200;
 
-fn shortened(mut problem: String) -> String {
+fn describe_error(error: jaq_core::Error<Val>) -> String {
+    let mut problem = match error.into_val() {
+        Val::TStr(text) => String::from_utf8_lossy(&text).into_owned(),
+        other => other.to_string(),
+    };
     if let Some((end, _)) = problem.char_indices().nth(MAX_PROBLEM_LENGTH) {
         problem.truncate(end);
         problem.push('…');
     }
-    problem
+    text::visible(&problem).into_owned()
 }
 
 /// Returns the native functions of the language. Those that read further input are left out.

@@ -43,7 +43,7 @@ Examples:
   hello-mq receive orders                       print messages until Ctrl+C
   hello-mq receive -c 1 -o body orders          take one, and print its body
   hello-mq receive --drain -o json orders >orders.jsonl
-  hello-mq receive --drain --forward-to :orders dead-letters
+  hello-mq receive --drain --where '.payload | test(\"tea\")' --forward-to :teas orders
   hello-mq receive orders -- ./handle-order     run a program for each message";
 
 /// Examples of `delete`.
@@ -57,7 +57,8 @@ Examples:
 pub const PURGE_EXAMPLES: &str = "\
 Examples:
   hello-mq purge orders
-  hello-mq purge --yes orders     without asking";
+  hello-mq purge --yes orders     without asking
+  hello-mq purge --where '.properties.headers.shop == \"7\"' orders";
 
 /// Examples of `completions`.
 pub const COMPLETIONS_EXAMPLES: &str = "\
