@@ -9,7 +9,7 @@ mod send;
 
 use std::ffi::OsString;
 
-use clap::builder::StyledStr;
+use clap::builder::{PossibleValuesParser, StyledStr, TypedValueParser};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use common::{Color, Common};
@@ -20,6 +20,7 @@ pub use send::{PropertyOptions, Send};
 
 use crate::definitions::{Broker, Definition, ReceiveSettings, SendSettings, Tls};
 use crate::expression::Expression;
+use crate::message::ContentEncoding;
 use crate::values::{Name, QueueName};
 
 /// Send messages to RabbitMQ, and receive them.
@@ -240,6 +241,20 @@ pub struct Purge {
     #[command(flatten)]
     pub selection: Selection,
 
+    /// With --where, decode a body whose content_encoding is gzip, deflate or zstd; with a value, also
+    /// any other body that begins like one in that encoding
+    #[arg(
+        long,
+        value_name = "ENCODING",
+        help_heading = "Selection",
+        requires = "where",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = encoding_parser(),
+        hide_short_help = true
+    )]
+    pub decode: Option<Option<ContentEncoding>>,
+
     /// Do not ask for confirmation on a terminal if messages would be lost
     #[arg(short, long, help_heading = "What to do")]
     pub yes: bool,
@@ -253,6 +268,11 @@ pub struct Purge {
         default_value = "text"
     )]
     pub output: ListFormat,
+}
+
+/// Returns the parser of the name of an encoding, which completion knows.
+fn encoding_parser() -> impl TypedValueParser<Value = ContentEncoding> {
+    PossibleValuesParser::new(ContentEncoding::NAMES).try_map(|name| name.parse())
 }
 
 /// The formats of a received message.

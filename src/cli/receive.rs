@@ -3,10 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::{MessageFormat, Selection};
+use super::{MessageFormat, Selection, encoding_parser};
 use crate::definitions::ReceiveOptions;
 use crate::expression::Expression;
 use crate::message::{ContentEncoding, Part};
@@ -305,11 +304,6 @@ pub struct Receive {
     /// The options that have a default in the configuration file.
     #[command(flatten)]
     pub settings: ReceiveOptions,
-}
-
-/// Returns the parser of the name of an encoding, which completion knows.
-fn encoding_parser() -> impl TypedValueParser<Value = ContentEncoding> {
-    PossibleValuesParser::new(ContentEncoding::NAMES).try_map(|name| name.parse())
 }
 
 /// The ways to deal with a message whose command fails.

@@ -32,7 +32,7 @@ pub(crate) fn plan(command: Verb, context: &Context) -> Result<Box<dyn Plan>, Er
         Verb::Send(arguments) => Box::new(SendPlan::new(*arguments, context)?),
         Verb::Receive(arguments) => Box::new(ReceivePlan::new(*arguments, context)?),
         Verb::Delete(arguments) => Box::new(RemovalPlan::delete(arguments, settings)?),
-        Verb::Purge(arguments) => Box::new(RemovalPlan::purge(arguments, context)?),
+        Verb::Purge(arguments) => Box::new(RemovalPlan::purge(&arguments, context)?),
     })
 }
 

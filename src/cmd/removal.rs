@@ -84,11 +84,11 @@ impl RemovalPlan {
         })
     }
 
-    pub(crate) fn purge(arguments: cli::Purge, context: &Context) -> Result<Self, Error> {
+    pub(crate) fn purge(arguments: &cli::Purge, context: &Context) -> Result<Self, Error> {
         let queue = named_queue(&context.settings, "purge")?;
         Ok(Self {
             removal: Removal::Messages { queue },
-            matching: ReceivePlan::removing(arguments.selection, context)?,
+            matching: ReceivePlan::removing(arguments, context)?,
             asks: !arguments.yes,
             form: arguments.output,
         })

@@ -187,6 +187,7 @@ fn a_bomb_takes_no_memory() {
 #[test]
 fn expressions_see_decoded_bodies_and_the_messages_stay_encoded() {
     let (from, to) = (filled(), queue("decode-to"));
+    send(&from, "gzip", "extra", "--content-encoding gzip");
     hello(["declare", "--quiet", &to]).run().printed("");
     let all = hello(["receive", "--peek", "-o", "json", &from])
         .run()
@@ -214,7 +215,7 @@ fn expressions_see_decoded_bodies_and_the_messages_stay_encoded() {
     forward(&[
         "--decode",
         "--where",
-        r#".decoded == "gzip""#,
+        r#".payload == "1 tea""#,
         "--map",
         changed,
     ])
@@ -222,6 +223,16 @@ fn expressions_see_decoded_bodies_and_the_messages_stay_encoded() {
     shell(&format!("$H receive --drain -o body -D '' {to} | gzip -d"))
         .run()
         .printed("1 mug");
+    // A purge sees them decoded, too.
+    hello([
+        "purge",
+        "--decode",
+        "--where",
+        r#".payload == "extra""#,
+        &from,
+    ])
+    .run()
+    .printed(&format!(" [x] Purged '{from}' (1 message)\n"));
     // Without its encoding it is sent plain.
     let plain = "del(.decoded, .properties.content_encoding)";
     forward(&["--decode=deflate", "--where", ".decoded", "--map", plain])
@@ -245,4 +256,7 @@ fn only_known_encodings_can_be_named_and_nothing_is_forwarded_decoded() {
     hello(["receive", "--decode", "--forward-to", ":elsewhere"])
         .run()
         .failed(64, &["--decode has no effect with --forward-to"]);
+    hello(["purge", "--decode", "orders"])
+        .run()
+        .failed(64, &["--where <EXPRESSION>"]);
 }

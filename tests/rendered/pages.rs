@@ -76,8 +76,8 @@ fn man_shows_every_option_of_every_command() {
                 None => format!("--{long}"),
             };
             let found = text.lines().any(|line| {
-                line.trim_start().split(" <").next() == Some(shown.as_str())
-                    || line.trim_start().starts_with(&format!("{shown} "))
+                let rest = line.trim_start().strip_prefix(&shown);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '[']))
             });
             assert!(found, "{}: no {shown}", path.display());
             for value in argument.get_possible_values() {

@@ -88,11 +88,12 @@ impl ReceivePlan {
 impl ReceivePlan {
     /// Returns the plan that removes the selected messages of a queue; `None` if none are selected.
     pub(crate) fn removing(
-        selection: cli::Selection,
+        arguments: &cli::Purge,
         context: &Context,
     ) -> Result<Option<Self>, Error> {
         let arguments = cli::Receive {
-            selection,
+            selection: arguments.selection.clone(),
+            decode: arguments.decode,
             drain: true,
             ..cli::Receive::default()
         };
