@@ -3,6 +3,7 @@
 mod common;
 mod declare;
 mod early_exit;
+mod exchanges;
 mod receive;
 pub mod reference;
 mod send;
@@ -15,6 +16,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 pub use common::{Color, Common};
 pub use declare::{Declare, ListFormat, QueueArguments};
 pub use early_exit::EarlyExit;
+pub use exchanges::Exchanges;
 pub use receive::{OnFailure, Receive};
 pub use send::{PropertyOptions, Send};
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::{MessageFormat, Selection, encoding_parser};
+use super::{Exchanges, MessageFormat, Selection, encoding_parser};
 use crate::definitions::ReceiveOptions;
 use crate::expression::Expression;
 use crate::message::{ContentEncoding, Part};
 use crate::output::Template;
-use crate::values::{Name, OutputDelimiter, QueueName, Span, StreamOffset, Target};
+use crate::values::{OutputDelimiter, QueueName, Span, StreamOffset, Target};
 
 /// The options that an option for publishing can't be combined with. It has to name them although they
 /// conflict with the option that it requires: clap does not miss that one then.
@@ -262,20 +262,9 @@ pub struct Receive {
     #[arg(long, help_heading = "Queue", conflicts_with_all = ["auto_ack", "drain", "idle_timeout", "exclusive", "priority", "stream_offset", "exchange"])]
     pub peek: bool,
 
-    /// Listen to this exchange through a temporary queue, instead of receiving from a queue
-    #[arg(short, long, value_name = "NAME", help_heading = "Queue")]
-    pub exchange: Option<Name>,
-
-    /// With --exchange, receive messages with this routing key; may be repeated, and is required
-    /// for a direct exchange [default: #, which matches everything]
-    #[arg(
-        short,
-        long,
-        value_name = "KEY",
-        help_heading = "Queue",
-        requires = "exchange"
-    )]
-    pub routing_key: Vec<Name>,
+    /// The exchanges to listen to, instead of a queue.
+    #[command(flatten)]
+    pub exchanges: Exchanges,
 
     /// Fail if the queue has another consumer, and allow no others; for classic queues
     #[arg(long, help_heading = "Queue", hide_short_help = true)]

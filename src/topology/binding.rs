@@ -68,10 +68,30 @@ impl BindingOptions {
 /// The routing key that matches every other at a topic exchange. Fanout and headers exchanges ignore it.
 const EVERYTHING: &str = "#";
 
-/// Returns the routing keys with which to receive from an exchange; by default everything.
-pub fn keys_of(routing_keys: &[String]) -> impl Iterator<Item = &str> {
-    let everything = routing_keys.is_empty().then_some(EVERYTHING);
-    routing_keys.iter().map(String::as_str).chain(everything)
+/// An exchange to which a temporary queue is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundExchange {
+    /// The name of the exchange.
+    pub name: String,
+    /// The routing keys with which to receive; without any, everything.
+    pub routing_keys: Vec<String>,
+}
+
+impl BoundExchange {
+    /// Returns an exchange from which everything is received.
+    pub fn new(name: String) -> Self {
+        Self {
+            name,
+            routing_keys: Vec::new(),
+        }
+    }
+
+    /// Returns the routing key of each binding.
+    pub fn binding_keys(&self) -> impl Iterator<Item = &str> {
+        let everything = self.routing_keys.is_empty().then_some(EVERYTHING);
+        let keys = self.routing_keys.iter().map(String::as_str);
+        keys.chain(everything)
+    }
 }
 
 /// Returns a binding for each routing key, or one for the empty key. The default exchange can't be bound.

@@ -12,7 +12,7 @@ use std::fmt;
 
 pub use argument::{Argument, json};
 pub(crate) use argument::{integer, render};
-pub use binding::{Binding, BindingOptions, Destination, all as bindings, keys_of};
+pub use binding::{Binding, BindingOptions, BoundExchange, Destination, all as bindings};
 pub(crate) use exchange::ALTERNATE;
 pub use exchange::{Exchange, ExchangeOptions, ExchangeType};
 use known::KnownArgument;

@@ -651,6 +651,11 @@ fn one_can_listen_in_on_an_exchange() {
     hello(["receive", "-e", "amq.direct"])
         .run()
         .failed(64, &["'amq.direct' is a direct exchange", "--routing-key"]);
+    let several = ["-e", "amq.fanout", "-e", "amq.direct", "-e", "amq.topic"];
+    hello(["receive"])
+        .args(several)
+        .run()
+        .failed(64, &["'amq.direct' is a direct exchange", "--routing-key"]);
     for words in [
         &["amq.direct", "-r", "k"][..],
         &["amq.fanout"],
@@ -806,6 +811,47 @@ fn progress_is_shown_on_a_terminal_and_nowhere_else() {
     );
     let outcome = shell(&format!("script -qec '{send} --quiet' /dev/null")).run();
     assert_eq!((outcome.status(), outcome.stdout.as_str()), (0, ""));
+}
+
+#[test]
+fn several_exchanges_are_listened_to_at_once() {
+    let [topic, direct, fanout] = ["topic", "direct", "fanout"].map(|kind| {
+        let exchange = queue(&format!("several-{kind}"));
+        hello(["declare", "-e", &exchange, "--exchange-type", kind]).run();
+        exchange
+    });
+    let mut receiver = hello(["receive", "-c", "5", "-e", &topic, "-r", "app.#"])
+        .args(["-r", "db.*", "-e", &direct, "-r", "k", "-e", &fanout])
+        .args(["-e", &direct, "-r", "l", "--format", r"%e %r\n", "-v"])
+        .spawn();
+    assert!(receiver.has_said("the broker is", 1));
+    thread::sleep(Duration::from_millis(500));
+    let mut expected = Vec::new();
+    for (exchange, key, comes) in [
+        (&topic, "app.a.b", true),
+        (&topic, "k", false),
+        (&direct, "k", true),
+        (&direct, "app.a", false),
+        (&fanout, "any", true),
+        (&direct, "l", true),
+        (&topic, "db.x", true),
+    ] {
+        hello(["send", "--quiet", "--allow-unroutable", "-e", exchange])
+            .args(["-r", key, key])
+            .run()
+            .printed("");
+        if comes {
+            expected.push(format!("{exchange} {key}"));
+        }
+    }
+    let outcome = receiver.end();
+    assert_eq!(outcome.stdout.lines().collect::<Vec<_>>(), expected);
+    hello(["receive", "-r", "k", "-e", &topic, "-e", &direct])
+        .run()
+        .failed(64, &["--routing-key 'k' is before the first --exchange"]);
+    hello(["receive", "-e", &topic, "-e", "no-such-exchange", "-r", "k"])
+        .run()
+        .failed(67, &["listen to exchange 'no-such-exchange'"]);
 }
 
 #[test]

@@ -552,6 +552,10 @@ fn receive_does_what_it_explains() {
             &["declare -e @X --exchange-type fanout"],
             "receive -e @X -c 1 & send -e @X a",
         ),
+        (
+            &["declare -e @X --exchange-type fanout"],
+            "receive -e amq.topic -r @R.# -r b -e @X -e amq.direct -r @R -c 1 & send -e @X a",
+        ),
     ]);
 }
 

@@ -12,7 +12,7 @@ use amiquip::{
 use super::session::Session;
 use crate::error::Error;
 use crate::text;
-use crate::topology::{Binding, Destination, Exchange, Queue, QueueKind, keys_of};
+use crate::topology::{Binding, BoundExchange, Destination, Exchange, Queue, QueueKind};
 use crate::values::QueueName;
 use arguments::field_table;
 pub(crate) use ensure::{declare_at_login, ensure, ensure_again};
@@ -46,35 +46,32 @@ pub(crate) fn declare(
     Ok((parse_name(session, &operation, &name)?, state))
 }
 
-/// Declares a temporary queue of this connection, and binds it to an exchange with each routing key, or
-/// without any to all messages.
+/// Declares a temporary queue of this connection, and binds it to exchanges.
 pub(crate) fn bind_temporary_queue(
     session: &mut Session,
-    exchange: &str,
-    routing_keys: &[String],
+    exchanges: &[BoundExchange],
 ) -> Result<QueueName, Error> {
-    let operation = format!("listen to exchange '{}'", text::escape(exchange));
-    let exchange = exchange.to_owned();
-    let routing_keys: Vec<_> = keys_of(routing_keys).map(ToOwned::to_owned).collect();
-    let name = session.call(&operation, move |channel| {
+    let operation = "declare a temporary queue";
+    let queue = session.call(operation, |channel| {
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
             ..QueueDeclareOptions::default()
         };
-        let name = channel.queue_declare("", options)?.name().to_owned();
-        for key in &routing_keys {
-            channel.queue_bind(
-                name.as_str(),
-                exchange.as_str(),
-                key.as_str(),
-                FieldTable::new(),
-            )?;
-        }
-        Ok(name)
+        Ok(channel.queue_declare("", options)?.name().to_owned())
     })?;
+    for exchange in exchanges {
+        let operation = format!("listen to exchange '{}'", text::escape(&exchange.name));
+        let (queue, exchange) = (queue.clone(), exchange.clone());
+        session.call(&operation, move |channel| {
+            for key in exchange.binding_keys() {
+                channel.queue_bind(&queue, &exchange.name, key, FieldTable::new())?;
+            }
+            Ok(())
+        })?;
+    }
     session.queue_kind = Some(QueueKind::Classic);
-    parse_name(session, &operation, &name)
+    parse_name(session, operation, &queue)
 }
 
 /// Parses the name that the broker has given to a queue.

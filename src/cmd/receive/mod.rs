@@ -251,7 +251,7 @@ fn command(
 fn consequence(context: &Context, source: &MessageSource, options: ConsumeOptions) -> String {
     let queue = &context.settings.queue.value;
     match source {
-        MessageSource::Exchange(..) => "unwritten messages are lost".to_owned(),
+        MessageSource::Exchanges(..) => "unwritten messages are lost".to_owned(),
         MessageSource::Queue { .. } if options.no_ack() => {
             format!("messages in transit from queue {queue} are lost (--auto-ack)")
         }

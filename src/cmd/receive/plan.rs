@@ -363,7 +363,7 @@ impl MessageSource {
     fn queue(&self) -> String {
         match self {
             Self::Queue { name, .. } => name.to_string(),
-            Self::Exchange(..) => "''".to_owned(),
+            Self::Exchanges(..) => "''".to_owned(),
         }
     }
 
@@ -371,24 +371,28 @@ impl MessageSource {
     fn operations(&self) -> Vec<String> {
         match self {
             Self::Queue { declared, .. } => declared.iter().map(plan::ensure).collect(),
-            Self::Exchange(exchange, routing_keys) => {
-                let mut operations = Vec::new();
-                if routing_keys.is_empty() {
-                    let name = format!("'{}'", text::escape(exchange));
-                    operations.push(plan::compare("exchange", name) + ", to learn its type");
-                }
+            Self::Exchanges(exchanges) => {
+                let unfiltered = exchanges.iter().filter(|it| it.routing_keys.is_empty());
+                let mut operations: Vec<_> = unfiltered
+                    .map(|exchange| {
+                        let name = format!("'{}'", text::escape(&exchange.name));
+                        plan::compare("exchange", name) + ", to learn its type"
+                    })
+                    .collect();
                 operations.push(
                     "queue.declare '' auto_delete=true durable=false exclusive=true".to_owned(),
                 );
-                operations.extend(topology::keys_of(routing_keys).map(|key| {
-                    Entity::Binding(Binding {
-                        exchange: exchange.clone(),
-                        destination: Destination::Queue(None),
-                        routing_key: key.to_owned(),
-                        arguments: Arguments::new(),
-                    })
-                    .operation()
-                }));
+                for exchange in exchanges {
+                    operations.extend(exchange.binding_keys().map(|key| {
+                        Entity::Binding(Binding {
+                            exchange: exchange.name.clone(),
+                            destination: Destination::Queue(None),
+                            routing_key: key.to_owned(),
+                            arguments: Arguments::new(),
+                        })
+                        .operation()
+                    }));
+                }
                 operations
             }
         }

@@ -10,8 +10,8 @@ use crate::cmd::Context;
 use crate::error::Error;
 use crate::settings::{Origin, Settings};
 use crate::text;
-use crate::topology::{Queue, QueueKind, QueueType};
-use crate::values::{Name, QueueName, Span};
+use crate::topology::{BoundExchange, Queue, QueueKind, QueueType};
+use crate::values::{QueueName, Span};
 
 /// A connection that lasted longer does not count as one of several failures in a row.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
@@ -26,14 +26,15 @@ pub(super) enum MessageSource {
         /// Whether no other consumer may receive from it.
         is_exclusive: bool,
     },
-    /// The messages of an exchange with these routing keys; without any, all.
-    Exchange(String, Vec<String>),
+    /// The messages of exchanges.
+    Exchanges(Vec<BoundExchange>),
 }
 
 impl MessageSource {
     /// Returns the source that the command line names.
     pub(super) fn new(arguments: &cli::Receive, settings: &Settings) -> Result<Self, Error> {
-        let Some(exchange) = &arguments.exchange else {
+        let exchanges = &arguments.exchanges.0;
+        if exchanges.is_empty() {
             // Only a stream has offsets: a queue of another type is not the one that is meant.
             let is_meant = arguments.stream_offset.is_none()
                 || settings.definition.kind() == Some(QueueType::Stream);
@@ -43,9 +44,9 @@ impl MessageSource {
                     .then(|| settings.definition.clone()),
                 is_exclusive: arguments.exclusive,
             });
-        };
+        }
         let usage = |problem: &str| Err(Error::Usage(problem.to_owned()));
-        if exchange.as_str().is_empty() {
+        if exchanges.iter().any(|exchange| exchange.name.is_empty()) {
             return usage("--exchange: can't listen to the default exchange; receive from a queue");
         }
         if matches!(settings.queue.origin, Origin::Flag(_)) {
@@ -54,16 +55,14 @@ impl MessageSource {
         if arguments.drain {
             return usage("--drain: the temporary queue of --exchange starts empty");
         }
-        let keys = arguments.routing_key.iter().map(Name::as_str);
-        let keys = keys.map(ToOwned::to_owned).collect();
-        Ok(MessageSource::Exchange(exchange.as_str().to_owned(), keys))
+        Ok(MessageSource::Exchanges(exchanges.clone()))
     }
 
     /// Returns the queue that is declared first.
     pub(super) fn declared(&self) -> Option<&Queue> {
         match self {
             Self::Queue { declared, .. } => declared.as_ref(),
-            Self::Exchange(..) => None,
+            Self::Exchanges(..) => None,
         }
     }
 
@@ -71,7 +70,7 @@ impl MessageSource {
     pub(super) fn kind(&self) -> Option<QueueKind> {
         match self {
             Self::Queue { declared, .. } => declared.as_ref().and_then(kind::of_declared),
-            Self::Exchange(..) => Some(QueueKind::Classic),
+            Self::Exchanges(..) => Some(QueueKind::Classic),
         }
     }
 }
@@ -103,7 +102,7 @@ impl<'c> ReconnectingSession<'c> {
     ) -> Self {
         let is_declaring = match source {
             MessageSource::Queue { is_exclusive, .. } => is_exclusive,
-            MessageSource::Exchange(..) => true,
+            MessageSource::Exchanges(..) => true,
         };
         Self {
             context,
@@ -212,15 +211,17 @@ impl<'c> ReconnectingSession<'c> {
                 }
                 Ok(name.clone())
             }
-            MessageSource::Exchange(exchange, routing_keys) => {
-                if routing_keys.is_empty() && difference::is_direct(session, exchange)? {
-                    return Err(Error::Usage(format!(
-                        "--exchange: '{}' is a direct exchange, which has no wildcards; name each routing \
-                         key with --routing-key",
-                        text::escape(exchange)
-                    )));
+            MessageSource::Exchanges(exchanges) => {
+                for BoundExchange { name, routing_keys } in exchanges {
+                    if routing_keys.is_empty() && difference::is_direct(session, name)? {
+                        return Err(Error::Usage(format!(
+                            "--exchange: '{}' is a direct exchange, which has no wildcards; name each \
+                             routing key with --routing-key",
+                            text::escape(name)
+                        )));
+                    }
                 }
-                topology::bind_temporary_queue(session, exchange, routing_keys)
+                topology::bind_temporary_queue(session, exchanges)
             }
         }
     }

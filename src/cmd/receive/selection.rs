@@ -61,7 +61,7 @@ pub(super) fn options(arguments: &cli::Receive, source: &MessageSource) -> Selec
             max_held: arguments.selection.max_held.unwrap_or(MAX_HELD),
         },
         // Its temporary queue ends with the connection.
-        MessageSource::Exchange(..) => SelectionOptions::Filter,
+        MessageSource::Exchanges(..) => SelectionOptions::Filter,
     }
 }
 
@@ -95,7 +95,7 @@ impl Selection {
             messenger: context.messenger.clone(),
             consequence: match source {
                 MessageSource::Queue { name, .. } => format!("stays in queue {name}"),
-                MessageSource::Exchange(..) => "is skipped".to_owned(),
+                MessageSource::Exchanges(..) => "is skipped".to_owned(),
             },
             received: 0,
             filter_failures: 0,
