@@ -23,6 +23,9 @@ mod limit;
 // What RabbitMQ makes of properties.
 #[path = "integration/lossless.rs"]
 mod lossless;
+// What a dead letter looks like.
+#[path = "integration/replay.rs"]
+mod replay;
 #[path = "integration/stream.rs"]
 mod stream;
 // What is said of TLS depends on the broker's own.

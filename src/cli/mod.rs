@@ -17,7 +17,7 @@ pub use common::{Color, Common};
 pub use declare::{Declare, ListFormat, QueueArguments};
 pub use early_exit::EarlyExit;
 pub use exchanges::Exchanges;
-pub use receive::{OnFailure, Receive};
+pub use receive::{Death, OnFailure, Receive};
 pub use send::{PropertyOptions, Send};
 
 use crate::definitions::{Broker, Definition, ReceiveSettings, SendSettings, Tls};

@@ -136,8 +136,26 @@ pub struct Receive {
     /// Body, properties and headers are unchanged, except that the headers CC and BCC are left out,
     /// for which the broker would send further copies. A message that can't be routed to a queue or
     /// is rejected permanently ends receive, and stays in its queue.
-    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack"])]
+    #[arg(long, value_name = "EXCHANGE:ROUTING_KEY", help_heading = "Output", group = "publishing", conflicts_with_all = NOT_PUBLISHING)]
     pub forward_to: Option<Target>,
+
+    /// Publish each dead letter to the exchange and the routing keys of its first death (or its last
+    /// one: --replay=last) as its header x-death names them, and acknowledge it when the broker has
+    /// confirmed it
+    ///
+    /// Body and properties are unchanged. The headers that RabbitMQ added are left out, so that the
+    /// message can be dead-lettered again. A message without x-death stays in its queue. With
+    /// --drain, only the messages are replayed that are in the queue at the start.
+    #[arg(long, value_name = "DEATH", num_args = 0..=1, require_equals = true, default_missing_value = "first", help_heading = "Output", group = "publishing", conflicts_with_all = NOT_PUBLISHING, conflicts_with = "exchange")]
+    pub replay: Option<Death>,
+
+    /// With --forward-to or --replay, print where the messages would go, and how many; publish none
+    /// and leave all in the queue
+    ///
+    /// They are returned at the end, as with --peek, which on a quorum queue may use up one delivery
+    /// of each.
+    #[arg(long, help_heading = "Output", requires = "publishing", conflicts_with_all = NOT_PUBLISHING, conflicts_with = "exchange")]
+    pub dry_run: bool,
 
     /// Publish to the broker of [profiles.NAME] in the configuration file
     ///
@@ -147,7 +165,7 @@ pub struct Receive {
         long,
         value_name = "NAME",
         help_heading = "Output",
-        requires = "forward_to",
+        requires = "publishing",
         conflicts_with = "to_url",
         conflicts_with_all = NOT_PUBLISHING,
         hide_short_help = true
@@ -164,30 +182,33 @@ pub struct Receive {
         long,
         value_name = "URL",
         help_heading = "Output",
-        requires = "forward_to",
+        requires = "publishing",
         conflicts_with_all = NOT_PUBLISHING,
         hide_short_help = true
     )]
     pub to_url: Option<String>,
 
-    /// Do not forward these properties, named as in JSON: for example user_id, or headers.KEY for
+    /// Do not publish these properties, named as in JSON: for example user_id, or headers.KEY for
     /// one header; may be repeated
     #[arg(
         long,
         value_name = "PROPERTY,...",
         help_heading = "Output",
-        requires = "forward_to",
+        requires = "publishing",
+        conflicts_with_all = NOT_PUBLISHING,
         value_delimiter = ',',
         hide_short_help = true
     )]
     pub without: Vec<Part>,
 
-    /// Forward these properties, which are left out by default: headers.CC and headers.BCC
+    /// Publish these properties, which are left out by default: headers.CC and headers.BCC, and with
+    /// --replay user_id, headers.x-death and the like
     #[arg(
         long,
         value_name = "PROPERTY,...",
         help_heading = "Output",
-        requires = "forward_to",
+        requires = "publishing",
+        conflicts_with_all = NOT_PUBLISHING,
         value_delimiter = ',',
         hide_short_help = true
     )]
@@ -204,7 +225,7 @@ pub struct Receive {
     /// and the properties in the environment (HELLO_MQ_...); exit status 0 acknowledges the
     /// message, 3 rejects it, 4 returns it to the queue for later, and any other is a failure (see
     /// --on-failure)
-    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to"])]
+    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to", "replay"])]
     pub command: Vec<OsString>,
 
     /// Send the output of COMMAND to the message's reply-to, with its correlation-id, and
@@ -293,6 +314,15 @@ pub struct Receive {
     /// The options that have a default in the configuration file.
     #[command(flatten)]
     pub settings: ReceiveOptions,
+}
+
+/// The death of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Death {
+    /// The first one
+    First,
+    /// The most recent one
+    Last,
 }
 
 /// The ways to deal with a message whose command fails.

@@ -19,6 +19,18 @@ pub use properties::Properties;
 /// (<https://www.rabbitmq.com/docs/sender-selected>).
 pub const COPY_HEADERS: [&[u8]; 2] = [b"CC", b"BCC"];
 
+/// The headers that tell of the deaths of a dead letter. Those of the last death are of RabbitMQ 4
+/// (<https://www.rabbitmq.com/docs/dlx#effects>).
+pub const DEATH_HEADERS: [&[u8]; 7] = [
+    b"x-death",
+    b"x-first-death-exchange",
+    b"x-first-death-queue",
+    b"x-first-death-reason",
+    b"x-last-death-exchange",
+    b"x-last-death-queue",
+    b"x-last-death-reason",
+];
+
 /// The headers in which a quorum queue counts its deliveries of a message.
 pub const COUNT_HEADERS: [&[u8]; 2] = [b"x-delivery-count", b"x-acquired-count"];
 

@@ -64,6 +64,13 @@ impl fmt::Display for Part {
     }
 }
 
+impl Part {
+    /// Whether it is the property user_id.
+    pub(crate) fn is_user_id(&self) -> bool {
+        matches!(self, Self::Property("user_id"))
+    }
+}
+
 impl Properties {
     /// Removes a part, and returns whether it was present.
     pub fn remove(&mut self, part: &Part) -> bool {

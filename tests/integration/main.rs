@@ -25,6 +25,7 @@ mod plan;
 mod readme;
 mod receive;
 mod recovery;
+mod replay;
 mod rpc;
 mod send;
 mod settings;

@@ -361,8 +361,16 @@ fn check(rows: &[(&[&str], &str)]) {
             }
             Err(_) => explained.split_once("\n\n").unwrap().1.to_owned(),
         };
-        // The reply-to of the rows' messages.
-        let mut sections = Section::read(&operations.replace("REPLY-TO", &with_names("@R")));
+        // The reply-to of the rows' messages, and where their dead letters come from.
+        let names = [
+            ("REPLY-TO", "@R"),
+            ("ROUTING-KEY", "@R"),
+            ("'EXCHANGE'", "''"),
+        ];
+        let operations = names.iter().fold(operations, |text, (name, value)| {
+            text.replace(name, &with_names(value))
+        });
+        let mut sections = Section::read(&operations);
 
         proxy.record();
         let mut running = command(line).env("HELLO_MQ_URL", &proxy.url).spawn();
@@ -389,6 +397,14 @@ fn check(rows: &[(&[&str], &str)]) {
         assert!(missing.is_empty(), "{line}: no connection did {missing:?}");
     }
 }
+
+/// Messages of queue @R that are rejected, and so in queue @Q.
+const DEAD: &[&str] = &[
+    "declare @Q",
+    "declare @R --dead-letter-exchange= --dead-letter-routing-key=@Q",
+    "send -r @R a b",
+    "receive @R --no-declare -c 2 --on-failure reject -- false",
+];
 
 const CONFIGURATION: &str = r#"
 [profiles.forgetful.receive]
@@ -575,6 +591,9 @@ fn receive_publishes_as_it_explains() {
             &["declare @Q", "send -q @R a b"],
             "receive @R --drain --forward-to :@Q --to-url @PROXY",
         ),
+        (DEAD, "receive @Q --drain --replay"),
+        (DEAD, "receive @Q -c 1 --replay=last --without app_id"),
+        (DEAD, "receive @Q --drain --replay --dry-run"),
         (requests, "receive @Q -c 2 -- true"),
         (requests, "receive @Q --drain --jobs 2 -- true"),
         (requests, "receive @Q -c 2 --on-failure reject -- false"),

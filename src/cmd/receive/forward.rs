@@ -1,4 +1,4 @@
-//! `hello-mq receive --forward-to`: publishes what was received, to be acknowledged when the broker has
+//! `hello-mq receive --forward-to` and `--replay`: publishes what was received, to be acknowledged when the broker has
 //! confirmed it.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -7,6 +7,7 @@ use std::io;
 use crossbeam_channel::unbounded;
 
 use super::background_publisher::{BackgroundOptions, BackgroundPublisher};
+use super::replay::{self, ReplayOptions};
 use crate::broker::Connector;
 use crate::broker::publish::PublishOutcome;
 use crate::cli;
@@ -20,54 +21,91 @@ use crate::text;
 use crate::values::Target;
 use crate::waker::{self, Receiver};
 
-/// Returns the parts of a message that are left out: headers that ask the broker for copies and what the
-/// user names, but nothing that the user keeps.
-fn left_out(arguments: &cli::Receive) -> Vec<Part> {
-    let copies = COPY_HEADERS
-        .iter()
-        .filter_map(|name| ShortString::new(*name).ok());
-    copies
+/// Returns the parts of a message that are left out: these headers and what the user names, but nothing that
+/// the user keeps.
+fn left_out(
+    headers: impl IntoIterator<Item = &'static [u8]>,
+    arguments: &cli::Receive,
+) -> Vec<Part> {
+    let headers = headers.into_iter();
+    let names = headers.filter_map(|name| ShortString::new(name).ok());
+    names
         .map(Part::Header)
         .chain(arguments.without.iter().cloned())
         .filter(|part| !arguments.keep.contains(part))
         .collect()
 }
 
-/// The way in which messages are forwarded.
+/// The way in which messages are published.
 pub(super) struct Forwarding {
-    pub(super) target: Target,
-    /// The parts of a message that are left out.
-    pub(super) left_out: Vec<Part>,
+    pub(super) route: Route,
     pub(super) options: BackgroundOptions,
     /// The URL of the broker without the password, if it is another one.
     pub(super) broker: Option<String>,
 }
 
+/// Where messages are published.
+pub(super) enum Route {
+    /// All to this target, without these parts.
+    Target(Target, Vec<Part>),
+    /// Each to where it was before it died.
+    Replay(ReplayOptions),
+}
+
 impl Forwarding {
-    /// Returns the way to forward to `target`.
+    /// Returns the way to publish messages, if that is what `arguments` ask for.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the messages would come again.
+    /// [`Error::Usage`] if all messages would come again.
     pub(super) fn new(
-        target: &Target,
         arguments: &cli::Receive,
         settings: &Settings,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
         let other = settings.target.as_ref();
         let is_same_broker = other.is_none_or(|broker| broker.is_same(&settings.broker));
         let queue = &settings.queue.value;
-        let is_same_queue = target.exchange.is_empty() && target.routing_key == queue.as_str();
-        if is_same_broker && is_same_queue {
-            return Err(Error::Usage(format!(
-                "--forward-to: queue {queue} can't be forwarded to itself; that would never end"
-            )));
-        }
-        Ok(Self {
-            target: target.clone(),
-            left_out: left_out(arguments),
+        let route = if let Some(target) = &arguments.forward_to {
+            let is_same_queue = target.exchange.is_empty() && target.routing_key == queue.as_str();
+            if is_same_broker && is_same_queue {
+                return Err(Error::Usage(format!(
+                    "--forward-to: queue {queue} can't be forwarded to itself; that would never end"
+                )));
+            }
+            Route::Target(target.clone(), left_out(COPY_HEADERS, arguments))
+        } else if let Some(death) = arguments.replay {
+            let keeps_user_id = arguments.keep.iter().any(Part::is_user_id);
+            let broker = other.unwrap_or(&settings.broker);
+            Route::Replay(ReplayOptions {
+                death,
+                left_out: left_out(replay::left_out(), arguments),
+                user: (!keeps_user_id).then(|| broker.username.value.clone()),
+                own_queue: is_same_broker.then(|| queue.clone()),
+                is_bounded: arguments.drain && !arguments.dry_run,
+            })
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            route,
             options: BackgroundOptions::new(settings),
             broker: other.map(ToString::to_string),
-        })
+        }))
+    }
+
+    /// Returns the target of all messages; `None` if each has its own.
+    pub(super) fn target(&self) -> Option<&Target> {
+        match &self.route {
+            Route::Target(target, _) => Some(target),
+            Route::Replay(_) => None,
+        }
+    }
+
+    /// Returns the options of replaying, if that is what is done.
+    pub(super) fn replay(&self) -> Option<&ReplayOptions> {
+        match &self.route {
+            Route::Target(..) => None,
+            Route::Replay(options) => Some(options),
+        }
     }
 }
 
@@ -77,7 +115,8 @@ fn asks_for_copies(part: &Part) -> bool {
 
 /// Publishes messages to another queue.
 pub(super) struct Forward {
-    target: Target,
+    /// The target; `None` if each message has its own.
+    target: Option<Target>,
     left_out: Vec<Part>,
     /// The parts of which the user is told when they are left out for the first time.
     unannounced: Vec<Part>,
@@ -100,12 +139,11 @@ impl Forward {
         connector: Connector,
         messenger: Messenger,
     ) -> io::Result<Self> {
-        let Forwarding {
-            target,
-            left_out,
-            options,
-            ..
-        } = forwarding;
+        let (target, left_out) = match forwarding.route {
+            Route::Target(target, left_out) => (Some(target), left_out),
+            // They are readdressed already.
+            Route::Replay(_) => (None, Vec::new()),
+        };
         let (batch_ends, new_batch_ends) = unbounded();
         let (sender, reports) = waker::unbounded();
         let observer = ForwardObserver {
@@ -128,7 +166,11 @@ impl Forward {
             left_out,
             messenger: messenger.clone(),
             publisher: BackgroundPublisher::spawn(
-                options, connector, messenger, observer, on_failure,
+                forwarding.options,
+                connector,
+                messenger,
+                observer,
+                on_failure,
             )?,
             batch_ends,
             reports,
@@ -174,11 +216,11 @@ impl Forward {
                 ));
             }
         }
-        Message {
-            exchange: self.target.exchange.clone(),
-            routing_key: self.target.routing_key.clone(),
-            ..message
+        if let Some(target) = &self.target {
+            message.exchange.clone_from(&target.exchange);
+            message.routing_key.clone_from(&target.routing_key);
         }
+        message
     }
 
     /// Returns the channel with a report for each batch, in order. Nothing follows a failure.

@@ -12,9 +12,11 @@ mod peek;
 mod plan;
 mod print;
 mod reconnecting;
+mod replay;
 mod reply;
 mod selection;
 mod statistics;
+mod tally;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -36,8 +38,10 @@ use plan::Handling;
 pub(crate) use plan::ReceivePlan;
 use print::{Printer, Sink};
 use reconnecting::{MessageSource, ReconnectingSession};
+use replay::Replay;
 use selection::Selection;
 use statistics::ReceiveStatistics;
+use tally::Tally;
 
 /// The reason why a `receive` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,8 @@ impl ReceivePlan {
     /// Receives messages until the count or a limit is reached, the user interrupts, or the reader is gone.
     fn carry_out(self, context: &Context) -> Result<(), Error> {
         let mut statistics = ReceiveStatistics::new(&self.arguments, context);
-        let (wanted, is_peeking) = (self.arguments.count, self.arguments.peek);
+        let wanted = self.arguments.count;
+        let is_peeking = self.arguments.peek || self.arguments.dry_run;
         let end = self.receive(context, &mut statistics);
         let received = statistics.messages();
         statistics.finish();
@@ -109,10 +114,13 @@ impl ReceivePlan {
         } = self;
         let mut decoder = Decoder::new(&arguments, &context.messenger);
         let is_selecting = rules.is_some();
-        let mut selection = Selection::new(rules, decoder.clone(), context, &source);
+        let replay = handling.replay().cloned();
+        let replay = replay.map(|options| Replay::new(options, context));
+        let mut selection = Selection::new(rules, replay, decoder.clone(), context, &source);
         if is_selecting {
             decoder = decoder.map(Decoder::silent);
         }
+        let is_publishing = matches!(handling, Handling::Forward(_));
         let result = match handling {
             Handling::Write(format) => {
                 let consequence = consequence(context, &source, options);
@@ -124,7 +132,11 @@ impl ReceivePlan {
                 )
             }
             Handling::Forward(forwarding) => {
-                let connector = context.target_connector("receive --forward-to");
+                let connector = context.target_connector(if arguments.replay.is_some() {
+                    "receive --replay"
+                } else {
+                    "receive --forward-to"
+                });
                 let messenger = context.messenger.clone();
                 let forward = Forward::spawn(forwarding, connector, messenger);
                 let sink = Sink::Forward(forward.map_err(Error::thread)?);
@@ -159,6 +171,18 @@ impl ReceivePlan {
                     statistics,
                 )
             }
+            Handling::DryRun(forwarding) => {
+                let tally = Tally::new(forwarding.target().cloned());
+                dry_run(
+                    context,
+                    tally,
+                    &source,
+                    options,
+                    limits,
+                    &mut selection,
+                    statistics,
+                )
+            }
             Handling::Run(replies) => {
                 let mut commands = Commands::new(&arguments, decoder.as_ref(), context, limits);
                 if let Some(publishing) = replies {
@@ -184,9 +208,13 @@ impl ReceivePlan {
             Err(error) => return Err(error),
             Ok(end) => end,
         };
-        if arguments.forward_to.is_some() {
+        if is_publishing {
+            let verb = match arguments.replay {
+                Some(_) => "Replayed",
+                None => "Forwarded",
+            };
             context.print(&format!(
-                " [x] Forwarded {}",
+                " [x] {verb} {}",
                 counted(statistics.messages(), "message")
             ))?;
         }
@@ -210,6 +238,7 @@ fn print(
     let mut printer = Printer::new(context, &mut sink, limits, statistics);
     let end = ReconnectingSession::new(context, connector, source, limits.until).run(
         |reconnecting, session, queue| {
+            selection.begin(session)?;
             let mut decide = |message: &mut _| selection.decide(message);
             printer.consume(reconnecting, session, queue, &mut progress, &mut decide)
         },
@@ -217,6 +246,38 @@ fn print(
     sink.close();
     statistics.update(progress.done());
     end
+}
+
+fn dry_run(
+    context: &Context,
+    tally: Tally,
+    source: &MessageSource,
+    options: ConsumeOptions,
+    limits: ReceiveLimits,
+    selection: &mut Selection,
+    statistics: &mut ReceiveStatistics,
+) -> Result<ReceiveEnd, Error> {
+    let mut sink = Sink::Tally(tally);
+    let connector = context.connector("receive --dry-run", limits.until);
+    let limits = peek::Limits {
+        until: limits.until,
+        count: options.count,
+    };
+    statistics.begin();
+    let end = peek::run(
+        context,
+        connector,
+        source.declared(),
+        &mut sink,
+        limits,
+        selection,
+        statistics,
+    )?;
+    statistics.end_progress();
+    if let Sink::Tally(tally) = sink {
+        tally.print(selection.left(), context)?;
+    }
+    Ok(end)
 }
 
 fn command(

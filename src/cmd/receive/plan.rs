@@ -1,12 +1,13 @@
 //! The plan of `receive`.
 
 use super::background_publisher::BackgroundOptions;
-use super::forward::Forwarding;
+use super::forward::{Forwarding, Route};
 use super::limits::ReceiveLimits;
 use super::reconnecting::MessageSource;
+use super::replay::ReplayOptions;
 use super::selection::{self, Rules};
 use crate::broker::consume::{ConsumeOptions, SelectionOptions, last_message_options};
-use crate::cli::{self, MessageFormat};
+use crate::cli::{self, Death, MessageFormat};
 use crate::cmd::Context;
 use crate::cmd::plan::{self, Plan, look_up_queue};
 use crate::color::Paint;
@@ -16,7 +17,7 @@ use crate::output::OutputFormat;
 use crate::settings::Settings;
 use crate::text;
 use crate::topology::{self, Arguments, Binding, Destination, Entity, QueueKind};
-use crate::values::{StreamOffset, Timestamp};
+use crate::values::{StreamOffset, Target, Timestamp};
 
 /// The plan of `receive`.
 pub(crate) struct ReceivePlan {
@@ -38,6 +39,8 @@ pub(super) enum Handling {
     Peek(OutputFormat),
     /// Publishes it elsewhere.
     Forward(Forwarding),
+    /// Counts it by where it would be published, and leaves it in its queue.
+    DryRun(Forwarding),
     /// Runs a command for it, and publishes the output as a reply if that is wanted.
     Run(Option<BackgroundOptions>),
     /// Drops it.
@@ -48,8 +51,12 @@ impl ReceivePlan {
     pub(crate) fn new(arguments: cli::Receive, context: &Context) -> Result<Self, Error> {
         let settings = &context.settings;
         let source = MessageSource::new(&arguments, settings)?;
-        let handling = if let Some(target) = &arguments.forward_to {
-            Handling::Forward(Forwarding::new(target, &arguments, settings)?)
+        let handling = if let Some(forwarding) = Forwarding::new(&arguments, settings)? {
+            if arguments.dry_run {
+                Handling::DryRun(forwarding)
+            } else {
+                Handling::Forward(forwarding)
+            }
         } else if !arguments.command.is_empty() {
             let options = BackgroundOptions::new(settings);
             Handling::Run(arguments.reply.then_some(options))
@@ -70,7 +77,7 @@ impl ReceivePlan {
             ));
         }
         let mut options = options(&arguments, settings, &handling);
-        if rules.is_some() {
+        if rules.is_some() || arguments.replay.is_some() {
             options.selection = selection::options(&arguments, &source);
             options.auto_ack = false;
         }
@@ -124,6 +131,10 @@ impl Plan for ReceivePlan {
     fn operations(&self) -> Vec<String> {
         let (kind, queue) = (self.source.kind(), self.source.queue());
         let mut operations = self.source.operations();
+        if self.is_bounded() {
+            let look_up = look_up_queue(&queue);
+            operations.push(format!("{look_up}, for the number of messages to replay"));
+        }
         if kind.is_none() {
             let when = match self.source {
                 MessageSource::Queue { is_exclusive, .. } if is_exclusive || self.options.drain => {
@@ -133,11 +144,13 @@ impl Plan for ReceivePlan {
             };
             operations.push(format!("{}, {when}", plan::compare("queue", &queue)));
         }
-        operations.extend(if matches!(self.handling, Handling::Peek(_)) {
-            get(&queue, &self.options)
-        } else {
-            self.consuming(&queue, kind)
-        });
+        operations.extend(
+            if matches!(self.handling, Handling::Peek(_) | Handling::DryRun(_)) {
+                get(&queue, &self.options)
+            } else {
+                self.consuming(&queue, kind)
+            },
+        );
         if !self.options.no_ack() {
             operations.extend(give_back(&queue, kind));
         }
@@ -174,6 +187,12 @@ impl ReceivePlan {
 }
 
 impl ReceivePlan {
+    /// Whether only the messages are replayed that are in the queue at the start.
+    fn is_bounded(&self) -> bool {
+        let replay = self.handling.replay();
+        replay.is_some_and(|replay| replay.is_bounded)
+    }
+
     /// Returns the handling of messages that are not taken.
     fn selecting(&self, kind: Option<QueueKind>) -> Vec<String> {
         match self.options.selection {
@@ -284,6 +303,14 @@ fn settle_down(options: &ConsumeOptions) -> String {
 }
 
 impl Handling {
+    /// Returns the options of replaying, if that is what is done.
+    pub(super) fn replay(&self) -> Option<&ReplayOptions> {
+        match self {
+            Self::Forward(forwarding) | Self::DryRun(forwarding) => forwarding.replay(),
+            Self::Write(_) | Self::Peek(_) | Self::Run(_) | Self::Remove => None,
+        }
+    }
+
     /// Returns the operations for each message.
     fn operations(&self, options: &ConsumeOptions) -> Vec<String> {
         let publish = |publishing: &BackgroundOptions,
@@ -304,7 +331,7 @@ impl Handling {
         };
         let mut operations = Vec::new();
         match self {
-            Self::Peek(_) => {}
+            Self::Peek(_) | Self::DryRun(_) => {}
             Self::Remove => {
                 operations.push("basic.ack, for each message that is taken".to_owned());
             }
@@ -313,21 +340,35 @@ impl Handling {
                 operations.push("basic.ack, for each message that is written".to_owned());
             }
             Self::Forward(forwarding) => {
-                let names: Vec<_> = forwarding
-                    .left_out
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect();
+                let (target, left_out, which) = match &forwarding.route {
+                    Route::Target(target, left_out) => (target.clone(), left_out, "each message"),
+                    Route::Replay(replay) => {
+                        let target = Target {
+                            exchange: "EXCHANGE".to_owned(),
+                            routing_key: "ROUTING-KEY".to_owned(),
+                        };
+                        let which = match replay.death {
+                            Death::First => {
+                                "each message, with EXCHANGE and ROUTING-KEY of its first death in x-death"
+                            }
+                            Death::Last => {
+                                "each message, with EXCHANGE and ROUTING-KEY of its last death in x-death"
+                            }
+                        };
+                        (target, &replay.left_out, which)
+                    }
+                };
+                let names: Vec<_> = left_out.iter().map(ToString::to_string).collect();
                 let without = match names.as_slice() {
                     [] => String::new(),
                     names => format!(", without {}", names.join(", ")),
                 };
                 let message = Message {
-                    exchange: forwarding.target.exchange.clone(),
-                    routing_key: forwarding.target.routing_key.clone(),
+                    exchange: target.exchange,
+                    routing_key: target.routing_key,
                     ..Message::default()
                 };
-                let rest = format!("for each message{without}");
+                let rest = format!("for {which}{without}");
                 let broker = forwarding.broker.as_ref();
                 operations.extend(publish(&forwarding.options, broker, message, &rest));
                 operations.push("basic.ack, for each message that is confirmed".to_owned());

@@ -7,6 +7,7 @@ use super::forward::Forward;
 use super::limits::{Limit, ReceiveLimits};
 use super::reconnecting::ReconnectingSession;
 use super::statistics::ReceiveStatistics;
+use super::tally::Tally;
 use crate::broker::Session;
 use crate::broker::consume::Decide;
 use crate::broker::consume::batches::{self, BatchConsumer, BatchEvent, BatchProgress};
@@ -29,6 +30,7 @@ pub(super) enum Sink {
         _sender: Sender<Result<(), Error>>,
         reports: Receiver<Result<(), Error>>,
     },
+    Tally(Tally),
 }
 
 impl Sink {
@@ -58,6 +60,10 @@ impl Sink {
                 None
             }
             Self::Nothing { .. } => Some(Ok(())),
+            Self::Tally(tally) => {
+                tally.add(batch);
+                Some(Ok(()))
+            }
         }
     }
 
@@ -67,13 +73,14 @@ impl Sink {
             Self::Writer(writer) => writer.written(),
             Self::Forward(forward) => forward.reports(),
             Self::Nothing { reports, .. } => reports,
+            Self::Tally(tally) => tally.reports(),
         }
     }
 
     /// Ends what runs in the background.
     pub(super) fn close(self) {
         match self {
-            Self::Writer(_) | Self::Nothing { .. } => {}
+            Self::Writer(_) | Self::Nothing { .. } | Self::Tally(_) => {}
             Self::Forward(forward) => forward.close(),
         }
     }

@@ -2,6 +2,8 @@
 
 use super::decode::Decoder;
 use super::reconnecting::MessageSource;
+use super::replay::Replay;
+use crate::broker::Session;
 use crate::broker::consume::{Decision, SelectionOptions};
 use crate::cli;
 use crate::cmd::{Context, counted};
@@ -33,10 +35,10 @@ impl Rules {
         let cli::Selection { filter, max_held } = &arguments.selection;
         if filter.is_none() && arguments.map.is_none() {
             return match max_held {
-                Some(_) => Err(Error::Usage(
-                    "--max-held requires --where or --map".to_owned(),
+                Some(_) if arguments.replay.is_none() => Err(Error::Usage(
+                    "--max-held requires --where, --map or --replay".to_owned(),
                 )),
-                None => Ok(None),
+                _ => Ok(None),
             };
         }
         if arguments.settings.auto_ack == Some(true) {
@@ -68,6 +70,7 @@ pub(super) fn options(arguments: &cli::Receive, source: &MessageSource) -> Selec
 /// Chooses and changes the messages of one `receive`.
 pub(super) struct Selection {
     rules: Option<Rules>,
+    replay: Option<Replay>,
     decoder: Option<Decoder>,
     evaluator: Evaluator,
     messenger: Messenger,
@@ -75,6 +78,8 @@ pub(super) struct Selection {
     consequence: String,
     /// The number of messages that were received.
     received: u64,
+    /// The number of messages that are not taken and stay.
+    left: u64,
     /// The number of messages for which `--where` failed.
     filter_failures: u64,
     /// The number of messages for which `--map` failed.
@@ -84,12 +89,14 @@ pub(super) struct Selection {
 impl Selection {
     pub(super) fn new(
         rules: Option<Rules>,
+        replay: Option<Replay>,
         decoder: Option<Decoder>,
         context: &Context,
         source: &MessageSource,
     ) -> Self {
         Self {
             rules,
+            replay,
             decoder,
             evaluator: Evaluator::new(),
             messenger: context.messenger.clone(),
@@ -98,13 +105,39 @@ impl Selection {
                 MessageSource::Exchanges(..) => "is skipped".to_owned(),
             },
             received: 0,
+            left: 0,
             filter_failures: 0,
             map_failures: 0,
         }
     }
 
+    /// Begins with the first message of the queue, on a new connection.
+    pub(super) fn begin(&mut self, session: &mut Session) -> Result<(), Error> {
+        match &mut self.replay {
+            Some(replay) => replay.begin(session),
+            None => Ok(()),
+        }
+    }
+
     /// Decides about a message, and changes it.
     pub(super) fn decide(&mut self, message: &mut Message) -> Decision {
+        let mut decision = self.select(message);
+        if let Some(replay) = &mut self.replay {
+            decision = replay.decide(message, decision);
+        }
+        if decision == Decision::Leave {
+            self.left += 1;
+        }
+        decision
+    }
+
+    /// Returns the number of messages that were not taken and stay.
+    pub(super) fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Decides about a message by the rules, and changes it.
+    fn select(&mut self, message: &mut Message) -> Decision {
         let Some(rules) = &self.rules else {
             return Decision::Take;
         };
@@ -177,6 +210,9 @@ impl Selection {
     /// # Errors
     /// [`Error::Unmapped`] if messages should have been changed, but could not be.
     pub(super) fn end(self) -> Result<(), Error> {
+        if let Some(replay) = &self.replay {
+            replay.end();
+        }
         if self.filter_failures > 1 {
             let messages = counted(self.filter_failures, "message");
             self.messenger

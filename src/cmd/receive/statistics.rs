@@ -27,7 +27,12 @@ pub(super) struct ReceiveStatistics {
 
 impl ReceiveStatistics {
     pub(super) fn new(arguments: &cli::Receive, context: &Context) -> Self {
-        let verb = if arguments.forward_to.is_some() {
+        let publishes = arguments.forward_to.is_some() || arguments.replay.is_some();
+        let verb = if arguments.dry_run {
+            "looked at"
+        } else if arguments.replay.is_some() {
+            "replayed"
+        } else if publishes {
             "forwarded"
         } else if arguments.peek {
             "showed"
@@ -38,7 +43,7 @@ impl ReceiveStatistics {
             format!("{verb} {}{}", snapshot.done, of(snapshot.total))
         };
         // Progress would be mixed with messages on a terminal, and with what a command prints.
-        let is_seen = arguments.forward_to.is_none()
+        let is_seen = !publishes
             && (!arguments.command.is_empty()
                 || Stdout::open().is_ok_and(|stdout| stdout.may_be_seen()));
         let progress = Progress::new(&context.messenger, !is_seen, arguments.count, describe);
@@ -47,7 +52,7 @@ impl ReceiveStatistics {
             is_wanted: arguments.stats,
             is_begun: false,
             verb,
-            progress: if verb == "forwarded" {
+            progress: if publishes && !arguments.dry_run {
                 progress.of_received_and_confirmed()
             } else {
                 progress
