@@ -199,6 +199,17 @@ pub(crate) fn reject(channel: u16, tag: u64, requeue: bool) -> Vec<u8> {
     settlement(channel, BASIC_REJECT, tag, u8::from(requeue))
 }
 
+/// Moves whole frames to another channel.
+pub(crate) fn set_channel(mut frames: &mut [u8], channel: u16) {
+    while let Some(header) = FrameHeader::read(frames) {
+        frames[1..3].copy_from_slice(&channel.to_be_bytes());
+        match frames.split_at_mut_checked(header.frame_size()) {
+            Some((_, rest)) => frames = rest,
+            None => return,
+        }
+    }
+}
+
 /// Requeues a delivery that was not tried; with `multiple` all earlier ones, too. Tag 0 stands for all.
 pub(crate) fn nack(channel: u16, tag: u64, multiple: bool) -> Vec<u8> {
     const REQUEUE: u8 = 2;

@@ -433,7 +433,7 @@ mod tests {
             let waiter = Waiter::new(&Interrupt::default(), None, &messenger).unwrap();
             let (stream, peer) = peer::pair();
             let mut socket = Socket::new(String::new(), stream, &messenger);
-            socket.finish_login(131_072, 0);
+            socket.finish_login(u16::MAX, 131_072, 0);
             let (owner_end, stream) = pair(handshake, true, waiter.waker());
             let (stream_ends, stream_end) = bounded(0);
             let (thread_ends, thread_end) = bounded::<Infallible>(0);

@@ -202,7 +202,7 @@ pub(crate) fn log_in(
     if login.opens_library_channel {
         handshake.expect_library_channel()?;
     }
-    socket.finish_login(agreed.frame_max, agreed.heartbeat);
+    socket.finish_login(agreed.channel_max, agreed.frame_max, agreed.heartbeat);
     Ok(ServerIdentity {
         frame_max: agreed.frame_max,
         server_properties,

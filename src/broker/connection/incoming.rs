@@ -1,13 +1,13 @@
 //! Parses the bytes received into frames, and sorts these by their channel.
 //!
-//! Channel 0 is the connection's and channel [`MESSAGES`] that of messages. The frames of all others go
-//! to the client library as they are.
+//! Channel 0 is the connection's. The frames on channel [`LIBRARY`] go to the client library as they are.
+//! All others are for messages.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use super::super::frames::{
-    self, ContentHeader, FrameHeader, MESSAGES, Method, NotAmqp, ReplyText, Truncated,
+    self, ContentHeader, FrameHeader, LIBRARY, Method, NotAmqp, ReplyText, Truncated,
 };
 use crate::message::{Message, Properties};
 use crate::text;
@@ -34,8 +34,8 @@ pub(crate) enum ChannelEvent {
 pub(crate) enum Control {
     /// A method on channel 0.
     Connection(MethodFrame),
-    /// channel.close on the channel for messages.
-    ChannelClosed(ReplyText),
+    /// channel.close on this channel for messages.
+    ChannelClosed(u16, ReplyText),
 }
 
 /// A method and its whole frame.
@@ -79,6 +79,10 @@ pub(crate) struct Incoming {
     pub(crate) control: VecDeque<Control>,
     /// The frames for the client library.
     pub(crate) library_frames: Vec<u8>,
+    /// The difference between the delivery tags of the events and those on the wire.
+    tag_base: u64,
+    /// The last delivery tag of an event.
+    last_tag: u64,
     /// The message whose frames are being received.
     partial: Option<PartialMessage>,
     /// The number of bytes to come of a body frame, with its end; 0 between frames.
@@ -88,6 +92,7 @@ pub(crate) struct Incoming {
 /// A message of which frames are still to come.
 #[derive(Debug)]
 struct PartialMessage {
+    channel: u16,
     event: ChannelEvent,
     /// The size of the rest of the body; `None` before the content header.
     body_left: Option<u64>,
@@ -124,6 +129,8 @@ impl Default for Incoming {
             delivered_bytes: 0,
             control: VecDeque::new(),
             library_frames: Vec::new(),
+            tag_base: 0,
+            last_tag: 0,
             partial: None,
             body_frame_left: 0,
         }
@@ -175,6 +182,18 @@ impl Incoming {
         self.delivered_bytes = 0;
     }
 
+    /// Continues the delivery tags of the last channel on a new one, where the broker begins with 1 again.
+    /// Returns the difference.
+    pub(crate) fn continue_tags(&mut self) -> u64 {
+        self.tag_base = self.last_tag;
+        self.tag_base
+    }
+
+    /// Begins with delivery tag 1 again.
+    pub(crate) fn restart_tags(&mut self) {
+        (self.tag_base, self.last_tag) = (0, 0);
+    }
+
     /// Returns the number of bytes parsed. The rest is the beginning of a frame.
     fn parse_frames(&mut self, bytes: &[u8]) -> Result<usize, NotAmqp> {
         let mut at = 0;
@@ -210,14 +229,14 @@ impl Incoming {
             };
             match (header.kind, header.channel) {
                 (frames::HEADER, _) => self.parse_content_header(header.channel, payload)?,
-                (frames::METHOD, MESSAGES) => self.parse_method(payload)?,
                 (frames::METHOD, 0) => {
                     let method = frames::Fields(payload).method()?;
                     let frame = frame.to_vec();
                     let control = Control::Connection(MethodFrame { method, frame });
                     self.control.push_back(control);
                 }
-                (frames::METHOD, _) => self.library_frames.extend_from_slice(frame),
+                (frames::METHOD, LIBRARY) => self.library_frames.extend_from_slice(frame),
+                (frames::METHOD, channel) => self.parse_method(channel, payload)?,
                 // A heartbeat.
                 _ => {}
             }
@@ -225,13 +244,16 @@ impl Incoming {
         }
     }
 
-    fn parse_method(&mut self, payload: &[u8]) -> Result<(), NotAmqp> {
+    fn parse_method(&mut self, channel: u16, payload: &[u8]) -> Result<(), NotAmqp> {
         let mut fields = frames::Fields(payload);
         let method = fields.method()?;
         let event = match method {
             frames::BASIC_DELIVER => {
                 let _consumer_tag = fields.short_string()?;
-                ChannelEvent::Delivered(delivery(&mut fields)?)
+                let mut content = delivery(&mut fields)?;
+                content.tag += self.tag_base;
+                self.last_tag = content.tag;
+                ChannelEvent::Delivered(content)
             }
             frames::BASIC_GET_OK => ChannelEvent::Got(Some(delivery(&mut fields)?)),
             frames::BASIC_RETURN => {
@@ -248,19 +270,22 @@ impl Incoming {
             frames::BASIC_CANCEL => ChannelEvent::Cancelled,
             frames::CHANNEL_CLOSE => {
                 let reply = fields.reply()?;
-                self.control.push_back(Control::ChannelClosed(reply));
+                self.control
+                    .push_back(Control::ChannelClosed(channel, reply));
                 return Ok(());
             }
             answer => ChannelEvent::Answered(answer),
         };
         let mut partial = PartialMessage {
+            channel,
             event,
             body_left: None,
         };
         if partial.content().is_none() {
             self.push(partial.event);
         } else if self.partial.replace(partial).is_some() {
-            // The frames of two messages are never interleaved on a channel.
+            // The frames of two messages are never interleaved on a channel, and no two channels deliver at a
+            // time.
             return Err(NotAmqp);
         }
         Ok(())
@@ -269,7 +294,7 @@ impl Incoming {
     fn parse_content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), NotAmqp> {
         let header = ContentHeader::read(payload)?;
         let partial = self.partial.as_mut().ok_or(NotAmqp)?;
-        let is_expected = channel == MESSAGES && partial.body_left.is_none();
+        let is_expected = channel == partial.channel && partial.body_left.is_none();
         let content = partial.content().filter(|_| is_expected).ok_or(NotAmqp)?;
         match Properties::decode(header.properties) {
             Ok(properties) => content.message.properties = properties,
@@ -286,7 +311,7 @@ impl Incoming {
         let partial = self.partial.as_mut().ok_or(NotAmqp)?;
         let left = partial.body_left.ok_or(NotAmqp)?;
         let left = left.checked_sub(header.size as u64);
-        if header.channel != MESSAGES || left.is_none() {
+        if header.channel != partial.channel || left.is_none() {
             return Err(NotAmqp);
         }
         partial.body_left = left;
@@ -364,7 +389,9 @@ fn content(fields: &mut frames::Fields) -> Result<Content, Truncated> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::frames::{CONNECTION_BLOCKED, HEARTBEAT_FRAME, LIBRARY, method_frame};
+    use super::super::super::frames::{
+        CONNECTION_BLOCKED, HEARTBEAT_FRAME, MESSAGES, method_frame,
+    };
     use super::super::super::peer::{BODY_FRAME_SIZE, close, content, cut, delivery, describe};
     use super::*;
 
@@ -455,7 +482,7 @@ mod tests {
             let mut control: Vec<_> = incoming.control.into_iter().collect();
             let last = control.pop().unwrap();
             assert!(
-                matches!(&last, Control::ChannelClosed(ReplyText { code: 404, text }) if text == "NOT_FOUND - no"),
+                matches!(&last, Control::ChannelClosed(MESSAGES, ReplyText { code: 404, text }) if text == "NOT_FOUND - no"),
                 "{last:?}"
             );
             assert_eq!(control.len(), 4);

@@ -19,7 +19,7 @@ use log::debug;
 use nix::poll::PollFlags;
 
 use super::endpoint::BrokerStream;
-use super::frames::{self, MESSAGES, Method, ReplyText};
+use super::frames::{self, LIBRARY, MESSAGES, Method, ReplyText};
 use super::wait::{Announcement, OnInterrupt, PollSource, SilenceTimer, Wait, WaitEnd, Waiter};
 use crate::error::{self, Error};
 use crate::messenger::Messenger;
@@ -67,15 +67,26 @@ pub(crate) struct Socket {
     has_more: bool,
     /// The methods received during the login; `None` after it.
     login_methods: Option<VecDeque<MethodFrame>>,
-    /// Whether the channel for messages is open.
-    is_channel_open: bool,
+    /// The open channels for messages, oldest first. The last one is used; the others have deliveries that
+    /// are not settled.
+    channels: Vec<Channel>,
     /// channel.open, until it is sent with the first frames on the channel.
     channel_open_frame: Vec<u8>,
-    /// The reason why the broker has closed the channel for messages.
+    /// The reason why the broker has closed a channel for messages.
     channel_close: Option<ReplyText>,
+    /// The highest number of a channel.
+    channel_max: u16,
     /// The last time that the socket took anything but heartbeats.
     last_write: Instant,
     close_cause: Option<CloseCause>,
+}
+
+/// A channel for messages.
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    number: u16,
+    /// The difference between the delivery tags of the events and those on the channel.
+    tag_base: u64,
 }
 
 impl Socket {
@@ -92,9 +103,10 @@ impl Socket {
             is_reading: true,
             has_more: false,
             login_methods: Some(VecDeque::new()),
-            is_channel_open: false,
+            channels: Vec::new(),
             channel_open_frame: Vec::new(),
             channel_close: None,
+            channel_max: LIBRARY,
             last_write: now,
             close_cause: None,
         }
@@ -110,8 +122,9 @@ impl Socket {
     }
 
     /// Ends the login with the limits agreed on.
-    pub(crate) fn finish_login(&mut self, frame_max: u32, heartbeat: u16) {
+    pub(crate) fn finish_login(&mut self, channel_max: u16, frame_max: u32, heartbeat: u16) {
         self.login_methods = None;
+        self.channel_max = channel_max;
         self.incoming.set_frame_max(frame_max);
         self.heartbeat = HeartbeatTimer::new(heartbeat, Instant::now());
     }
@@ -173,12 +186,33 @@ impl Socket {
     /// Opens the channel for messages, unless it is open, together with the first frames sent on it.
     pub(crate) fn open_channel(&mut self) {
         self.incoming.discard(false);
-        if self.is_channel_open {
+        if !self.channels.is_empty() {
             return;
         }
         self.channel_close = None;
-        self.is_channel_open = true;
-        self.channel_open_frame = frames::method_frame(MESSAGES, frames::CHANNEL_OPEN, &[0]);
+        self.incoming.restart_tags();
+        self.add_channel(MESSAGES, 0);
+    }
+
+    /// Opens another channel for messages, which is used from now on, and whose delivery tags continue those
+    /// of the last one. That one must not deliver any more.
+    pub(crate) fn open_next_channel(&mut self) {
+        if let Some(last) = self.channels.last() {
+            let number = last.number.max(LIBRARY) + 1;
+            let tag_base = self.incoming.continue_tags();
+            self.add_channel(number, tag_base);
+        }
+    }
+
+    fn add_channel(&mut self, number: u16, tag_base: u64) {
+        self.channels.push(Channel { number, tag_base });
+        self.channel_open_frame = frames::method_frame(number, frames::CHANNEL_OPEN, &[0]);
+    }
+
+    /// Whether the broker allows another channel.
+    pub(crate) fn can_open_channel(&self) -> bool {
+        let last = self.channels.last();
+        last.is_some_and(|last| last.number.max(LIBRARY) < self.channel_max)
     }
 
     /// Returns the number of bytes that the socket has not taken yet.
@@ -188,7 +222,7 @@ impl Socket {
 
     /// Whether frames can be sent on the channel for messages.
     pub(crate) fn is_channel_usable(&self) -> bool {
-        self.is_channel_open && self.close_cause.is_none()
+        !self.channels.is_empty() && self.close_cause.is_none()
     }
 
     /// Sends whole frames on the channel for messages. If it is closed, nothing is sent, and the next wait
@@ -197,13 +231,53 @@ impl Socket {
         if !self.is_channel_usable() {
             return;
         }
-        if self.channel_open_frame.is_empty() {
+        let number = self.channels.last().map_or(MESSAGES, |it| it.number);
+        if self.channel_open_frame.is_empty() && number == MESSAGES {
             self.send(frames);
         } else {
             let mut all = std::mem::take(&mut self.channel_open_frame);
+            let start = all.len();
             all.extend_from_slice(frames);
+            frames::set_channel(&mut all[start..], number);
             self.send(&all);
         }
+    }
+
+    /// Settles deliveries one by one. `frame` makes the frame for a channel and a delivery tag on it.
+    pub(crate) fn settle(
+        &mut self,
+        tags: impl IntoIterator<Item = u64>,
+        frame: impl Fn(u16, u64) -> Vec<u8>,
+    ) {
+        if !self.is_channel_usable() {
+            return;
+        }
+        let mut all = Vec::new();
+        for tag in tags {
+            let after = self.channels.partition_point(|it| it.tag_base < tag);
+            if let Some(channel) = after.checked_sub(1).and_then(|at| self.channels.get(at)) {
+                all.extend(frame(channel.number, tag - channel.tag_base));
+            }
+        }
+        self.send(&all);
+    }
+
+    /// Settles all deliveries up to one, or all that there are if `last` is 0. `frame` makes the frame for a
+    /// channel and the last delivery tag on it, or 0 for all.
+    pub(crate) fn settle_up_to(&mut self, last: u64, frame: impl Fn(u16, u64) -> Vec<u8>) {
+        if !self.is_channel_usable() {
+            return;
+        }
+        let mut all = Vec::new();
+        for (at, channel) in self.channels.iter().enumerate() {
+            let next = self.channels.get(at + 1);
+            if last == 0 || next.is_some_and(|next| next.tag_base < last) {
+                all.extend(frame(channel.number, 0));
+            } else if channel.tag_base < last {
+                all.extend(frame(channel.number, last - channel.tag_base));
+            }
+        }
+        self.send(&all);
     }
 
     /// Sends whole frames, after all sent before.
@@ -290,10 +364,10 @@ impl Socket {
     fn handle_control(&mut self) {
         while let Some(control) = self.incoming.control.pop_front() {
             match control {
-                Control::ChannelClosed(reply) => {
-                    self.is_channel_open = false;
+                Control::ChannelClosed(number, reply) => {
+                    self.channels.clear();
                     self.channel_close = Some(reply);
-                    let answer = frames::method_frame(MESSAGES, frames::CHANNEL_CLOSE_OK, &[]);
+                    let answer = frames::method_frame(number, frames::CHANNEL_CLOSE_OK, &[]);
                     self.send(&answer);
                 }
                 Control::Connection(method) => self.handle_connection_method(method),
@@ -509,16 +583,19 @@ impl Connection {
 
     /// Closes the channel for messages, if it is open. Unsettled deliveries go back to their queue.
     pub(crate) fn close_channel(&mut self) -> Result<(), Error> {
-        let socket = &mut self.socket;
-        if !socket.is_channel_open {
-            return Ok(());
-        }
+        let mut socket = &mut self.socket;
         socket.discard_messages();
-        socket.send_on_channel(&frames::close(MESSAGES, frames::CHANNEL_CLOSE));
-        socket.is_channel_open = false;
-        self.wait_for_answer("close a channel", |socket| {
-            socket.take_answer(frames::CHANNEL_CLOSE_OK)
-        })
+        // The last one may have to be opened first.
+        while let Some(channel) = socket.channels.last() {
+            let close = frames::close(channel.number, frames::CHANNEL_CLOSE);
+            socket.send_on_channel(&close);
+            socket.channels.pop();
+            self.wait_for_answer("close a channel", |socket| {
+                socket.take_answer(frames::CHANNEL_CLOSE_OK)
+            })?;
+            socket = &mut self.socket;
+        }
+        Ok(())
     }
 
     /// Closes the connection. When the broker answers, it has done everything requested before. It has

@@ -273,7 +273,7 @@ fn waiter(interrupt: &Interrupt) -> Waiter {
 fn connection(interrupt: &Interrupt) -> (Connection, UnixStream) {
     let (stream, peer) = pair();
     let mut socket = Socket::new("amqp://test".to_owned(), stream, &Messenger::new(true));
-    socket.finish_login(4096, 60);
+    socket.finish_login(u16::MAX, 4096, 60);
     socket.open_channel();
     socket.send_on_channel(&frames::ack(MESSAGES, 1, false));
     (Connection::new(waiter(interrupt), socket, 4096), peer)
@@ -767,4 +767,77 @@ fn a_close_waits_for_its_answer_timeout_its_time() {
         reason(&mut connection, HOUR),
         "the broker closed it without giving a reason"
     );
+}
+
+#[test]
+fn deliveries_of_several_channels_are_settled_on_theirs() {
+    let (mut connection, mut peer) = connection(&Interrupt::default());
+    let on = |channel: u16, mut frames: Vec<u8>| {
+        frames::set_channel(&mut frames, channel);
+        frames
+    };
+    let socket = &mut connection.socket;
+    let tags = |socket: &mut Socket| {
+        socket.process(true);
+        let events = std::iter::from_fn(|| socket.next_event());
+        let tag = |event| match event {
+            ChannelEvent::Delivered(content) => Some(content.tag),
+            _ => None,
+        };
+        events.filter_map(tag).collect::<Vec<_>>()
+    };
+    let first = [delivery(1, b"a"), delivery(2, &[b'b'; 50])].concat();
+    peer.write_all(&first).unwrap();
+    assert_eq!(tags(socket), [1, 2]);
+    // Channel 2 is the library's.
+    socket.open_next_channel();
+    peer.write_all(&on(3, [delivery(1, b"c"), delivery(2, b"d")].concat()))
+        .unwrap();
+    assert_eq!(tags(socket), [3, 4]);
+    socket.open_next_channel();
+    peer.write_all(&on(4, delivery(1, &[b'e'; 50]))).unwrap();
+    assert_eq!(tags(socket), [5]);
+    let ack = |channel, tag| frames::ack(channel, tag, true);
+    let one = |channel, tag| frames::reject(channel, tag, false);
+    let sent = |socket: &mut Socket, peer: &mut UnixStream| {
+        socket.send(&HEARTBEAT_FRAME);
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(&HEARTBEAT_FRAME) {
+            let mut buffer = [0; 4096];
+            let length = peer.read(&mut buffer).unwrap();
+            bytes.extend_from_slice(&buffer[..length]);
+        }
+        bytes.truncate(bytes.len() - HEARTBEAT_FRAME.len());
+        bytes
+    };
+    sent(socket, &mut peer);
+    socket.settle([1, 2, 3, 5], one);
+    assert_eq!(
+        sent(socket, &mut peer),
+        [one(1, 1), one(1, 2), one(3, 1), one(4, 1)].concat()
+    );
+    for (last, expected) in [
+        (1, vec![ack(1, 1)]),
+        (2, vec![ack(1, 2)]),
+        (3, vec![ack(1, 0), ack(3, 1)]),
+        (4, vec![ack(1, 0), ack(3, 2)]),
+        (5, vec![ack(1, 0), ack(3, 0), ack(4, 1)]),
+        (0, vec![ack(1, 0), ack(3, 0), ack(4, 0)]),
+    ] {
+        socket.settle_up_to(last, ack);
+        assert_eq!(sent(socket, &mut peer), expected.concat(), "{last}");
+    }
+    // Requests go to the last channel, which is opened with the first.
+    socket.open_next_channel();
+    socket.send_on_channel(&frames::qos(MESSAGES, 7));
+    let open = method_frame(5, frames::CHANNEL_OPEN, &[0]);
+    let request = on(5, frames::qos(MESSAGES, 7));
+    assert_eq!(sent(socket, &mut peer), [open, request].concat());
+    // The broker may close any of them.
+    peer.write_all(&on(3, close(MESSAGES, NOT_FOUND, "gone")))
+        .unwrap();
+    socket.process(true);
+    let answer = method_frame(3, frames::CHANNEL_CLOSE_OK, &[]);
+    assert_eq!(sent(socket, &mut peer), answer);
+    assert!(!socket.is_channel_usable() && socket.is_closed());
 }

@@ -7,12 +7,12 @@ use super::batch::Written;
 use super::deliveries::{Deliveries, Ticket};
 use super::limit::{self, AtLimit, Count};
 use super::stream;
-use super::subscription::{Subscription, operation};
+use super::subscription::{Replacement, Subscription, operation};
 use super::{ConsumeOptions, Decide, Decision, SelectionOptions, Total};
 use crate::broker::connection::WaitOutcome;
-use crate::broker::frames::{self, MESSAGES};
+use crate::broker::frames;
 use crate::broker::session::Session;
-use crate::broker::topology::kind;
+use crate::broker::topology::{difference, kind};
 use crate::broker::wait::OnInterrupt;
 use crate::error::{self, Error};
 use crate::message::Message;
@@ -22,6 +22,13 @@ use crate::waker::Receiver;
 
 /// The time without a message after which the end of a stream is looked up.
 const STREAM_SILENCE: Duration = Duration::from_secs(2);
+
+/// The maximum prefetch of a consumer that replaces another. More small messages would take more memory here
+/// than is worth it.
+const MAX_REPLACED_PREFETCH: u16 = 8_192;
+
+/// The number of held messages for each message of the prefetch on a new channel.
+const HELD_PER_PREFETCH: u64 = 64;
 
 /// The time for the broker to handle the last settlements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,6 +131,7 @@ pub(crate) struct Consumer<'c> {
     held: Held,
     /// The delivery tags of the messages that are taken and unsettled, if others are held among them.
     taken: VecDeque<u64>,
+    is_auto_delete: Option<bool>,
     /// Whether the end of a drained stream is reached.
     is_at_end: bool,
     has_received: bool,
@@ -164,6 +172,7 @@ pub(crate) fn consume(
         at_limit: AtLimit::default(),
         held: Held::default(),
         taken: VecDeque::new(),
+        is_auto_delete: None,
         is_at_end: false,
         has_received: false,
         started: Instant::now(),
@@ -185,6 +194,10 @@ pub(crate) fn consume(
         .next();
     progress.next_offset = first_unsettled.or(progress.next_offset);
     result
+}
+
+fn ack(channel: u16, tag: u64) -> Vec<u8> {
+    frames::ack(channel, tag, false)
 }
 
 /// Tells the acknowledgement timeout from other refusals, and makes consuming the operation that a lost
@@ -303,8 +316,8 @@ impl Consumer<'_> {
             self.count(content.tag, &content.message)?;
             let is_stream = self.offset(&content.message)?.is_some();
             if !is_stream && !self.at_limit.contains(content.tag) {
-                let nack = frames::nack(MESSAGES, content.tag, false);
-                self.subscription.settle(&nack);
+                let nack = |channel, tag| frames::nack(channel, tag, false);
+                self.subscription.settle([content.tag], nack);
             }
         }
         Ok(())
@@ -436,20 +449,64 @@ impl Consumer<'_> {
     fn hold(&mut self, tag: u64) -> Result<(), Error> {
         self.held.messages += 1;
         self.held.of_consumer += 1;
-        let is_used_up = 2 * self.held.of_consumer >= u64::from(self.subscription.prefetch());
-        if is_used_up && self.subscription.is_consuming() && !self.is_complete() {
-            self.held.of_consumer = 0;
-            self.held.last_tags.push(tag);
-            self.queue_kind()?;
-            self.subscription.replace(!self.progress.is_one_by_one)?;
+        let prefetch = self.subscription.prefetch();
+        let is_used_up = 2 * self.held.of_consumer >= u64::from(prefetch);
+        if !is_used_up || !self.subscription.is_consuming() || self.is_complete() {
+            return Ok(());
         }
-        Ok(())
+        self.held.of_consumer = 0;
+        self.held.last_tags.push(tag);
+        let way = self.replacement()?;
+        let larger = match way {
+            _ if self.progress.is_one_by_one => prefetch,
+            // Neither the channels nor the messages of each become many.
+            Replacement::OnNewChannel => {
+                u16::try_from(self.held.messages / HELD_PER_PREFETCH).unwrap_or(u16::MAX)
+            }
+            Replacement::Before | Replacement::After => prefetch.saturating_mul(2),
+        };
+        let larger = larger.min(MAX_REPLACED_PREFETCH).max(prefetch);
+        self.subscription.replace(larger, way)
+    }
+
+    /// Returns the way in which the consumer is to be replaced.
+    fn replacement(&mut self) -> Result<Replacement, Error> {
+        // A quorum queue requeues what a lost connection held in the order of the consumers of each channel.
+        if self.queue_kind()? != QueueKind::Classic {
+            return Ok(Replacement::After);
+        }
+        let is_exclusive = self.progress.options.exclusive;
+        if self.is_auto_delete()? {
+            // An exclusive consumer allows no other.
+            return Ok(if is_exclusive {
+                Replacement::After
+            } else {
+                Replacement::Before
+            });
+        }
+        let is_available = !self.progress.is_one_by_one && self.subscription.can_open_channel();
+        Ok(if is_available {
+            Replacement::OnNewChannel
+        } else {
+            Replacement::After
+        })
+    }
+
+    /// Whether the queue is, or may be, deleted with its last consumer.
+    fn is_auto_delete(&mut self) -> Result<bool, Error> {
+        if let Some(known) = self.is_auto_delete {
+            return Ok(known);
+        }
+        let (session, queue) = self.subscription.session_and_queue();
+        let is_auto_delete = difference::is_auto_delete(session, queue)?;
+        self.is_auto_delete = Some(is_auto_delete);
+        Ok(is_auto_delete)
     }
 
     /// Acknowledges a message that is not passed on.
     fn acknowledge(&mut self, tag: u64) {
         if !self.progress.no_ack && self.subscription.can_settle() {
-            self.subscription.settle(&frames::ack(MESSAGES, tag, false));
+            self.subscription.settle([tag], ack);
         }
         self.at_limit.remove(tag, false);
     }
@@ -489,14 +546,16 @@ impl Consumer<'_> {
         }
         // A stream keeps its messages, and takes none back.
         let is_of_stream = self.progress.unsettled_offsets.contains_key(&ticket);
-        let frame = match settlement {
-            Settlement::Requeue if is_of_stream => return,
-            Settlement::Reject if is_of_stream => frames::ack(MESSAGES, tag, false),
-            Settlement::Acknowledge => frames::ack(MESSAGES, tag, false),
-            Settlement::Reject => frames::reject(MESSAGES, tag, false),
-            Settlement::Requeue => frames::reject(MESSAGES, tag, true),
+        let frame = |channel, tag| match settlement {
+            Settlement::Reject if is_of_stream => ack(channel, tag),
+            Settlement::Acknowledge => ack(channel, tag),
+            Settlement::Reject => frames::reject(channel, tag, false),
+            Settlement::Requeue => frames::reject(channel, tag, true),
         };
-        self.subscription.settle(&frame);
+        if is_of_stream && settlement == Settlement::Requeue {
+            return;
+        }
+        self.subscription.settle([tag], frame);
         self.at_limit.remove(tag, false);
         self.taken.retain(|taken| *taken != tag);
         match settlement {
@@ -524,7 +583,8 @@ impl Consumer<'_> {
                 return;
             }
             if self.held.messages == 0 {
-                self.subscription.settle(&frames::ack(MESSAGES, tag, true));
+                let ack = |channel, tag| frames::ack(channel, tag, true);
+                self.subscription.settle_up_to(tag, ack);
                 self.at_limit.remove(tag, true);
                 self.taken.retain(|taken| *taken > tag);
             } else {
@@ -544,13 +604,12 @@ impl Consumer<'_> {
 
     /// Acknowledges the messages taken up to this one, and none of those held among them.
     fn acknowledge_taken_up_to(&mut self, last: u64) {
-        let mut acks = Vec::new();
-        while let Some(tag) = self.taken.front().copied().filter(|tag| *tag <= last) {
-            self.taken.pop_front();
-            acks.extend(frames::ack(MESSAGES, tag, false));
-            self.at_limit.remove(tag, false);
+        let number = self.taken.partition_point(|tag| *tag <= last);
+        let tags: Vec<_> = self.taken.drain(..number).collect();
+        for tag in &tags {
+            self.at_limit.remove(*tag, false);
         }
-        self.subscription.settle(&acks);
+        self.subscription.settle(tags, ack);
     }
 
     /// Cancels the consumer if the queue is empty, and returns whether it is.

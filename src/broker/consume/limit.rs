@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::broker::frames::{self, MESSAGES};
+use crate::broker::frames;
 use crate::broker::publish::{PublishEvent, PublishOptions, PublishOutcome, Publisher};
 use crate::broker::session::Session;
 use crate::broker::topology::kind;
@@ -128,10 +128,10 @@ impl AtLimit {
         if wanted > 0 {
             let mut confirmed = Vec::new();
             let published = republish(session, queue, at_limit, &mut confirmed);
-            for tag in &confirmed {
-                let ack = frames::ack(MESSAGES, *tag, false);
-                session.connection.socket().send_on_channel(&ack);
-            }
+            let socket = session.connection.socket();
+            socket.settle(confirmed.iter().copied(), |channel, tag| {
+                frames::ack(channel, tag, false)
+            });
             if !confirmed.is_empty() {
                 session.note(&format!(
                     "moved messages at the delivery limit of queue {queue} to its end as new messages, to \
@@ -151,8 +151,8 @@ impl AtLimit {
         // nothing back.
         if session.queue_kind != Some(QueueKind::Stream) {
             for tag in last_tags.iter().chain(&[0]) {
-                let nack = frames::nack(MESSAGES, *tag, true);
-                session.connection.socket().send_on_channel(&nack);
+                let nack = |channel, tag| frames::nack(channel, tag, true);
+                session.connection.socket().settle_up_to(*tag, nack);
             }
         }
         result

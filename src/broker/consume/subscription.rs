@@ -21,13 +21,23 @@ const MAX_UNPROCESSED_BYTES: usize = 16 << 20;
 /// minute starts such a consumer after that, and ends it when it notices.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 
-/// The maximum prefetch of a consumer that replaces another. More small messages would take more memory here
-/// than is worth it.
-const MAX_REPLACED_PREFETCH: u16 = 8_192;
-
 /// The time in which a queue counts a requeued message as ready: the replicas of a quorum queue agree on
 /// that first.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The way in which a consumer is replaced by another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replacement {
+    /// The other one is on a channel of its own. RabbitMQ looks for a delivery that is settled among all of its
+    /// channel, from the oldest one on, so a channel should not hold many.
+    OnNewChannel,
+    /// The other one is on the same channel, and is started before the first is cancelled: an auto-delete
+    /// queue is deleted with its last consumer.
+    Before,
+    /// The other one is on the same channel, and is started after the first is cancelled, so that the messages
+    /// of the two do not alternate.
+    After,
+}
 
 /// The stages of the consumer of a [`Subscription`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,32 +108,36 @@ impl<'s> Subscription<'s> {
         self.start_consumer(&[], next_offset)
     }
 
-    /// Replaces the consumer by another, which may send further messages although those of the first are
-    /// unacknowledged. If it `grows`, its prefetch is twice as large, up to [`MAX_REPLACED_PREFETCH`] or the user's.
+    /// Replaces the consumer by another, which may send further messages although those of the first are held
+    /// unacknowledged. Its prefetch becomes `prefetch`.
     ///
     /// # Errors
     /// As [`Subscription::start`].
-    pub(crate) fn replace(&mut self, grows: bool) -> Result<(), Error> {
-        // An auto-delete queue is deleted with its last consumer, and is always classic. A quorum queue
-        // requeues the messages of one consumer together, so those of two must not alternate. An exclusive
-        // consumer allows no other.
-        let overlaps =
-            self.session.queue_kind == Some(QueueKind::Classic) && !self.options.exclusive;
-
-        if grows {
-            let max = MAX_REPLACED_PREFETCH.max(self.prefetch);
-            self.prefetch = self.prefetch.saturating_mul(2).min(max);
-        }
+    pub(crate) fn replace(&mut self, prefetch: u16, way: Replacement) -> Result<(), Error> {
+        self.prefetch = prefetch;
         let cancel = frames::cancel(MESSAGES, &self.tag(), true);
-        if overlaps {
-            self.start_consumer(&[], None)?;
-            self.settle(&cancel);
-            Ok(())
-        } else {
-            self.start_consumer(&cancel, None)
+        match way {
+            Replacement::OnNewChannel => {
+                self.cancel()?;
+                let socket = self.session.connection.socket();
+                socket.open_next_channel();
+                self.start_consumer(&[], None)
+            }
+            Replacement::Before => {
+                self.start_consumer(&[], None)?;
+                self.session.connection.socket().send_on_channel(&cancel);
+                Ok(())
+            }
+            Replacement::After => self.start_consumer(&cancel, None),
         }
     }
 
+    /// Whether the broker allows another channel.
+    pub(crate) fn can_open_channel(&mut self) -> bool {
+        self.session.connection.socket().can_open_channel()
+    }
+
+    /// Starts a consumer, together with the request before it.
     fn start_consumer(&mut self, before: &[u8], next_offset: Option<u64>) -> Result<(), Error> {
         self.consumer_number += 1;
         let mut request = before.to_vec();
@@ -283,7 +297,7 @@ impl<'s> Subscription<'s> {
                 ConsumerState::Paused
             };
             let cancel = frames::cancel(MESSAGES, &self.tag(), !keeps_messages);
-            self.settle(&cancel);
+            self.session.connection.socket().send_on_channel(&cancel);
         }
     }
 
@@ -309,9 +323,18 @@ impl<'s> Subscription<'s> {
         self.session.connection.socket().is_channel_usable()
     }
 
-    /// Sends the settlement of deliveries.
-    pub(crate) fn settle(&mut self, settlement: &[u8]) {
-        self.session.connection.socket().send_on_channel(settlement);
+    /// Settles deliveries, as [`Socket::settle`] does.
+    pub(crate) fn settle(
+        &mut self,
+        tags: impl IntoIterator<Item = u64>,
+        frame: impl Fn(u16, u64) -> Vec<u8>,
+    ) {
+        self.session.connection.socket().settle(tags, frame);
+    }
+
+    /// Settles all deliveries up to one, as [`Socket::settle_up_to`] does.
+    pub(crate) fn settle_up_to(&mut self, last: u64, frame: impl Fn(u16, u64) -> Vec<u8>) {
+        self.session.connection.socket().settle_up_to(last, frame);
     }
 
     /// Notes that a message is requeued, which may take the queue some time.
