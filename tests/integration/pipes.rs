@@ -661,7 +661,7 @@ fn one_can_listen_in_on_an_exchange() {
         &["amq.fanout"],
         &["amq.headers"],
     ] {
-        hello(["receive", "--timeout", "100ms", "-e"])
+        hello(["receive", "--timeout", "1s", "-e"])
             .args(words)
             .run()
             .printed(" [*] Waiting for messages. To exit press CTRL+C\n");
