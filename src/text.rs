@@ -262,9 +262,45 @@ pub fn rounded(duration: Duration) -> String {
 
 /// Writes a moment according to RFC 3339, in UTC with microseconds: `2025-12-31T23:59:59.123456Z`.
 pub(crate) fn write_time(moment: SystemTime, out: &mut impl io::Write) -> io::Result<()> {
-    // An earlier one can't be formatted.
-    let moment = moment.max(UNIX_EPOCH);
-    write!(out, "{}", humantime::format_rfc3339_micros(moment))
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = date(days);
+    // Without the formatter of the standard library, as each message as JSON has a time.
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    put_digits(&mut text[..4], year);
+    put_digits(&mut text[5..7], month);
+    put_digits(&mut text[8..10], day);
+    put_digits(&mut text[11..13], seconds / 3600);
+    put_digits(&mut text[14..16], seconds / 60 % 60);
+    put_digits(&mut text[17..19], seconds % 60);
+    put_digits(&mut text[20..26], u64::from(since.subsec_micros()));
+    out.write_all(&text)
+}
+
+/// Returns the year, month and day that begins this number of days after 1970
+/// (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+fn date(days: u64) -> (u64, u64, u64) {
+    // In this calendar a year begins with March, and each 400 years with a leap day have 146,097 days.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = year_of_era + era * 400;
+    match month {
+        0..=9 => (year, month + 3, day),
+        _ => (year + 1, month - 9, day),
+    }
+}
+
+/// Writes the last decimal digits of a number, as many as there is room for.
+fn put_digits(room: &mut [u8], mut number: u64) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10).to_le_bytes()[0];
+        number /= 10;
+    }
 }
 
 /// Formats a number of bytes: `512 B`, `16.0 MB`.
@@ -306,6 +342,29 @@ mod tests {
             quote("Grüße, 日本語, नमस्ते, 🐇 e\u{301}".as_bytes()),
             "'Grüße, 日本語, नमस्ते, 🐇 e\u{301}'"
         );
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let written = |moment| {
+            let mut out = Vec::new();
+            write_time(moment, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let mut moments = vec![
+            UNIX_EPOCH,
+            UNIX_EPOCH + Duration::from_secs(253_402_300_799),
+        ];
+        // Each day of 500 years, at another time of the day.
+        moments.extend((0..500 * 365).map(|day| {
+            UNIX_EPOCH + Duration::from_secs(day * 86_400) + Duration::from_nanos(day * 473_111_999)
+        }));
+        for moment in moments {
+            let expected = humantime::format_rfc3339_micros(moment).to_string();
+            assert_eq!(written(moment), expected);
+        }
+        let before = UNIX_EPOCH.checked_sub(Duration::from_secs(1)).unwrap();
+        assert_eq!(written(before), "1970-01-01T00:00:00.000000Z");
     }
 
     #[test]

@@ -34,9 +34,6 @@ const TAG: &str = "!amqp";
 /// The key of the parts of a received message that could not be read.
 const INCOMPLETE: &str = "incomplete";
 
-/// The key of the time of receipt.
-const RECEIVED_AT: &str = "received_at";
-
 /// The key of the decoded body of a message from AMQP 1.0.
 const AMQP10_VALUE: &str = "amqp10_value";
 

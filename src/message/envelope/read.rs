@@ -10,7 +10,7 @@ use base64::{DecodeError, Engine};
 use super::json::{self, Json, JsonError, JsonReader};
 use super::{
     AMQP10_VALUE, ContentEncoding, DECODED, Envelope, FieldTable, FieldValue, INCOMPLETE,
-    Properties, RECEIVED_AT, ShortString, TAG,
+    Properties, ShortString, TAG,
 };
 use crate::text;
 
@@ -106,7 +106,7 @@ impl ParsedLine {
                 }
                 return Err(format!("{key} {NOT_A_TEXT}").into());
             }
-            RECEIVED_AT => envelope.received_at = Some(moment(key, reader.value()?)?),
+            "received_at" => envelope.received_at = Some(moment(key, reader.value()?)?),
             "payload_encoding" => self.encoding = Some(text_of(key, reader.value()?)?),
             DECODED => {
                 let encoding = text_of(key, reader.value()?)?.parse();

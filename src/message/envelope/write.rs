@@ -10,8 +10,8 @@ use serde_json::ser::Formatter;
 
 use super::amqp10::{self, Amqp10Value};
 use super::{
-    AMQP10_VALUE, DECODED, FieldTable, FieldValue, INCOMPLETE, Message, Properties, RECEIVED_AT,
-    ShortString, TAG,
+    AMQP10_VALUE, DECODED, FieldTable, FieldValue, INCOMPLETE, Message, Properties, ShortString,
+    TAG,
 };
 use crate::text;
 
@@ -42,7 +42,7 @@ fn write_with(
     write_text(&message.routing_key, out)?;
     write!(out, ",\"redelivered\":{}", message.redelivered)?;
     if let Some(received) = message.received {
-        write!(out, ",\"{RECEIVED_AT}\":\"")?;
+        out.write_all(b",\"received_at\":\"")?;
         text::write_time(received, out)?;
         out.write_all(b"\"")?;
     }
