@@ -1,6 +1,11 @@
 //! `receive --replay`: dead letters go back to where they came from. `make test-rabbitmq4` runs these, too:
 //! what a dead letter looks like differs by series.
 
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
 use crate::support::{Observer, broker_tool, hello, queue, shown_url, url};
 
 /// Runs a command line whose words have no spaces, and returns what it prints.
@@ -313,5 +318,45 @@ fn a_dry_run_of_forwarding_publishes_nothing() {
         hello(format!("receive q {options}").split(' '))
             .run()
             .failed(64, &["--"]);
+    }
+}
+
+#[test]
+fn a_replay_that_is_killed_or_interrupted_loses_nothing() {
+    const MESSAGES: u32 = 5000;
+    for kind in ["classic", "quorum"] {
+        let (work, dead) = (queue("work"), queue("dead"));
+        run(&format!("declare {dead} --durable --type {kind}"));
+        run(&format!("declare {work} --durable --type {kind}"));
+        let death = |number: u32| {
+            format!(
+                "{{\"payload\":\"{number}\",\"routing_key\":\"{dead}\",\"properties\":{{\"headers\":{{\
+                 \"x-death\":[{{\"exchange\":\"\",\"routing-keys\":[\"{work}\"]}}]}}}}}}\n"
+            )
+        };
+        let lines: String = (0..MESSAGES).map(death).collect();
+        hello(["send", "--jsonl", "--quiet"])
+            .stdin(lines)
+            .run()
+            .printed("");
+        let mut observer = Observer::new();
+        for signal in [Signal::SIGKILL, Signal::SIGINT].repeat(3) {
+            let replayed = observer.messages(&work);
+            let line = ["receive", "--no-declare", "--replay", "--prefetch", "2"];
+            let running = hello(line).args([&dead]).spawn();
+            observer.reaches(&work, replayed + 1);
+            running.stop(signal);
+        }
+        // What a killed one held is back a moment later.
+        while observer.messages(&dead) + observer.messages(&work) < MESSAGES {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let (left, mut all) = (observer.drain(&dead), observer.drain(&work));
+        assert!(!left.is_empty() && !all.is_empty(), "it was not stopped");
+        all.extend(left);
+        all.sort_by_key(|number| number.parse::<u32>().unwrap());
+        all.dedup();
+        let numbers: Vec<_> = (0..MESSAGES).map(|number| number.to_string()).collect();
+        assert_eq!(all, numbers, "{kind}");
     }
 }

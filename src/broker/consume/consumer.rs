@@ -418,6 +418,11 @@ impl Consumer<'_> {
                 self.acknowledge(content.tag);
                 return Ok(Some(Received::Removed));
             }
+            Decision::End => {
+                self.is_at_end = true;
+                self.hold(content.tag)?;
+                return Ok(Some(Received::Left));
+            }
             Decision::Leave => {
                 let is_kept =
                     offset.is_some() || self.progress.options.selection == SelectionOptions::Filter;

@@ -58,6 +58,8 @@ pub(crate) enum Decision {
     Remove,
     /// It stays in the queue, as [`SelectionOptions`] say.
     Leave,
+    /// It stays in the queue, and so do all that follow.
+    End,
 }
 
 /// A function that decides about each message, and may change it.

@@ -104,8 +104,7 @@ fn readdress(message: &mut Message, destination: Destination, left_out: &[Part])
     message.routing_key = destination.routing_key;
 }
 
-/// Returns the headers that are left out because of them a message would go elsewhere, or not be dead-lettered
-/// again.
+/// Returns the headers with which a message would go elsewhere, or not be dead-lettered again.
 pub(super) fn left_out() -> impl Iterator<Item = &'static [u8]> {
     let headers = COPY_HEADERS.iter().chain(&DEATH_HEADERS);
     headers.chain(&COUNT_HEADERS).copied()
@@ -138,8 +137,8 @@ pub(super) struct Replay {
     without_death: u64,
     /// The number of messages that stay because they would come again.
     circular: u64,
-    /// The number of messages that stay because they came later.
-    late: u64,
+    /// Whether messages stay because they came later.
+    is_ended: bool,
 }
 
 impl Replay {
@@ -152,13 +151,13 @@ impl Replay {
             is_user_id_announced: false,
             without_death: 0,
             circular: 0,
-            late: 0,
+            is_ended: false,
         }
     }
 
     /// Begins with the first message of the queue, on a new connection.
     pub(super) fn begin(&mut self, session: &mut Session) -> Result<(), Error> {
-        (self.without_death, self.circular, self.late) = (0, 0, 0);
+        (self.without_death, self.circular) = (0, 0);
         if self.options.is_bounded {
             let state = topology::look_up(session, &self.queue)?;
             self.left = Some(state.messages.into());
@@ -169,14 +168,15 @@ impl Replay {
     /// Decides about a message that is `selected`, and readdresses it.
     pub(super) fn decide(&mut self, message: &mut Message, selected: Decision) -> Decision {
         // A stream ends where it ended at the start, and its length is not known exactly.
-        let is_late = self.left == Some(0) && message.stream_offset().is_none();
+        if self.left == Some(0) && message.stream_offset().is_none() {
+            self.is_ended = true;
+            return Decision::End;
+        }
         self.left = self.left.map(|left| left.saturating_sub(1));
         if selected != Decision::Take {
             return selected;
         }
-        let stays = if is_late {
-            &mut self.late
-        } else if let Some(destination) = destination(message, self.options.death) {
+        let stays = if let Some(destination) = destination(message, self.options.death) {
             if !self.is_circular(&destination) {
                 self.check_user_id(message);
                 readdress(message, destination, &self.options.left_out);
@@ -228,15 +228,16 @@ impl Replay {
                 self.circular,
                 format!("whose x-death leads to queue {queue} itself stayed there"),
             ),
-            (
-                self.late,
-                format!("that came later stayed in queue {queue} (--drain)"),
-            ),
         ] {
             if messages > 0 {
                 let messages = counted(messages, "message");
                 self.messenger.note(&format!("{messages} {why}"));
             }
+        }
+        if self.is_ended {
+            self.messenger.note(&format!(
+                "messages came to queue {queue} later, and stayed there (--drain)"
+            ));
         }
     }
 }

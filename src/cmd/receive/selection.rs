@@ -125,7 +125,7 @@ impl Selection {
         if let Some(replay) = &mut self.replay {
             decision = replay.decide(message, decision);
         }
-        if decision == Decision::Leave {
+        if matches!(decision, Decision::Leave | Decision::End) {
             self.left += 1;
         }
         decision
