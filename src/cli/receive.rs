@@ -216,7 +216,7 @@ pub struct Receive {
 
     /// Print the number of messages, the number of bytes and the rate at the end
     ///
-    /// Only messages that were written and acknowledged count (or confirmed, with --forward-to).
+    /// Only messages that were written and acknowledged count (or confirmed, with --forward-to or --replay).
     /// The time runs from the arrival of the first message to the acknowledgement of the last.
     #[arg(long, help_heading = "Output")]
     pub stats: bool,

@@ -44,6 +44,7 @@ Examples:
   hello-mq receive -c 1 -o body orders          take one, and print its body
   hello-mq receive --drain -o json orders >orders.jsonl
   hello-mq receive --drain --where '.payload | test(\"tea\")' --forward-to :teas orders
+  hello-mq receive --drain --replay dead-letters
   hello-mq receive orders -- ./handle-order     run a program for each message";
 
 /// Examples of `delete`.
