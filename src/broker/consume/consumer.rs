@@ -460,8 +460,10 @@ impl Consumer<'_> {
             return Ok(());
         }
         self.held.of_consumer = 0;
-        self.held.last_tags.push(tag);
         let way = self.replacement()?;
+        if way != Replacement::OnNewChannel {
+            self.held.last_tags.push(tag);
+        }
         let larger = match way {
             _ if self.progress.is_one_by_one => prefetch,
             // Neither the channels nor the messages of each become many.
