@@ -147,10 +147,13 @@ impl Socket {
         !self.incoming.events.is_empty()
     }
 
-    /// Whether a message for the consumer is among the events.
-    pub(crate) fn has_message(&self) -> bool {
-        let mut events = self.incoming.events.iter();
-        events.any(|event| matches!(event, ChannelEvent::Delivered(_)))
+    /// Returns the delivery tag of the last message for the consumer among the events.
+    pub(crate) fn last_received(&self) -> Option<u64> {
+        let mut events = self.incoming.events.iter().rev();
+        events.find_map(|event| match event {
+            ChannelEvent::Delivered(content) => Some(content.tag),
+            _ => None,
+        })
     }
 
     /// Whether the broker has cancelled the consumer. It sends no message after that.

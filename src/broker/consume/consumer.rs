@@ -30,6 +30,12 @@ const MAX_REPLACED_PREFETCH: u16 = 8_192;
 /// The number of held messages for each message of the prefetch on a new channel.
 const HELD_PER_PREFETCH: u64 = 64;
 
+/// The time for the broker to send the messages that are on their way when a consumer ends.
+const IN_FLIGHT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time without a message after which none may be on its way.
+const IN_FLIGHT_SILENCE: Duration = Duration::from_millis(20);
+
 /// The time for the broker to handle the last settlements.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -144,8 +150,31 @@ struct Held {
     messages: u64,
     /// The number of them that use up the prefetch of the current consumer.
     of_consumer: u64,
-    /// The last delivery tag of each earlier consumer.
+    /// The delivery tag of the last one.
+    last: u64,
+    /// The delivery tag of the last one of each earlier consumer.
     last_tags: Vec<u64>,
+    /// The last delivery tag of the earlier consumers.
+    earlier: u64,
+}
+
+impl Held {
+    fn add(&mut self, tag: u64) {
+        self.messages += 1;
+        if tag > self.earlier {
+            self.of_consumer += 1;
+        }
+        self.last = tag;
+    }
+
+    /// Notes that another consumer starts, with messages after that with the delivery tag `earlier`.
+    fn start_consumer(&mut self, earlier: u64) {
+        if self.of_consumer > 0 {
+            self.last_tags.push(self.last);
+        }
+        self.of_consumer = 0;
+        self.earlier = earlier;
+    }
 }
 
 /// Consumes from a queue until `work` returns. Calls `decide` for each message that was received. Then requeues what is unsettled, and closes the connection,
@@ -296,6 +325,8 @@ impl Consumer<'_> {
                 .into_iter()
                 .flatten()
                 .min();
+            let received = self.subscription.last_received();
+            self.held.start_consumer(received.unwrap_or(self.held.last));
             self.subscription.start(left, self.progress.next_offset)?;
         }
         Ok(())
@@ -311,6 +342,9 @@ impl Consumer<'_> {
 
     /// Cancels the consumer, and requeues the messages that are not taken.
     pub(crate) fn stop(&mut self) -> Result<(), Error> {
+        if self.ends_in_order() {
+            return Ok(());
+        }
         self.pause()?;
         while let Some(content) = self.subscription.next_message() {
             self.count(content.tag, &content.message)?;
@@ -325,9 +359,51 @@ impl Consumer<'_> {
 
     /// Cancels the consumer for good, without waiting for the broker.
     pub(crate) fn leave(&mut self) {
+        if !self.ends_in_order() {
+            let (session, _) = self.subscription.session_and_queue();
+            let keeps_messages = limit::may_count(session);
+            self.subscription.begin_cancel(keeps_messages);
+        }
+    }
+
+    /// Whether the consumer is only cancelled when no message is on its way, see
+    /// [`Consumer::receive_in_flight`].
+    fn ends_in_order(&mut self) -> bool {
         let (session, _) = self.subscription.session_and_queue();
-        let keeps_messages = limit::may_count(session);
-        self.subscription.begin_cancel(keeps_messages);
+        let kind = session.queue_kind;
+        matches!(
+            self.progress.options.selection,
+            SelectionOptions::Some { .. }
+        ) && !matches!(kind, Some(QueueKind::Classic | QueueKind::Stream))
+    }
+
+    /// Receives the messages that are on their way to the consumer. A quorum queue would requeue them before
+    /// those that are held, and forget acknowledgements that it has not processed when the connection ends.
+    /// When the prefetch is used up by messages received, nothing is on its way, and every acknowledgement is
+    /// processed.
+    fn receive_in_flight(&mut self) -> Result<(), Error> {
+        let prefetch = u64::from(self.subscription.prefetch());
+        let deadline = Instant::now() + IN_FLIGHT_TIMEOUT;
+        let mut unsettled = self.held.of_consumer + self.taken.len() as u64;
+        while self.subscription.is_consuming() && Instant::now() < deadline {
+            while let Some(content) = self.subscription.next_message() {
+                self.count(content.tag, &content.message)?;
+                unsettled += 1;
+            }
+            if unsettled >= prefetch {
+                break;
+            }
+            let check_at = Some(Instant::now() + IN_FLIGHT_SILENCE);
+            let ignore = OnInterrupt::Ignore;
+            let nothing = || None::<()>;
+            let event = self
+                .subscription
+                .wait(check_at, ignore, true, None, nothing)?;
+            if matches!(event, WaitOutcome::TimedOut) && self.subscription.is_queue_empty()? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Cancels the consumer, and requeues all unsettled messages.
@@ -335,7 +411,13 @@ impl Consumer<'_> {
         if self.progress.no_ack || !self.subscription.can_settle() {
             return Ok(());
         }
-        self.leave();
+        if self.ends_in_order() {
+            // If that fails, only the order of the messages suffers.
+            let _ = self.queue_kind().and_then(|_| self.receive_in_flight());
+            self.subscription.begin_cancel(true);
+        } else {
+            self.leave();
+        }
         if self.subscription.finish_cancel().is_ok() {
             while let Some(content) = self.subscription.next_message() {
                 self.count(content.tag, &content.message)?;
@@ -344,7 +426,7 @@ impl Consumer<'_> {
         // Even if the broker did not answer: it drops messages at their limit unless they are republished.
         let (session, queue) = self.subscription.session_and_queue();
         let last_tags = std::mem::take(&mut self.held.last_tags);
-        std::mem::take(&mut self.at_limit).requeue_all(session, queue, &last_tags)
+        std::mem::take(&mut self.at_limit).requeue_all(session, queue, Some(last_tags))
     }
 
     /// Returns how often a message was requeued, where its queue counts that.
@@ -449,25 +531,27 @@ impl Consumer<'_> {
         })))
     }
 
-    /// Holds a message unacknowledged. When half of the consumer's prefetch is used up by such messages,
-    /// another consumer takes its place.
+    /// Holds a message unacknowledged. When the consumer's prefetch is used up by such messages, another
+    /// consumer takes its place. Before that a message may be on its way to it, which a quorum queue would
+    /// requeue and count if the consumer were cancelled.
     fn hold(&mut self, tag: u64) -> Result<(), Error> {
-        self.held.messages += 1;
-        self.held.of_consumer += 1;
+        self.held.add(tag);
         let prefetch = self.subscription.prefetch();
-        let is_used_up = 2 * self.held.of_consumer >= u64::from(prefetch);
-        if !is_used_up || !self.subscription.is_consuming() || self.is_complete() {
+        let is_half_used = 2 * self.held.of_consumer >= u64::from(prefetch);
+        if !is_half_used || !self.subscription.is_consuming() || self.is_complete() {
             return Ok(());
         }
-        self.held.of_consumer = 0;
-        let way = self.replacement()?;
-        if way != Replacement::OnNewChannel {
-            self.held.last_tags.push(tag);
+        let is_used_up = self.held.of_consumer >= u64::from(prefetch);
+        if !is_used_up && self.queue_kind()? != QueueKind::Classic {
+            return Ok(());
         }
+        let way = self.replacement()?;
+        self.held.start_consumer(tag);
         let larger = match way {
             _ if self.progress.is_one_by_one => prefetch,
             // Neither the channels nor the messages of each become many.
             Replacement::OnNewChannel => {
+                self.held.last_tags.clear();
                 u16::try_from(self.held.messages / HELD_PER_PREFETCH).unwrap_or(u16::MAX)
             }
             Replacement::Before | Replacement::After => prefetch.saturating_mul(2),
@@ -479,23 +563,16 @@ impl Consumer<'_> {
     /// Returns the way in which the consumer is to be replaced.
     fn replacement(&mut self) -> Result<Replacement, Error> {
         // A quorum queue requeues what a lost connection held in the order of the consumers of each channel.
-        if self.queue_kind()? != QueueKind::Classic {
-            return Ok(Replacement::After);
-        }
-        let is_exclusive = self.progress.options.exclusive;
-        if self.is_auto_delete()? {
-            // An exclusive consumer allows no other.
-            return Ok(if is_exclusive {
-                Replacement::After
-            } else {
-                Replacement::Before
-            });
-        }
-        let is_available = !self.progress.is_one_by_one && self.subscription.can_open_channel();
-        Ok(if is_available {
+        let may_use_channel = self.queue_kind()? == QueueKind::Classic
+            && !self.progress.is_one_by_one
+            && self.subscription.can_open_channel()
+            && !self.is_auto_delete()?;
+        Ok(if may_use_channel {
             Replacement::OnNewChannel
-        } else {
+        } else if self.progress.options.exclusive {
             Replacement::After
+        } else {
+            Replacement::Before
         })
     }
 
@@ -634,7 +711,8 @@ impl Consumer<'_> {
         // A message that is not ready may be on its way to the consumer, unless that is cancelled. And a queue
         // without a leader may have counted none.
         self.pause()?;
-        let is_empty = !self.subscription.has_message() && self.subscription.is_queue_empty()?;
+        let is_empty =
+            self.subscription.last_received().is_none() && self.subscription.is_queue_empty()?;
         if !is_empty {
             self.resume()?;
         }

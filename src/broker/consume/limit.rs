@@ -43,6 +43,10 @@ fn limit(session: &Session) -> Option<u64> {
     }
 }
 
+fn is_unlimited(session: &Session) -> bool {
+    limit(session).is_none_or(|limit| limit == u64::MAX)
+}
+
 /// Finds the kind of the queue where every requeueing counts.
 pub(crate) fn prepare(session: &mut Session, queue: &QueueName) -> Result<(), Error> {
     if session.series < Some(NACK_IS_NOT_COUNTED_FROM) {
@@ -111,8 +115,9 @@ impl AtLimit {
         self.0.remove(&tag);
     }
 
-    /// Requeues all unsettled deliveries of the channel, those up to each of `last_tags` first, so that their
-    /// order is kept if they are of several consumers.
+    /// Requeues all unsettled deliveries of the channel. Those up to each of `last_tags` are requeued
+    /// together, so that their order is kept if they are of several consumers; `None` if they are of
+    /// basic.get.
     ///
     /// # Errors
     /// [`Error::Dropped`] if messages at their limit could not be published again.
@@ -120,14 +125,17 @@ impl AtLimit {
         self,
         session: &mut Session,
         queue: &QueueName,
-        last_tags: &[u64],
+        last_tags: Option<Vec<u64>>,
     ) -> Result<(), Error> {
         let at_limit = self.0;
         let wanted = at_limit.len();
+        let is_consumed = last_tags.is_some();
+        let mut last_tags = last_tags.unwrap_or_default();
         let mut result = Ok(());
         if wanted > 0 {
             let mut confirmed = Vec::new();
             let published = republish(session, queue, at_limit, &mut confirmed);
+            last_tags.retain(|tag| !confirmed.contains(tag));
             let socket = session.connection.socket();
             socket.settle(confirmed.iter().copied(), |channel, tag| {
                 frames::ack(channel, tag, false)
@@ -147,12 +155,18 @@ impl AtLimit {
                 });
             }
         }
-        // With the end of the connection a quorum queue would requeue them in any order. A stream takes
-        // nothing back.
-        if session.queue_kind != Some(QueueKind::Stream) {
-            for tag in last_tags.iter().chain(&[0]) {
+        // With the end of the connection a quorum queue requeues the messages of up to 32 consumers in the order
+        // of their tags, and those of more in any order, as those of basic.get. Without a limit, a nack puts
+        // them at the end of the queue. A stream takes nothing back.
+        let is_left_to_end = match session.queue_kind {
+            Some(QueueKind::Stream) => true,
+            Some(QueueKind::Quorum { .. }) => is_consumed && is_unlimited(session),
+            _ => false,
+        };
+        if !is_left_to_end {
+            for tag in last_tags.into_iter().chain([0]) {
                 let nack = |channel, tag| frames::nack(channel, tag, true);
-                session.connection.socket().settle_up_to(*tag, nack);
+                session.connection.socket().settle_up_to(tag, nack);
             }
         }
         result

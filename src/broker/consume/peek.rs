@@ -93,7 +93,7 @@ impl<'s, 'q> Peek<'s, 'q> {
         if may_count && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
             self.requeue_in_batches();
         }
-        self.at_limit.requeue_all(self.session, self.queue, &[])
+        self.at_limit.requeue_all(self.session, self.queue, None)
     }
 
     /// Requeues all but the last few messages in batches, so that none counts, as long as the queue can be

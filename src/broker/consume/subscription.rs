@@ -212,9 +212,9 @@ impl<'s> Subscription<'s> {
         }
     }
 
-    /// Whether a message was received and not taken.
-    pub(crate) fn has_message(&mut self) -> bool {
-        self.session.connection.socket().has_message()
+    /// Returns the delivery tag of the last message that was received and not taken.
+    pub(crate) fn last_received(&mut self) -> Option<u64> {
+        self.session.connection.socket().last_received()
     }
 
     /// Waits for a message, if one more `may_come`; until `other` returns something; or until the

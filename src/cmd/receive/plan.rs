@@ -152,7 +152,8 @@ impl Plan for ReceivePlan {
             },
         );
         if !self.options.no_ack() {
-            operations.extend(give_back(&queue, kind));
+            let is_peeking = matches!(self.handling, Handling::Peek(_));
+            operations.extend(give_back(&queue, kind, is_peeking));
         }
         operations
     }
@@ -201,7 +202,7 @@ impl ReceivePlan {
                 format!(
                     "a message that is not taken stays unacknowledged until the end (at most {max_held})"
                 ),
-                "another consumer begins when such messages use up half of the prefetch".to_owned(),
+                "another consumer begins when such messages use up the prefetch".to_owned(),
             ],
             SelectionOptions::Some { .. } | SelectionOptions::Filter => {
                 vec!["messages that are not taken are acknowledged, too".to_owned()]
@@ -223,7 +224,7 @@ fn get(queue: &str, options: &ConsumeOptions) -> Vec<String> {
 }
 
 /// Returns the operations that give messages back that are not acknowledged.
-fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
+fn give_back(queue: &str, kind: Option<QueueKind>, is_peeking: bool) -> Vec<String> {
     let mut operations = Vec::new();
     if matches!(kind, None | Some(QueueKind::Quorum { .. })) {
         operations.push(format!(
@@ -235,6 +236,9 @@ fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
     operations.extend(match kind {
         None => Some(format!("{nack}, if the queue is not a stream")),
         Some(QueueKind::Stream) => None,
+        Some(QueueKind::Quorum { .. }) if !is_peeking => {
+            Some(format!("{nack}, if the queue has a delivery limit"))
+        }
         Some(_) => Some(nack.to_owned()),
     });
     operations
