@@ -25,7 +25,7 @@ const STREAM_SILENCE: Duration = Duration::from_secs(2);
 
 /// The maximum prefetch of a consumer that replaces another. More small messages would take more memory here
 /// than is worth it.
-const MAX_REPLACED_PREFETCH: u16 = 8_192;
+const MAX_REPLACED_PREFETCH: u16 = 4_096;
 
 /// The number of held messages for each message of the prefetch on a new channel.
 const HELD_PER_PREFETCH: u64 = 64;
