@@ -142,6 +142,7 @@ impl Connector {
                 connection: Connection::new(waiter, socket, server.frame_max),
                 series: server.series(),
                 queue_kind: None,
+                is_queue_auto_delete: false,
                 library,
                 first_request: first_request.to_vec(),
                 connector: self.clone(),
@@ -426,6 +427,8 @@ pub struct Session {
     pub(super) series: Option<(u32, u32)>,
     /// The kind of the queue that is consumed from, once it is known.
     pub(super) queue_kind: Option<QueueKind>,
+    /// Whether that queue is deleted with its last consumer, once its kind is known.
+    pub(super) is_queue_auto_delete: bool,
     /// The client library, once it is started.
     library: Option<Library>,
     /// The request that was sent with the login, until its answer is waited for.

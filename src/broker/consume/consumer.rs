@@ -12,7 +12,7 @@ use super::{ConsumeOptions, Decide, Decision, SelectionOptions, Total};
 use crate::broker::connection::WaitOutcome;
 use crate::broker::frames;
 use crate::broker::session::Session;
-use crate::broker::topology::{difference, kind};
+use crate::broker::topology::kind;
 use crate::broker::wait::OnInterrupt;
 use crate::error::{self, Error};
 use crate::message::Message;
@@ -137,7 +137,6 @@ pub(crate) struct Consumer<'c> {
     held: Held,
     /// The delivery tags of the messages that are taken and unsettled, if others are held among them.
     taken: VecDeque<u64>,
-    is_auto_delete: Option<bool>,
     /// Whether the end of a drained stream is reached.
     is_at_end: bool,
     has_received: bool,
@@ -201,7 +200,6 @@ pub(crate) fn consume(
         at_limit: AtLimit::default(),
         held: Held::default(),
         taken: VecDeque::new(),
-        is_auto_delete: None,
         is_at_end: false,
         has_received: false,
         started: Instant::now(),
@@ -562,29 +560,19 @@ impl Consumer<'_> {
 
     /// Returns the way in which the consumer is to be replaced.
     fn replacement(&mut self) -> Result<Replacement, Error> {
-        // A quorum queue requeues what a lost connection held in the order of the consumers of each channel.
-        let may_use_channel = self.queue_kind()? == QueueKind::Classic
-            && !self.progress.is_one_by_one
-            && self.subscription.can_open_channel()
-            && !self.is_auto_delete()?;
-        Ok(if may_use_channel {
-            Replacement::OnNewChannel
-        } else if self.progress.options.exclusive {
-            Replacement::After
-        } else {
-            Replacement::Before
+        let kind = self.queue_kind()?;
+        let is_exclusive = self.progress.options.exclusive;
+        let can_open_channel = !self.progress.is_one_by_one && self.subscription.can_open_channel();
+        let (session, _) = self.subscription.session_and_queue();
+        Ok(match kind {
+            QueueKind::Classic if session.is_queue_auto_delete && !is_exclusive => {
+                Replacement::Before
+            }
+            QueueKind::Classic if can_open_channel && !session.is_queue_auto_delete => {
+                Replacement::OnNewChannel
+            }
+            _ => Replacement::After,
         })
-    }
-
-    /// Whether the queue is, or may be, deleted with its last consumer.
-    fn is_auto_delete(&mut self) -> Result<bool, Error> {
-        if let Some(known) = self.is_auto_delete {
-            return Ok(known);
-        }
-        let (session, queue) = self.subscription.session_and_queue();
-        let is_auto_delete = difference::is_auto_delete(session, queue)?;
-        self.is_auto_delete = Some(is_auto_delete);
-        Ok(is_auto_delete)
     }
 
     /// Acknowledges a message that is not passed on.
@@ -714,6 +702,10 @@ impl Consumer<'_> {
         let is_empty =
             self.subscription.last_received().is_none() && self.subscription.is_queue_empty()?;
         if !is_empty {
+            if self.queue_kind()? == QueueKind::Stream {
+                // The next consumer begins with these.
+                while self.subscription.next_message().is_some() {}
+            }
             self.resume()?;
         }
         Ok(is_empty)

@@ -43,8 +43,10 @@ fn limit(session: &Session) -> Option<u64> {
     }
 }
 
-fn is_unlimited(session: &Session) -> bool {
-    limit(session).is_none_or(|limit| limit == u64::MAX)
+/// Whether it makes no difference to a quorum queue how a message is requeued.
+fn counts_all(session: &Session) -> bool {
+    let is_unlimited = limit(session).is_none_or(|limit| limit == u64::MAX);
+    is_unlimited || session.series < Some(NACK_IS_NOT_COUNTED_FROM)
 }
 
 /// Finds the kind of the queue where every requeueing counts.
@@ -156,11 +158,11 @@ impl AtLimit {
             }
         }
         // With the end of the connection a quorum queue requeues the messages of up to 32 consumers in the order
-        // of their tags, and those of more in any order, as those of basic.get. Without a limit, a nack puts
-        // them at the end of the queue. A stream takes nothing back.
+        // of their tags, and those of more in any order, as those of basic.get. After a nack it may put them
+        // elsewhere up to RabbitMQ 3.13, and later if it has no limit. A stream takes nothing back.
         let is_left_to_end = match session.queue_kind {
             Some(QueueKind::Stream) => true,
-            Some(QueueKind::Quorum { .. }) => is_consumed && is_unlimited(session),
+            Some(QueueKind::Quorum { .. }) => is_consumed && counts_all(session),
             _ => false,
         };
         if !is_left_to_end {

@@ -34,8 +34,9 @@ pub(crate) enum Replacement {
     /// The other one is on the same channel, and is started before the first is cancelled: an auto-delete
     /// queue is deleted with its last consumer.
     Before,
-    /// The other one is on the same channel, and is started after the first is cancelled, so that the messages
-    /// of the two do not alternate.
+    /// The other one is on the same channel, and is started after the first is cancelled: a queue with a single
+    /// active consumer sends nothing to another one, and a quorum queue requeues what a lost connection held
+    /// in the order of the consumers of each channel.
     After,
 }
 

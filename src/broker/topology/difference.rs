@@ -79,22 +79,6 @@ pub fn of_exchange(session: &mut Session, exchange: &Exchange) -> Result<Compari
     }))
 }
 
-/// Whether a queue is deleted with its last consumer; true, too, if the user may not know.
-///
-/// # Errors
-/// [`Error::Lost`].
-pub fn is_auto_delete(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
-    match of_queue(session, name, &Queue::plain(name.clone())) {
-        Ok(Comparison::Different(differences)) => Ok(differences
-            .list
-            .iter()
-            .any(|it| it.property == "auto_delete")),
-        Ok(Comparison::Same | Comparison::Missing) => Ok(false),
-        Err(Error::Refused { .. }) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
 /// Whether an exchange is a direct one; false, too, if it does not exist or the user may not declare it.
 ///
 /// # Errors

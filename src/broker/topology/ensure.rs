@@ -33,6 +33,7 @@ pub(crate) fn ensure(session: &mut Session, queue: &Queue) -> Result<(), Error> 
         }
         Ok(()) => {
             session.queue_kind = kind::of_declared(queue);
+            session.is_queue_auto_delete = queue.auto_delete;
             Ok(())
         }
         refused => accept_existing(session, name, refused),

@@ -4,11 +4,12 @@ use super::difference::{self, Comparison};
 use crate::broker::session::Session;
 use crate::error::Error;
 use crate::message::FieldValue;
-use crate::topology::{Queue, QueueKind, QueueType, integer};
+use crate::topology::{Difference, Queue, QueueKind, QueueType, integer};
 use crate::values::QueueName;
 
 const QUEUE_TYPE_ARGUMENT: &str = "x-queue-type";
 const DELIVERY_LIMIT_ARGUMENT: &str = "x-delivery-limit";
+const AUTO_DELETE: &str = "auto_delete";
 
 /// Returns the kind of a declared queue, if its declaration tells.
 pub(crate) fn of_declared(queue: &Queue) -> Option<QueueKind> {
@@ -48,7 +49,10 @@ pub(crate) fn find(session: &mut Session, name: &QueueName) -> Result<QueueKind,
         .arguments
         .insert(QUEUE_TYPE_ARGUMENT.to_owned(), kind);
     let kind = match difference::of_queue(session, name, &wanted) {
-        Ok(comparison) => of_compared(&comparison),
+        Ok(comparison) => {
+            session.is_queue_auto_delete = is_auto_delete(&comparison);
+            of_compared(&comparison)
+        }
         Err(Error::Refused { .. }) => QueueKind::Unknown,
         Err(error) => return Err(error),
     };
@@ -79,6 +83,16 @@ fn of_compared(comparison: &Comparison) -> QueueKind {
     }
 }
 
+/// Whether a queue differs from a quorum queue in that it is deleted with its last consumer.
+fn is_auto_delete(comparison: &Comparison) -> bool {
+    let Comparison::Different(differences) = comparison else {
+        return false;
+    };
+    let is_set = |it: &Difference| it.existing == Some(FieldValue::Bool(true));
+    let mut list = differences.list.iter();
+    list.any(|it| it.property == AUTO_DELETE && is_set(it))
+}
+
 /// Whether a queue is, or may be, a classic one.
 pub(crate) fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool, Error> {
     let kind = find(session, name)?;
@@ -89,7 +103,6 @@ pub(crate) fn is_classic(session: &mut Session, name: &QueueName) -> Result<bool
 mod tests {
     use super::*;
     use crate::broker::topology::difference::Differences;
-    use crate::topology::Difference;
 
     fn compared(list: &[(&str, Option<FieldValue>, bool)]) -> QueueKind {
         let difference =

@@ -237,7 +237,7 @@ fn give_back(queue: &str, kind: Option<QueueKind>, is_peeking: bool) -> Vec<Stri
         None => Some(format!("{nack}, if the queue is not a stream")),
         Some(QueueKind::Stream) => None,
         Some(QueueKind::Quorum { .. }) if !is_peeking => {
-            Some(format!("{nack}, if the queue has a delivery limit"))
+            Some(format!("{nack}, if it is RabbitMQ from 4.3 on"))
         }
         Some(_) => Some(nack.to_owned()),
     });
