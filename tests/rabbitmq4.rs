@@ -26,6 +26,9 @@ mod lossless;
 // What a dead letter looks like.
 #[path = "integration/replay.rs"]
 mod replay;
+// Messages that stay go back in other ways.
+#[path = "integration/selection.rs"]
+mod selection;
 #[path = "integration/stream.rs"]
 mod stream;
 // What is said of TLS depends on the broker's own.

@@ -27,6 +27,7 @@ mod receive;
 mod recovery;
 mod replay;
 mod rpc;
+mod selection;
 mod send;
 mod settings;
 mod silent;
