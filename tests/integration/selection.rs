@@ -90,7 +90,7 @@ fn bodies(queue: &str) -> Vec<String> {
 
 fn numbers(printed: &str) -> Vec<u32> {
     let lines = printed.lines();
-    lines.map(|line| line.parse().unwrap()).collect()
+    lines.map(|line| line.trim().parse().unwrap()).collect()
 }
 
 /// Waits until the broker has noticed the end of a consumer.
@@ -132,8 +132,13 @@ fn drained(kind: &str, prefetch: &str, messages: u32) {
 /// Ends a receiver in the middle. Returns what it has printed.
 fn ended(name: &str, signal: Signal) -> (Vec<u32>, Outcome) {
     fill(name, MESSAGES);
-    let mut receiver = receive(name, &["--drain", "--where", MATCHES]).spawn();
-    let begin = receiver.expect("\n350\n");
+    // More than a pipe takes, so that it is in the middle as long as nobody reads.
+    let padding = " ".repeat(200);
+    let line = format!("%s{padding}\\n");
+    let mut receiver = hello(["receive", "--no-declare", "--drain", "--where", MATCHES])
+        .args(["--format", &line, name])
+        .spawn();
+    let begin = receiver.expect(&format!("\n350{padding}\n"));
     let (outcome, _) = receiver.stop(signal);
     let mut taken = numbers(&begin);
     // It may be killed within a line.
