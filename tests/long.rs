@@ -681,6 +681,57 @@ fn a_forwarder_between_two_brokers_that_are_killed() {
 }
 
 #[test]
+fn a_chooser_whose_broker_is_killed() {
+    let mut node = Node::start();
+    let files = Files::new();
+    let lines = files.write("lines", &numbers(20_000).join("\n"));
+    let is_match = |number: &u32| number % 7 == 0;
+    for kind in ["classic", "quorum"] {
+        let declare = ["declare", "--quiet", "--durable", "--type", kind, kind];
+        node.hello(declare).run().printed("");
+        node.hello(["send", "--persistent", "--quiet", "--no-declare", "-l"])
+            .args(["-r", kind, "-f", lines.to_str().unwrap()])
+            .run()
+            .printed("");
+    }
+    // What a node that was killed soon after has forgotten.
+    node.tool("rabbitmqctl -q eval mnesia:sync_log().");
+    thread::sleep(Duration::from_secs(6));
+    for kind in ["classic", "quorum"] {
+        let receive = ["receive", "--no-declare", "--drain", "--where"];
+        let mut chooser = node
+            .hello(receive)
+            .args(["(.payload | tonumber) % 7 == 0", kind])
+            .spawn();
+        let happened = again_and_again(&mut chooser, times(3), Duration::from_millis(300), || {
+            node.tool("broker-kill");
+            node.tool("broker-start");
+        });
+        let said = chooser.said();
+        let outcome = chooser.end();
+        outcome_is_disturbed(!happened.is_empty(), &outcome);
+        let left = drained(&mut node.observer(), kind);
+        assert!(!left.iter().any(is_match), "{kind}: a match was left");
+        let others = (0..20_000).filter(|number| !is_match(number));
+        // A quorum queue may deliver some before it notices that those of the lost connection are back.
+        let mut left_in_order = left.clone();
+        if kind == "quorum" {
+            left_in_order.sort_unstable();
+        }
+        assert!(left_in_order.into_iter().eq(others), "{kind}: others");
+        let all = printed(&outcome.stdout, " [x] Received '");
+        assert!(all.iter().all(is_match));
+        row(
+            "kill -9 of the broker",
+            &format!("choose from a {kind} queue"),
+            20_000,
+            &count(20_000, all.into_iter().chain(left)),
+            longest_silence(&happened, &said),
+        );
+    }
+}
+
+#[test]
 fn two_hundred_signals_on_each_verb() {
     let node = Node::start();
     let part = numbers(2_000);

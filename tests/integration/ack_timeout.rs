@@ -99,11 +99,34 @@ fn a_slow_command_without_an_id(node: &Node) {
     assert_eq!(log, "begin\nend\nagain\n", "{outcome:?}");
 }
 
+/// Messages that are not chosen are held for as long.
+fn a_chooser(node: &Node) {
+    declare(node, "chooser");
+    node.hello(["send", "--quiet", "-l", "-q", "chooser"])
+        .stdin("a\nb\nc\nb")
+        .run()
+        .printed("");
+    let more = ["--timeout", "9s", "--where", ".payload == \"b\""];
+    let receive = ["receive", "-o", "body", "chooser"];
+    let outcome = node.hello(receive).args(more).run();
+    was_ended(&outcome, "chooser");
+    assert_eq!(outcome.stdout, "b\nb\n");
+    node.hello(["receive", "--drain", "-o", "body", "chooser"])
+        .run()
+        .printed("a\nc\n");
+}
+
 #[test]
 fn what_is_not_acknowledged_in_time_comes_again_and_never_runs_twice_at_once() {
     let node = &node();
     thread::scope(|scope| {
-        for case in [a_slow_reader, a_slow_command, a_slow_command_without_an_id] {
+        let cases = [
+            a_slow_reader,
+            a_slow_command,
+            a_slow_command_without_an_id,
+            a_chooser,
+        ];
+        for case in cases {
             scope.spawn(move || case(node));
         }
     });
