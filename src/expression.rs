@@ -35,6 +35,9 @@ impl FromStr for Expression {
     /// # Errors
     /// The problem, followed by the expression with a mark under the place.
     fn from_str(source: &str) -> Result<Self, String> {
+        if source.trim().is_empty() {
+            return Err("the expression is empty".to_owned());
+        }
         let definitions = [
             jaq_core::defs().collect::<Vec<_>>(),
             jaq_std::defs().collect(),
@@ -259,6 +262,7 @@ fn load_problem<'s>(error: load::Error<&'s str>) -> Option<Problem<'s>> {
             let (expected, part) = errors.into_iter().next()?;
             match expected {
                 load::lex::Expect::Delim(open) => Some((format!("{open} is not closed"), open)),
+                load::lex::Expect::Token => Some(("unexpected character".to_owned(), part)),
                 expected => found(expected.as_str(), part, "another character"),
             }
         }
@@ -273,7 +277,12 @@ fn compile_problem(errors: Vec<compile::Error<&str>>) -> Option<Problem<'_>> {
     let (name, undefined) = errors.into_iter().next()?;
     let what = match undefined {
         compile::Undefined::Filter(arity) => {
-            format!("there is no function {name} with {arity} arguments")
+            let arguments = match arity {
+                0 => String::new(),
+                1 => " with 1 argument".to_owned(),
+                _ => format!(" with {arity} arguments"),
+            };
+            format!("there is no function {name}{arguments}")
         }
         other => format!("there is no {} {name}", other.as_str()),
     };
@@ -378,10 +387,18 @@ mod tests {
         assert_eq!(problem("(.a"), "( is not closed\n\n  (.a\n  ^");
         assert_eq!(
             problem(".a |\n  nothing(1)"),
-            "there is no function nothing with 1 arguments\n\n    nothing(1)\n    ^"
+            "there is no function nothing with 1 argument\n\n    nothing(1)\n    ^"
         );
         assert_eq!(problem("$x"), "there is no variable $x\n\n  $x\n  ^");
-        assert!(problem("").starts_with("expected term, but the expression ends"));
-        assert!(problem("input").starts_with("there is no function input"));
+        assert_eq!(
+            problem(".a && .b"),
+            "unexpected character\n\n  .a && .b\n     ^"
+        );
+        assert_eq!(problem(" "), "the expression is empty");
+        assert!(problem(".a ==").starts_with("expected term, but the expression ends"));
+        assert!(
+            problem("nothing(1; 2)").starts_with("there is no function nothing with 2 arguments")
+        );
+        assert!(problem("input").starts_with("there is no function input\n"));
     }
 }
