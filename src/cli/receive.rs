@@ -18,6 +18,20 @@ const NOT_PUBLISHING: [&str; 7] = [
     "output", "end", "format", "save", "peek", "auto_ack", "command",
 ];
 
+/// The options that an option for COMMAND can't be combined with, which it has to name for the same reason.
+const NOT_RUNNING: [&str; 7] = [
+    "output",
+    "end",
+    "format",
+    "save",
+    "peek",
+    "auto_ack",
+    "publishing",
+];
+
+/// The options with which nothing is printed.
+const NOT_PRINTING: [&str; 2] = ["publishing", "command"];
+
 /// Options of `receive`.
 #[derive(Args, Debug, Default)]
 pub struct Receive {
@@ -98,6 +112,7 @@ pub struct Receive {
         long,
         help_heading = "Output",
         requires = "format",
+        conflicts_with_all = NOT_PRINTING,
         hide_short_help = true
     )]
     pub raw: bool,
@@ -108,6 +123,7 @@ pub struct Receive {
         long,
         help_heading = "Output",
         requires = "output",
+        conflicts_with_all = NOT_PRINTING,
         hide_short_help = true
     )]
     pub decode_amqp10: bool,
@@ -225,7 +241,7 @@ pub struct Receive {
     /// and the properties in the environment (HELLO_MQ_...); exit status 0 acknowledges the
     /// message, 3 rejects it, 4 returns it to the queue for later, and any other is a failure (see
     /// --on-failure)
-    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = ["output", "end", "format", "save", "peek", "auto_ack", "forward_to", "replay"])]
+    #[arg(value_name = "COMMAND", last = true, conflicts_with_all = NOT_RUNNING)]
     pub command: Vec<OsString>,
 
     /// Send the output of COMMAND to the message's reply-to, with its correlation-id, and
@@ -234,12 +250,13 @@ pub struct Receive {
         long,
         help_heading = "Command",
         requires = "command",
+        conflicts_with_all = NOT_RUNNING,
         hide_short_help = true
     )]
     pub reply: bool,
 
     /// Run up to N commands at a time [default: 1]
-    #[arg(long, value_name = "N", help_heading = "Command", requires = "command", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", help_heading = "Command", requires = "command", conflicts_with_all = NOT_RUNNING, value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
 
     /// Kill a command and all its processes after this time, and treat it as failed
@@ -248,6 +265,7 @@ pub struct Receive {
         value_name = "DURATION",
         help_heading = "Command",
         requires = "command",
+        conflicts_with_all = NOT_RUNNING,
         hide_short_help = true
     )]
     pub command_timeout: Option<Span>,
@@ -260,6 +278,7 @@ pub struct Receive {
         value_name = "WHAT",
         help_heading = "Command",
         requires = "command",
+        conflicts_with_all = NOT_RUNNING,
         hide_short_help = true
     )]
     pub on_failure: Option<OnFailure>,
@@ -270,6 +289,7 @@ pub struct Receive {
         value_name = "N",
         help_heading = "Command",
         requires = "command",
+        conflicts_with_all = NOT_RUNNING,
         hide_short_help = true
     )]
     pub max_redeliveries: Option<u32>,

@@ -115,6 +115,44 @@ fn bad_usage_is_64() {
             "QUEUE is 'a' and --queue is 'b'",
         ),
         (vec!["declare", "-v", "--quiet"], "cannot be used with"),
+        (
+            vec!["purge", "a", "--max-held", "3"],
+            "--max-held requires --where\n",
+        ),
+        (
+            vec!["receive", "--replay", "--decode"],
+            "--decode has no effect with --replay",
+        ),
+        (
+            vec!["receive", "--forward-to", ":a", "--dry-run", "--decode"],
+            "--decode has no effect with --forward-to",
+        ),
+        // Options of COMMAND and of printing, without them.
+        (
+            vec!["receive", "--replay", "--reply"],
+            "cannot be used with",
+        ),
+        (
+            vec!["receive", "--forward-to", ":a", "--jobs", "2"],
+            "cannot be used with",
+        ),
+        (
+            vec!["receive", "--peek", "--on-failure", "stop"],
+            "cannot be used with",
+        ),
+        (
+            vec!["receive", "--save", "a", "--command-timeout", "1s"],
+            "cannot be used with",
+        ),
+        (
+            vec!["receive", "-0", "--max-redeliveries", "1"],
+            "cannot be used with",
+        ),
+        (vec!["receive", "--replay", "--raw"], "cannot be used with"),
+        (
+            vec!["receive", "--decode-amqp10", "--", "cat"],
+            "cannot be used with",
+        ),
     ] {
         hello(arguments).run().failed(64, &[part]);
     }

@@ -68,13 +68,16 @@ impl ReceivePlan {
         let rules = Rules::new(&arguments)?;
         if arguments.decode.is_some()
             && rules.is_none()
-            && matches!(handling, Handling::Forward(..))
+            && matches!(handling, Handling::Forward(_) | Handling::DryRun(_))
         {
-            return Err(Error::Usage(
-                "--decode has no effect with --forward-to, which forwards bodies as they are, unless --where \
-                 or --map is given"
-                    .to_owned(),
-            ));
+            let option = match arguments.replay {
+                Some(_) => "--replay",
+                None => "--forward-to",
+            };
+            return Err(Error::Usage(format!(
+                "--decode has no effect with {option}, which publishes bodies as they are, unless --where or \
+                 --map is given"
+            )));
         }
         let mut options = options(&arguments, settings, &handling);
         if rules.is_some() || arguments.replay.is_some() {
@@ -98,8 +101,12 @@ impl ReceivePlan {
         arguments: &cli::Purge,
         context: &Context,
     ) -> Result<Option<Self>, Error> {
+        let selection = &arguments.selection;
+        if selection.max_held.is_some() && selection.filter.is_none() {
+            return Err(Error::Usage("--max-held requires --where".to_owned()));
+        }
         let arguments = cli::Receive {
-            selection: arguments.selection.clone(),
+            selection: selection.clone(),
             decode: arguments.decode,
             drain: true,
             ..cli::Receive::default()
