@@ -685,7 +685,8 @@ fn each_command_says_what_it_would_do() {
         )
     );
     let consumed = "basic.ack, for each message that is written\nbasic.cancel\n\
-                    basic.nack requeue=true, for the messages that are not acknowledged\n";
+                    basic.nack requeue=true, for the messages that are not acknowledged, if \
+                    RabbitMQ is 4.3 or later\n";
     assert_eq!(
         explained(&[
             "receive",

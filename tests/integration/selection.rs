@@ -580,14 +580,14 @@ fn bad_input_is_told_before_anything_is_connected() {
             "expected term, but there is something else\n\n  .a = = 7\n       ^\n",
         ),
         ("(.a", "( is not closed\n\n  (.a\n  ^\n"),
-        ("", "but the expression ends\n"),
+        ("", "the expression is empty\n"),
         (
             "$nothing",
             "there is no variable $nothing\n\n  $nothing\n  ^\n",
         ),
         (
             ".a | input",
-            "there is no function input with 0 arguments\n\n  .a | input\n       ^\n",
+            "there is no function input\n\n  .a | input\n       ^\n",
         ),
         ("inputs", "there is no function inputs"),
         ("import \"a\" as a; .", "modules can't be imported"),

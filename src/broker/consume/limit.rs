@@ -43,10 +43,12 @@ fn limit(session: &Session) -> Option<u64> {
     }
 }
 
-/// Whether it makes no difference to a quorum queue how a message is requeued.
-fn counts_all(session: &Session) -> bool {
+/// Whether the end of the connection requeues messages of a consumer as well as a nack does: it counts as
+/// much, and it keeps their place.
+fn may_be_left_to_end(session: &Session) -> bool {
     let is_unlimited = limit(session).is_none_or(|limit| limit == u64::MAX);
-    is_unlimited || session.series < Some(NACK_IS_NOT_COUNTED_FROM)
+    let is_quorum = matches!(session.queue_kind, Some(QueueKind::Quorum { .. }));
+    session.series < Some(NACK_IS_NOT_COUNTED_FROM) || is_quorum && is_unlimited
 }
 
 /// Finds the kind of the queue where every requeueing counts.
@@ -160,11 +162,8 @@ impl AtLimit {
         // With the end of the connection a quorum queue requeues the messages of up to 32 consumers in the order
         // of their tags, and those of more in any order, as those of basic.get. After a nack it may put them
         // elsewhere up to RabbitMQ 3.13, and later if it has no limit. A stream takes nothing back.
-        let is_left_to_end = match session.queue_kind {
-            Some(QueueKind::Stream) => true,
-            Some(QueueKind::Quorum { .. }) => is_consumed && counts_all(session),
-            _ => false,
-        };
+        let is_left_to_end = session.queue_kind == Some(QueueKind::Stream)
+            || is_consumed && may_be_left_to_end(session);
         if !is_left_to_end {
             for tag in last_tags.into_iter().chain([0]) {
                 let nack = |channel, tag| frames::nack(channel, tag, true);

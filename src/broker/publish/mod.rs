@@ -182,7 +182,8 @@ impl<'s, T: AsRef<Message>> Publisher<'s, T> {
     }
 
     fn flush(&mut self) {
-        if !self.batch.is_empty() {
+        // Before the first message, the queue may have to be declared on the channel.
+        if !self.batch.is_empty() && !self.window.is_empty() {
             self.session
                 .connection
                 .socket()

@@ -240,14 +240,11 @@ fn give_back(queue: &str, kind: Option<QueueKind>, is_peeking: bool) -> Vec<Stri
         ));
     }
     let nack = "basic.nack requeue=true, for the messages that are not acknowledged";
-    operations.extend(match kind {
-        None => Some(format!("{nack}, if the queue is not a stream")),
-        Some(QueueKind::Stream) => None,
-        Some(QueueKind::Quorum { .. }) if !is_peeking => {
-            Some(format!("{nack}, if it is RabbitMQ from 4.3 on"))
-        }
-        Some(_) => Some(nack.to_owned()),
-    });
+    if is_peeking {
+        operations.push(nack.to_owned());
+    } else if kind != Some(QueueKind::Stream) {
+        operations.push(format!("{nack}, if RabbitMQ is 4.3 or later"));
+    }
     operations
 }
 
