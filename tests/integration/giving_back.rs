@@ -161,3 +161,52 @@ fn nothing_is_lost_to_giving_back_to_a_stream() {
         thread.join().unwrap();
     }
 }
+
+/// Whether every return counts towards a delivery limit.
+fn counts() -> bool {
+    std::env::var("HELLO_MQ_TEST_SERIES").as_deref() != Ok("43")
+}
+
+/// Looks at the first messages of a quorum queue, and at all, and checks that each stays in its place.
+fn order_is_kept(declaration: &[&str]) {
+    let name = queue("peek-order");
+    let declare = ["declare", "--quiet", "--type", "quorum", &name];
+    hello(declare).args(declaration).run().printed("");
+    let bodies: Vec<_> = (1..=100).map(|n| n.to_string()).collect();
+    hello(["send", "--quiet", "--no-declare", "-l", "-r", &name])
+        .stdin(bodies.join("\n"))
+        .run()
+        .printed("");
+    // All of these are looked at again by the next.
+    for count in [5, 40, 100] {
+        let peek = ["receive", "--no-declare", "--peek", "-o", "body", &name];
+        let outcome = hello(peek).args(["-c", &count.to_string()]).run();
+        let expected = bodies[..count].join("\n") + "\n";
+        assert_eq!(outcome.stdout, expected, "{declaration:?}, {count}");
+    }
+    let drain = ["receive", "--no-declare", "--drain", &name];
+    let outcome = hello(drain).args(["--format", "%s%h "]).run();
+    let is_counted = outcome.stdout.contains("x-delivery-count");
+    assert_eq!(is_counted, counts(), "{outcome:?}");
+    let left: Vec<_> = outcome.stdout.split_whitespace().collect();
+    let left: Vec<_> = left.iter().filter_map(|it| it.split('{').next()).collect();
+    assert_eq!(left, bodies, "{declaration:?}");
+}
+
+#[test]
+fn peeking_keeps_the_order_of_a_quorum_queue() {
+    order_is_kept(&[]);
+}
+
+#[test]
+fn peeking_keeps_the_order_of_a_quorum_queue_with_a_limit() {
+    order_is_kept(&["--delivery-limit", "10"]);
+}
+
+#[test]
+fn peeking_keeps_the_order_of_a_quorum_queue_without_a_limit() {
+    // RabbitMQ 3 has no limit by default, and takes none below 0.
+    if std::env::var("HELLO_MQ_TEST_SERIES").is_ok() {
+        order_is_kept(&["--argument", "x-delivery-limit:=-1"]);
+    }
+}

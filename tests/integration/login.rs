@@ -686,7 +686,7 @@ fn each_command_says_what_it_would_do() {
     );
     let consumed = "basic.ack, for each message that is written\nbasic.cancel\n\
                     basic.nack requeue=true, for the messages that are not acknowledged, if \
-                    RabbitMQ is 4.3 or later\n";
+                    the end of the connection does not return them as well\n";
     assert_eq!(
         explained(&[
             "receive",
@@ -725,7 +725,7 @@ fn each_command_says_what_it_would_do() {
         format!(
             "{declare}basic.get 'q' no_ack=false, until there are no more\nevery message goes back, at \
              the latest when the connection is closed\nbasic.nack requeue=true, for the messages that are \
-             not acknowledged\n"
+             not acknowledged, if the end of the connection does not return them as well\n"
         )
     );
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {

@@ -584,15 +584,20 @@ impl Connection {
         }
     }
 
-    /// Closes the channel for messages, if it is open. Unsettled deliveries go back to their queue.
+    /// Closes the channel for messages, if it is open. Unsettled deliveries go back to their queue, those of
+    /// several channels in the order of these.
     pub(crate) fn close_channel(&mut self) -> Result<(), Error> {
         let mut socket = &mut self.socket;
         socket.discard_messages();
-        // The last one may have to be opened first.
-        while let Some(channel) = socket.channels.last() {
+        while let Some(channel) = socket.channels.first() {
             let close = frames::close(channel.number, frames::CHANNEL_CLOSE);
-            socket.send_on_channel(&close);
-            socket.channels.pop();
+            if socket.channels.len() == 1 {
+                // It may have to be opened first.
+                socket.send_on_channel(&close);
+            } else {
+                socket.send(&close);
+            }
+            socket.channels.remove(0);
             self.wait_for_answer("close a channel", |socket| {
                 socket.take_answer(frames::CHANNEL_CLOSE_OK)
             })?;

@@ -424,7 +424,7 @@ impl Consumer<'_> {
         // Even if the broker did not answer: it drops messages at their limit unless they are republished.
         let (session, queue) = self.subscription.session_and_queue();
         let last_tags = std::mem::take(&mut self.held.last_tags);
-        std::mem::take(&mut self.at_limit).requeue_all(session, queue, Some(last_tags))
+        std::mem::take(&mut self.at_limit).requeue_all(session, queue, last_tags)
     }
 
     /// Returns how often a message was requeued, where its queue counts that.

@@ -6,7 +6,7 @@
 //! at its limit must not be requeued: it is published to its queue again, and acknowledged when that is
 //! confirmed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::broker::frames;
@@ -43,12 +43,16 @@ fn limit(session: &Session) -> Option<u64> {
     }
 }
 
+/// Whether the queue has no delivery limit. After basic.nack a quorum queue then puts a message at its end.
+pub(super) fn is_unlimited(session: &Session) -> bool {
+    limit(session).is_none_or(|limit| limit == u64::MAX)
+}
+
 /// Whether the end of the connection requeues messages of a consumer as well as a nack does: it counts as
 /// much, and it keeps their place.
 fn may_be_left_to_end(session: &Session) -> bool {
-    let is_unlimited = limit(session).is_none_or(|limit| limit == u64::MAX);
     let is_quorum = matches!(session.queue_kind, Some(QueueKind::Quorum { .. }));
-    session.series < Some(NACK_IS_NOT_COUNTED_FROM) || is_quorum && is_unlimited
+    session.series < Some(NACK_IS_NOT_COUNTED_FROM) || is_quorum && is_unlimited(session)
 }
 
 /// Finds the kind of the queue where every requeueing counts.
@@ -120,8 +124,7 @@ impl AtLimit {
     }
 
     /// Requeues all unsettled deliveries of the channel. Those up to each of `last_tags` are requeued
-    /// together, so that their order is kept if they are of several consumers; `None` if they are of
-    /// basic.get.
+    /// together, so that their order is kept if they are of several consumers.
     ///
     /// # Errors
     /// [`Error::Dropped`] if messages at their limit could not be published again.
@@ -129,41 +132,16 @@ impl AtLimit {
         self,
         session: &mut Session,
         queue: &QueueName,
-        last_tags: Option<Vec<u64>>,
+        mut last_tags: Vec<u64>,
     ) -> Result<(), Error> {
-        let at_limit = self.0;
-        let wanted = at_limit.len();
-        let is_consumed = last_tags.is_some();
-        let mut last_tags = last_tags.unwrap_or_default();
-        let mut result = Ok(());
-        if wanted > 0 {
-            let mut confirmed = Vec::new();
-            let published = republish(session, queue, at_limit, &mut confirmed);
-            last_tags.retain(|tag| !confirmed.contains(tag));
-            let socket = session.connection.socket();
-            socket.settle(confirmed.iter().copied(), |channel, tag| {
-                frames::ack(channel, tag, false)
-            });
-            if !confirmed.is_empty() {
-                session.note(&format!(
-                    "moved messages at the delivery limit of queue {queue} to its end as new messages, to \
-                     keep them from being dropped: {}",
-                    confirmed.len()
-                ));
-            }
-            if let Err(why) = published {
-                result = Err(Error::Dropped {
-                    queue: queue.to_string(),
-                    messages: wanted - confirmed.len(),
-                    why: Box::new(why),
-                });
-            }
-        }
+        let mut moved = BTreeSet::new();
+        let result = self.move_to_end(session, queue, &mut moved);
+        last_tags.retain(|tag| !moved.contains(tag));
         // With the end of the connection a quorum queue requeues the messages of up to 32 consumers in the order
-        // of their tags, and those of more in any order, as those of basic.get. After a nack it may put them
-        // elsewhere up to RabbitMQ 3.13, and later if it has no limit. A stream takes nothing back.
-        let is_left_to_end = session.queue_kind == Some(QueueKind::Stream)
-            || is_consumed && may_be_left_to_end(session);
+        // of their tags, and those of more in any order. After a nack it may put them elsewhere up to RabbitMQ
+        // 3.13, and later if it has no limit. A stream takes nothing back.
+        let is_left_to_end =
+            session.queue_kind == Some(QueueKind::Stream) || may_be_left_to_end(session);
         if !is_left_to_end {
             for tag in last_tags.into_iter().chain([0]) {
                 let nack = |channel, tag| frames::nack(channel, tag, true);
@@ -171,6 +149,41 @@ impl AtLimit {
             }
         }
         result
+    }
+
+    /// Publishes the messages to their queue again, and acknowledges them. Adds the delivery tag of each to
+    /// `moved`.
+    ///
+    /// # Errors
+    /// [`Error::Dropped`] if some could not be published again.
+    pub(super) fn move_to_end(
+        self,
+        session: &mut Session,
+        queue: &QueueName,
+        moved: &mut BTreeSet<u64>,
+    ) -> Result<(), Error> {
+        let at_limit = self.0;
+        let wanted = at_limit.len();
+        if wanted == 0 {
+            return Ok(());
+        }
+        let published = republish(session, queue, at_limit, moved);
+        let socket = session.connection.socket();
+        socket.settle(moved.iter().copied(), |channel, tag| {
+            frames::ack(channel, tag, false)
+        });
+        if !moved.is_empty() {
+            session.note(&format!(
+                "moved messages at the delivery limit of queue {queue} to its end as new messages, to keep \
+                 them from being dropped: {}",
+                moved.len()
+            ));
+        }
+        published.map_err(|why| Error::Dropped {
+            queue: queue.to_string(),
+            messages: wanted - moved.len(),
+            why: Box::new(why),
+        })
     }
 }
 
@@ -196,7 +209,7 @@ fn republish(
     session: &Session,
     queue: &QueueName,
     messages: BTreeMap<u64, Box<Message>>,
-    confirmed: &mut Vec<u64>,
+    confirmed: &mut BTreeSet<u64>,
 ) -> Result<(), Error> {
     let deadline = Instant::now() + REPUBLISH_TIMEOUT;
     // The user's interrupt may be the reason for requeueing.
@@ -220,7 +233,9 @@ fn republish(
         }
         while let Some((message, outcome)) = publisher.next_settled() {
             match outcome {
-                PublishOutcome::Confirmed => confirmed.push(message.tag),
+                PublishOutcome::Confirmed => {
+                    confirmed.insert(message.tag);
+                }
                 PublishOutcome::Returned(reason) => refused = Some(reason),
                 PublishOutcome::Refused => {
                     refused = Some("the queue rejected the message (nack)".to_owned());

@@ -1,5 +1,6 @@
 //! Looking at messages without taking them, by basic.get without acknowledgement.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvError;
@@ -16,13 +17,20 @@ use crate::topology::QueueKind;
 use crate::values::QueueName;
 use crate::waker::Receiver;
 
+/// The number of messages of a channel whose end requeues them in their order: a quorum queue sorts their
+/// consumers by the digits of their delivery tags.
+const MAX_OF_CHANNEL: u64 = 9;
+
 /// The number of messages that a channel requeues to a quorum queue at a time. The rest waits in the channel,
 /// and counts towards the delivery limit if the channel is closed meanwhile (`rabbit_fifo_client.erl`,
 /// `SOFT_LIMIT`).
-const REQUEUE_BATCH: u64 = 32;
+const REQUEUE_BATCH: usize = 32;
 
 /// The time to wait until they are requeued. Another consumer may take them at once.
 const REQUEUE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The same after one time-out.
+const NEXT_REQUEUE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The time between two look-ups of the queue.
 const REQUEUE_POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -37,6 +45,8 @@ pub(crate) struct Peek<'s, 'q> {
     at_limit: AtLimit,
     /// The delivery tag of the last message.
     last: u64,
+    /// Whether the end of the channels puts the messages in their places, and basic.nack does not.
+    is_place_kept: bool,
 }
 
 impl<'s, 'q> Peek<'s, 'q> {
@@ -44,17 +54,28 @@ impl<'s, 'q> Peek<'s, 'q> {
     pub(crate) fn open(session: &'s mut Session, queue: &'q QueueName) -> Result<Self, Error> {
         limit::prepare(session, queue)?;
         session.connection.socket().open_channel();
+        let is_quorum = matches!(session.queue_kind, Some(QueueKind::Quorum { .. }));
+        let is_place_kept = is_quorum
+            && session.series < Some(NACK_IS_NOT_COUNTED_FROM)
+            && limit::is_unlimited(session);
         Ok(Self {
             session,
             queue,
             at_limit: AtLimit::default(),
             last: 0,
+            is_place_kept,
         })
     }
 
     /// Gets the next message; `None` if none is ready.
     pub(crate) fn message(&mut self) -> Result<Option<Box<Message>>, Error> {
         let connection = &mut self.session.connection;
+        if self.is_place_kept && self.last > 0 && self.last % MAX_OF_CHANNEL == 0 {
+            self.is_place_kept = connection.socket().can_open_channel();
+            if self.is_place_kept {
+                connection.socket().open_next_channel();
+            }
+        }
         let get = frames::get(MESSAGES, self.queue.as_str());
         connection.socket().send_on_channel(&get);
         let operation = format!("peek at queue {}", self.queue);
@@ -86,39 +107,63 @@ impl<'s, 'q> Peek<'s, 'q> {
     /// # Errors
     /// [`Error::Dropped`] if some were lost to their delivery limit.
     pub(crate) fn close(mut self) -> Result<(), Error> {
-        let may_count = matches!(
-            self.session.queue_kind,
-            None | Some(QueueKind::Quorum { .. } | QueueKind::Unknown)
-        );
-        if may_count && self.session.series >= Some(NACK_IS_NOT_COUNTED_FROM) {
-            self.requeue_in_batches();
+        let mut moved = BTreeSet::new();
+        let at_limit = std::mem::take(&mut self.at_limit);
+        let result = at_limit.move_to_end(self.session, self.queue, &mut moved);
+        match self.session.queue_kind {
+            Some(QueueKind::Stream) => {}
+            Some(QueueKind::Classic) => {
+                let nack = |channel, tag| frames::nack(channel, tag, true);
+                self.session.connection.socket().settle_up_to(0, nack);
+            }
+            _ if self.is_place_kept => {
+                // If that fails, the end of the connection requeues them.
+                let _ = self.session.connection.close_channel();
+            }
+            _ => self.requeue_one_by_one(&moved),
         }
-        self.at_limit.requeue_all(self.session, self.queue, None)
+        result
     }
 
-    /// Requeues all but the last few messages in batches, so that none counts, as long as the queue can be
-    /// looked up.
-    fn requeue_in_batches(&mut self) {
-        let mut requeued = 0;
-        while self.last - requeued > REQUEUE_BATCH {
-            let Some(ready) = self.ready_count() else {
-                return;
-            };
-            requeued += REQUEUE_BATCH;
-            let nack = frames::nack(MESSAGES, requeued, true);
-            self.session.connection.socket().send_on_channel(&nack);
-            let deadline = Instant::now() + REQUEUE_TIMEOUT;
-            let is_done = |now: u64| now >= ready + REQUEUE_BATCH || Instant::now() > deadline;
-            while !self.ready_count().is_none_or(is_done) {
-                let pause = Some(Instant::now() + REQUEUE_POLL_INTERVAL);
-                let connection = &mut self.session.connection;
-                let operation = || "return messages".to_owned();
-                let nothing = |_: &mut _| None::<()>;
-                let ignore = OnInterrupt::Ignore;
-                if let Err(_lost) = connection.wait(&operation, None, pause, ignore, nothing) {
-                    return;
-                }
+    /// Requeues all messages but those that are `moved`, in batches, as long as the queue can be looked up.
+    ///
+    /// In a quorum queue each message of basic.get has a consumer of its own, and those of more than 32
+    /// consumers are requeued in any order, unless each is requeued on its own.
+    fn requeue_one_by_one(&mut self, moved: &BTreeSet<u64>) {
+        let tags: Vec<_> = (1..=self.last).filter(|tag| !moved.contains(tag)).collect();
+        let mut timeout = Some(REQUEUE_TIMEOUT);
+        let mut batches = tags.chunks(REQUEUE_BATCH).peekable();
+        while let Some(batch) = batches.next() {
+            let has_next = batches.peek().is_some();
+            timeout = timeout.filter(|_| has_next);
+            let ready = timeout.and_then(|_| self.ready_count());
+            let nack = |channel, tag| frames::nack(channel, tag, false);
+            let socket = self.session.connection.socket();
+            socket.settle(batch.iter().copied(), nack);
+            timeout = timeout.zip(ready).and_then(|(timeout, ready)| {
+                self.wait_until_ready(ready + batch.len() as u64, timeout)
+            });
+        }
+    }
+
+    /// Waits until so many messages are ready. Returns the time to wait for the next ones; `None` if the
+    /// broker does not tell their number.
+    fn wait_until_ready(&mut self, number: u64, timeout: Duration) -> Option<Duration> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.ready_count()? >= number {
+                return Some(timeout);
             }
+            if Instant::now() > deadline {
+                return Some(NEXT_REQUEUE_TIMEOUT);
+            }
+            let pause = Some(Instant::now() + REQUEUE_POLL_INTERVAL);
+            let connection = &mut self.session.connection;
+            let operation = || "return messages".to_owned();
+            let nothing = |_: &mut _| None::<()>;
+            let ignore = OnInterrupt::Ignore;
+            let event = connection.wait(&operation, None, pause, ignore, nothing);
+            event.ok()?;
         }
     }
 

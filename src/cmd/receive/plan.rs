@@ -159,8 +159,7 @@ impl Plan for ReceivePlan {
             },
         );
         if !self.options.no_ack() {
-            let is_peeking = matches!(self.handling, Handling::Peek(_));
-            operations.extend(give_back(&queue, kind, is_peeking));
+            operations.extend(give_back(&queue, kind));
         }
         operations
     }
@@ -231,7 +230,7 @@ fn get(queue: &str, options: &ConsumeOptions) -> Vec<String> {
 }
 
 /// Returns the operations that give messages back that are not acknowledged.
-fn give_back(queue: &str, kind: Option<QueueKind>, is_peeking: bool) -> Vec<String> {
+fn give_back(queue: &str, kind: Option<QueueKind>) -> Vec<String> {
     let mut operations = Vec::new();
     if matches!(kind, None | Some(QueueKind::Quorum { .. })) {
         operations.push(format!(
@@ -239,11 +238,12 @@ fn give_back(queue: &str, kind: Option<QueueKind>, is_peeking: bool) -> Vec<Stri
              RabbitMQ before 4.3, of messages that it would drop if they were returned"
         ));
     }
-    let nack = "basic.nack requeue=true, for the messages that are not acknowledged";
-    if is_peeking {
-        operations.push(nack.to_owned());
-    } else if kind != Some(QueueKind::Stream) {
-        operations.push(format!("{nack}, if RabbitMQ is 4.3 or later"));
+    if kind != Some(QueueKind::Stream) {
+        operations.push(
+            "basic.nack requeue=true, for the messages that are not acknowledged, if the end of the \
+             connection does not return them as well"
+                .to_owned(),
+        );
     }
     operations
 }
