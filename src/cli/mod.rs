@@ -212,8 +212,8 @@ pub struct Delete {
 /// The choice of messages.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Selection {
-    /// Take only the messages for which this jq expression over their JSON form (see --output json) is
-    /// neither false nor null; the others stay in the queue, in their order
+    /// Take only the messages for which this jq expression over their JSON form (as 'receive -o json'
+    /// prints it) is neither false nor null; the others stay in the queue, in their order
     ///
     /// They are held unacknowledged until the end, so that each is looked at once, and are then returned,
     /// marked as redelivered. Up to RabbitMQ 4.2, that uses up one delivery of each in a quorum queue, as

@@ -75,7 +75,7 @@ pub struct Send {
     )]
     pub rate: Option<Rate>,
 
-    /// With --jsonl, send the messages at the distances in time at which they were received, as
+    /// With --jsonl, send the messages at the intervals at which they were received, as
     /// received_at in each line says (recorded), or faster or slower by a factor (2x, 0.5x)
     #[arg(
         long,

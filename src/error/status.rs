@@ -52,13 +52,14 @@ impl Status {
         ),
         (
             Self::Short,
-            "fewer messages or replies than asked for before the timeout or the end of the queue; a failed \
-             command (--on-failure stop); no to a request for confirmation",
+            "fewer messages or replies than asked for before the timeout or the end of the queue; too many \
+             that were not taken (--max-held); a failed command (--on-failure stop); no to a request for \
+             confirmation",
         ),
         (Self::Usage, "invalid command line"),
         (
             Self::BadInput,
-            "malformed input (the error names the line), or no input",
+            "malformed input (the error names the line), or no input; messages for which --map failed",
         ),
         (Self::NoInput, "an input file can't be read"),
         (

@@ -85,12 +85,16 @@ impl ReceivePlan {
     /// Removes messages, and returns their number.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if the user interrupts it.
+    /// [`Error::Interrupted`] if the user interrupts it, [`Error::HeldTooMany`] if too many messages stay.
     pub(crate) fn remove(self, context: &Context) -> Result<u64, Error> {
         let mut statistics = ReceiveStatistics::new(&self.arguments, context);
         let end = self.receive(context, &mut statistics)?;
         match (end, statistics.messages()) {
-            (ReceiveEnd::Full, _) => Err(Error::HeldTooMany),
+            (ReceiveEnd::Full, removed) => {
+                let messages = counted(removed, "message");
+                context.messenger.note(&format!("removed {messages}"));
+                Err(Error::HeldTooMany)
+            }
             (ReceiveEnd::Stopped, removed) => Err(Error::Interrupted(format!(
                 "after {} had been removed",
                 counted(removed, "message")
