@@ -490,6 +490,24 @@ fn what_is_not_chosen_of_an_exchange_does_not_pile_up() {
 }
 
 #[test]
+fn headers_can_be_set_and_deleted_where_there_are_none() {
+    let name = declare("classic", &[]);
+    for (map, printed) in [
+        (".properties.headers.x = 1", "{\"x\":1}\n"),
+        ("del(.properties.headers.x)", "null\n"),
+        (".", "null\n"),
+    ] {
+        send(&name, ["tea"]);
+        let outcome = hello(["receive", &name, "--no-declare", "--drain"])
+            .args(["-o", "json", "--map", map])
+            .run();
+        let message: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let headers = &message["properties"]["headers"];
+        assert_eq!(format!("{headers}\n"), printed, "{map}");
+    }
+}
+
+#[test]
 fn what_fails_stays_and_is_told() {
     let name = declare("classic", &[]);
     let deep = "[".repeat(1_000_000);

@@ -142,11 +142,17 @@ impl Selection {
             return Decision::Take;
         };
         self.received += 1;
+        // Unlike jq, jaq fails where it has to set or delete a part of `null`.
+        let has_headers = message.properties.headers.is_some();
+        message.properties.headers.get_or_insert_default();
         // The message keeps its body: it may go back to its queue, or be forwarded.
         let value = match &self.decoder {
             Some(decoder) => decoder.show(message, JsonValue::of),
             None => JsonValue::of(message),
         };
+        if !has_headers {
+            message.properties.headers = None;
+        }
         let value = match value {
             Ok(value) => value,
             Err(problem) => return self.leave_unfiltered(message, &problem),
@@ -234,7 +240,13 @@ fn change(message: &mut Message, result: &JsonValue) -> Result<(), String> {
     if let Some(routing_key) = envelope.routing_key {
         message.routing_key = routing_key;
     }
+    let had_headers = message.properties.headers.is_some();
     message.properties = envelope.properties;
+    // An expression sees empty headers where there are none.
+    message
+        .properties
+        .headers
+        .take_if(|headers| !had_headers && headers.is_empty());
     message.body = envelope.body;
     Ok(())
 }
