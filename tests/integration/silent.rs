@@ -355,7 +355,7 @@ fn what_receive_asks_for_is_announced() {
         Case::answer("receive NAME", 4),
         Case::answer("receive NAME", 5),
         Case::answer("receive --peek NAME", 5),
-        Case::new("receive -e amq.fanout", QUEUE_DECLARE).about(&["amq.fanout"]),
+        Case::new("receive -e amq.fanout", QUEUE_DECLARE).about(&["a temporary queue"]),
         Case::new("receive -e amq.fanout", QUEUE_BIND).about(&["amq.fanout"]),
         Case::new("receive NAME", BASIC_QOS),
         Case::new("receive NAME", BASIC_CONSUME),

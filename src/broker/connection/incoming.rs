@@ -1,13 +1,13 @@
 //! Parses the bytes received into frames, and sorts these by their channel.
 //!
 //! Channel 0 is the connection's. The frames on channel [`LIBRARY`] go to the client library as they are.
-//! All others are for messages.
+//! Channel [`MESSAGES`] and those that are opened after it are for messages.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use super::super::frames::{
-    self, ContentHeader, FrameHeader, LIBRARY, Method, NotAmqp, ReplyText, Truncated,
+    self, ContentHeader, FrameHeader, LIBRARY, MESSAGES, Method, NotAmqp, ReplyText, Truncated,
 };
 use crate::message::{Message, Properties};
 use crate::text;
@@ -79,6 +79,8 @@ pub(crate) struct Incoming {
     pub(crate) control: VecDeque<Control>,
     /// The frames for the client library.
     pub(crate) library_frames: Vec<u8>,
+    /// The highest number of a channel for messages.
+    last_channel: u16,
     /// The difference between the delivery tags of the events and those on the wire.
     tag_base: u64,
     /// The last delivery tag of an event.
@@ -129,6 +131,7 @@ impl Default for Incoming {
             delivered_bytes: 0,
             control: VecDeque::new(),
             library_frames: Vec::new(),
+            last_channel: MESSAGES,
             tag_base: 0,
             last_tag: 0,
             partial: None,
@@ -182,15 +185,17 @@ impl Incoming {
         self.delivered_bytes = 0;
     }
 
-    /// Continues the delivery tags of the last channel on a new one, where the broker begins with 1 again.
-    /// Returns the difference.
-    pub(crate) fn continue_tags(&mut self) -> u64 {
+    /// Receives on this further channel, too, and continues the delivery tags of the last one, as the broker
+    /// begins with 1 again. Returns the difference.
+    pub(crate) fn add_channel(&mut self, number: u16) -> u64 {
+        self.last_channel = number;
         self.tag_base = self.last_tag;
         self.tag_base
     }
 
-    /// Begins with delivery tag 1 again.
-    pub(crate) fn restart_tags(&mut self) {
+    /// Receives on channel [`MESSAGES`] alone, with delivery tags from 1 on.
+    pub(crate) fn restart_channels(&mut self) {
+        self.last_channel = MESSAGES;
         (self.tag_base, self.last_tag) = (0, 0);
     }
 
@@ -236,7 +241,10 @@ impl Incoming {
                     self.control.push_back(control);
                 }
                 (frames::METHOD, LIBRARY) => self.library_frames.extend_from_slice(frame),
-                (frames::METHOD, channel) => self.parse_method(channel, payload)?,
+                (frames::METHOD, channel) if channel <= self.last_channel => {
+                    self.parse_method(channel, payload)?;
+                }
+                (frames::METHOD, _) => return Err(NotAmqp),
                 // A heartbeat.
                 _ => {}
             }
@@ -570,7 +578,8 @@ mod tests {
         };
         let without_end = |frame: &[u8]| [&frame[..frame.len() - 1], &[0]].concat();
         let long_body = b"\x03\0\x01\0\0\0\x06hello!\xce";
-        let bad: [Vec<u8>; 15] = [
+        let bad: [Vec<u8>; 16] = [
+            method_frame(7, DECLARE_OK, b""),
             b"\x01\0\0garbage".to_vec(),
             b"HTTP/1.1".to_vec(),
             b"\x04\0\x01\0\0\0\0\xce".to_vec(),

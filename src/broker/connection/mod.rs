@@ -193,7 +193,7 @@ impl Socket {
             return;
         }
         self.channel_close = None;
-        self.incoming.restart_tags();
+        self.incoming.restart_channels();
         self.add_channel(MESSAGES, 0);
     }
 
@@ -202,7 +202,7 @@ impl Socket {
     pub(crate) fn open_next_channel(&mut self) {
         if let Some(last) = self.channels.last() {
             let number = last.number.max(LIBRARY) + 1;
-            let tag_base = self.incoming.continue_tags();
+            let tag_base = self.incoming.add_channel(number);
             self.add_channel(number, tag_base);
         }
     }
