@@ -541,6 +541,14 @@ fn what_fails_stays_and_is_told() {
     assert!(said[0].contains(&first), "{said:?}");
     assert_eq!(said[1], "hello-mq: --where failed for 6 messages");
     Observer::new().settles_at(&name, 7);
+    // An expression that never works is told even to those who want to hear nothing.
+    let never = ["--quiet", "--drain", "--where", ".payload.id"];
+    let said = receive(&name, &never).run().stderr;
+    assert!(
+        said.ends_with("--where failed for every message (7 messages), so none was taken\n"),
+        "{said}"
+    );
+    Observer::new().settles_at(&name, 7);
 
     for (map, problem) in [
         ("error(\"no\")", "--map fails: no\n"),

@@ -219,10 +219,16 @@ impl Selection {
         if let Some(replay) = &self.replay {
             replay.end();
         }
-        if self.filter_failures > 1 {
-            let messages = counted(self.filter_failures, "message");
-            self.messenger
-                .note(&format!("--where failed for {messages}"));
+        let messages = counted(self.filter_failures, "message");
+        match self.filter_failures {
+            0 => {}
+            all if all == self.received => self.messenger.warn(&format!(
+                "--where failed for every message ({messages}), so none was taken"
+            )),
+            1 => {}
+            _ => self
+                .messenger
+                .note(&format!("--where failed for {messages}")),
         }
         match self.map_failures {
             0 => Ok(()),
