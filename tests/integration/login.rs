@@ -731,9 +731,10 @@ fn each_command_says_what_it_would_do() {
     for offset in ["first", "7", "2025-12-31T23:59:59Z"] {
         let line =
             format!("\nbasic.consume 'q' no_ack=false exclusive=false x-stream-offset={offset}\n");
-        for more in [&[][..], &["--drain"]] {
+        let draining = line.replace('\n', "") + ", until no message is left\n";
+        for (more, line) in [(&[][..], &line), (&["--drain"], &draining)] {
             let words = [&["receive", "q", "--stream-offset", offset], more].concat();
-            assert!(explained(&words).contains(&line), "{words:?}");
+            assert!(explained(&words).contains(line.as_str()), "{words:?}");
         }
     }
     assert_eq!(

@@ -176,8 +176,9 @@ impl Held {
     }
 }
 
-/// Consumes from a queue until `work` returns. Calls `decide` for each message that was received. Then requeues what is unsettled, and closes the connection,
-/// or only the channel if the broker has cancelled the consumer.
+/// Consumes from a queue until `work` returns, and calls `decide` for each message that was received. Then
+/// requeues what is unsettled, and closes the connection, or only the channel if the broker has cancelled the
+/// consumer.
 ///
 /// # Errors
 /// The errors of `work`; [`Error::Refused`] or [`Error::Lost`] if no consumer could be started;

@@ -1,5 +1,5 @@
-//! `hello-mq receive --forward-to` and `--replay`: publishes what was received, to be acknowledged when the broker has
-//! confirmed it.
+//! `hello-mq receive --forward-to` and `--replay`: publishes messages that are acknowledged when the broker
+//! has confirmed them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;

@@ -29,8 +29,8 @@ pub(super) struct Limits {
     pub(super) count: Option<u64>,
 }
 
-/// Shows each message of the queue that is selected once, up to the limits, and returns why it ended. In any case all of them
-/// go back.
+/// Shows each message of the queue that is selected once, up to the limits, and returns why it ended. In any
+/// case all of them go back.
 ///
 /// A lost connection is not opened again: the broker would begin with the first message.
 pub(super) fn run(

@@ -187,7 +187,11 @@ impl ReceivePlan {
             };
             operations.push(format!("{}, {when}", look_up_queue(queue)));
         }
-        operations.push("basic.cancel".to_owned());
+        operations.push(if options.drain {
+            "basic.cancel, each time that no message seems to be left".to_owned()
+        } else {
+            "basic.cancel".to_owned()
+        });
         operations.extend((!is_classic).then(|| settle_down(options)));
         operations
     }
@@ -266,10 +270,16 @@ fn find_end(queue: &str, kind: Option<QueueKind>) -> impl Iterator<Item = String
 /// Returns the operations that start a consumer of a queue of this kind, as far as it is known.
 fn consume(queue: &str, options: &ConsumeOptions, kind: Option<QueueKind>) -> Vec<String> {
     let no_ack = options.no_ack();
+    // A message that was on its way when the queue looked empty has the consumer started again.
+    let until = if options.drain {
+        ", until no message is left"
+    } else {
+        ""
+    };
     let mut operations = Vec::new();
     if !no_ack {
         let prefetch = options.prefetch(options.needed(options.count));
-        operations.push(format!("basic.qos prefetch_count={prefetch}"));
+        operations.push(format!("basic.qos prefetch_count={prefetch}{until}"));
     }
     let consume = |kind| {
         let arguments: Vec<_> = options
@@ -287,7 +297,7 @@ fn consume(queue: &str, options: &ConsumeOptions, kind: Option<QueueKind>) -> Ve
             })
             .collect();
         format!(
-            "basic.consume {queue} no_ack={no_ack} exclusive={}{}",
+            "basic.consume {queue} no_ack={no_ack} exclusive={}{}{until}",
             options.exclusive,
             arguments.concat()
         )
