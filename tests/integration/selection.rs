@@ -271,6 +271,26 @@ fn a_number_of_matches_or_a_time_ends_it() {
 }
 
 #[test]
+fn what_is_held_takes_no_memory() {
+    let peak_of = |messages: u32| {
+        let name = declare("classic", &[]);
+        let lines: String = (0..messages).map(|number| format!("{number}\n")).collect();
+        hello(["send", "--quiet", "--no-declare", "-l", "-q", &name])
+            .stdin(lines)
+            .run()
+            .printed("");
+        let last = format!(".payload == \"{}\"", messages - 1);
+        let (outcome, peak) = receive(&name, &["--drain", "--where", &last])
+            .spawn()
+            .end_with_peak();
+        assert_eq!(outcome.stdout, format!("{}\n", messages - 1));
+        peak
+    };
+    let (few, many) = (peak_of(1_000), peak_of(40_000));
+    assert!(many < few + (5 << 10), "{few} KiB and {many} KiB");
+}
+
+#[test]
 fn as_many_are_held_as_may_be() {
     for kind in ["classic", "quorum"] {
         let name = declare(kind, &[]);

@@ -212,6 +212,11 @@ impl Socket {
         self.channel_open_frame = frames::method_frame(number, frames::CHANNEL_OPEN, &[0]);
     }
 
+    /// Returns the last delivery tag of the earlier channels.
+    pub(crate) fn tag_base(&self) -> u64 {
+        self.channels.last().map_or(0, |last| last.tag_base)
+    }
+
     /// Whether the broker allows another channel.
     pub(crate) fn can_open_channel(&self) -> bool {
         let last = self.channels.last();

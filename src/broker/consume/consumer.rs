@@ -545,18 +545,25 @@ impl Consumer<'_> {
             return Ok(());
         }
         let way = self.replacement()?;
-        self.held.start_consumer(tag);
         let larger = match way {
             _ if self.progress.is_one_by_one => prefetch,
             // Neither the channels nor the messages of each become many.
             Replacement::OnNewChannel => {
-                self.held.last_tags.clear();
                 u16::try_from(self.held.messages / HELD_PER_PREFETCH).unwrap_or(u16::MAX)
             }
             Replacement::Before | Replacement::After => prefetch.saturating_mul(2),
         };
         let larger = larger.min(MAX_REPLACED_PREFETCH).max(prefetch);
-        self.subscription.replace(larger, way)
+        // Messages of this consumer that are not yet looked at must not use up the prefetch of the next one:
+        // more and more would be waiting.
+        let received = self.subscription.last_received().unwrap_or(tag);
+        self.subscription.replace(larger, way)?;
+        self.held
+            .start_consumer(received.max(self.subscription.tag_base()));
+        if way == Replacement::OnNewChannel {
+            self.held.last_tags.clear();
+        }
+        Ok(())
     }
 
     /// Returns the way in which the consumer is to be replaced.

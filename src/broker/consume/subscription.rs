@@ -133,6 +133,11 @@ impl<'s> Subscription<'s> {
         }
     }
 
+    /// Returns the last delivery tag of the earlier channels.
+    pub(crate) fn tag_base(&mut self) -> u64 {
+        self.session.connection.socket().tag_base()
+    }
+
     /// Whether the broker allows another channel.
     pub(crate) fn can_open_channel(&mut self) -> bool {
         self.session.connection.socket().can_open_channel()
