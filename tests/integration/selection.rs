@@ -274,9 +274,9 @@ fn a_number_of_matches_or_a_time_ends_it() {
 fn what_is_held_takes_no_memory() {
     let peak_of = |messages: u32| {
         let name = declare("classic", &[]);
-        let lines: String = (0..messages).map(|number| format!("{number}\n")).collect();
+        let lines: Vec<_> = (0..messages).map(|number| number.to_string()).collect();
         hello(["send", "--quiet", "--no-declare", "-l", "-q", &name])
-            .stdin(lines)
+            .stdin(lines.join("\n"))
             .run()
             .printed("");
         let last = format!(".payload == \"{}\"", messages - 1);
