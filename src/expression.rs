@@ -94,7 +94,7 @@ impl JsonValue {
 }
 
 /// Evaluates expressions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Evaluator {
     environment: Val,
 }

@@ -258,12 +258,9 @@ impl Incoming {
         let event = match method {
             frames::BASIC_DELIVER => {
                 let _consumer_tag = fields.short_string()?;
-                let mut content = delivery(&mut fields)?;
-                content.tag += self.tag_base;
-                self.last_tag = content.tag;
-                ChannelEvent::Delivered(content)
+                ChannelEvent::Delivered(self.delivery(&mut fields)?)
             }
-            frames::BASIC_GET_OK => ChannelEvent::Got(Some(delivery(&mut fields)?)),
+            frames::BASIC_GET_OK => ChannelEvent::Got(Some(self.delivery(&mut fields)?)),
             frames::BASIC_RETURN => {
                 let ReplyText { code, text } = fields.reply()?;
                 let content = content(&mut fields)?;
@@ -297,6 +294,16 @@ impl Incoming {
             return Err(NotAmqp);
         }
         Ok(())
+    }
+
+    /// Reads the tag and the address of a message to be settled.
+    fn delivery(&mut self, fields: &mut frames::Fields) -> Result<Content, Truncated> {
+        self.last_tag = self.tag_base + fields.u64()?;
+        let redelivered = fields.u8()? & 1 != 0;
+        let mut content = content(fields)?;
+        content.tag = self.last_tag;
+        content.message.redelivered = redelivered;
+        Ok(content)
     }
 
     fn parse_content_header(&mut self, channel: u16, payload: &[u8]) -> Result<(), NotAmqp> {
@@ -361,16 +368,6 @@ impl Incoming {
         }
         self.events.push_back(event);
     }
-}
-
-/// Reads the tag and the address of a message to be settled.
-fn delivery(fields: &mut frames::Fields) -> Result<Content, Truncated> {
-    let tag = fields.u64()?;
-    let redelivered = fields.u8()? & 1 != 0;
-    let mut content = content(fields)?;
-    content.tag = tag;
-    content.message.redelivered = redelivered;
-    Ok(content)
 }
 
 /// Reads the address of a message.

@@ -783,7 +783,9 @@ fn deliveries_of_several_channels_are_settled_on_theirs() {
         socket.process(true);
         let events = std::iter::from_fn(|| socket.next_event());
         let tag = |event| match event {
-            ChannelEvent::Delivered(content) => Some(content.tag),
+            ChannelEvent::Delivered(content) | ChannelEvent::Got(Some(content)) => {
+                Some(content.tag)
+            }
             _ => None,
         };
         events.filter_map(tag).collect::<Vec<_>>()
@@ -793,7 +795,12 @@ fn deliveries_of_several_channels_are_settled_on_theirs() {
     assert_eq!(tags(socket), [1, 2]);
     // Channel 2 is the library's.
     socket.open_next_channel();
-    peer.write_all(&on(3, [delivery(1, b"c"), delivery(2, b"d")].concat()))
+    let got = content(
+        frames::BASIC_GET_OK,
+        b"\0\0\0\0\0\0\0\x02\0\0\x01k\0\0\0\x02",
+        b"d",
+    );
+    peer.write_all(&on(3, [delivery(1, b"c"), got].concat()))
         .unwrap();
     assert_eq!(tags(socket), [3, 4]);
     socket.open_next_channel();

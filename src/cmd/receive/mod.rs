@@ -125,12 +125,16 @@ impl ReceivePlan {
             decoder = decoder.map(Decoder::silent);
         }
         let is_publishing = matches!(handling, Handling::Forward(_));
+        let selecting = &mut selection;
+        let looking = peek::Limits {
+            until: limits.until,
+            count: options.count,
+        };
         let result = match handling {
             Handling::Write(format) => {
                 let consequence = consequence(context, &source, options);
                 let writer = writer(&arguments, format, decoder.as_ref(), context, consequence)?;
                 let sink = Sink::Writer(writer);
-                let selecting = &mut selection;
                 print(
                     context, sink, source, options, limits, selecting, statistics,
                 )
@@ -144,13 +148,12 @@ impl ReceivePlan {
                 let messenger = context.messenger.clone();
                 let forward = Forward::spawn(forwarding, connector, messenger);
                 let sink = Sink::Forward(forward.map_err(Error::thread)?);
-                let selecting = &mut selection;
                 print(
                     context, sink, source, options, limits, selecting, statistics,
                 )
             }
             Handling::Remove => {
-                let (sink, selecting) = (Sink::nothing(), &mut selection);
+                let sink = Sink::nothing(None);
                 print(
                     context, sink, source, options, limits, selecting, statistics,
                 )
@@ -161,38 +164,30 @@ impl ReceivePlan {
                 let writer = writer(&arguments, format, decoder.as_ref(), context, consequence)?;
                 let mut sink = Sink::Writer(writer);
                 let connector = context.connector("receive --peek", limits.until);
-                statistics.begin();
+                let declared = source.declared();
                 peek::run(
-                    context,
-                    connector,
-                    source.declared(),
-                    &mut sink,
-                    peek::Limits {
-                        until: limits.until,
-                        count: options.count,
-                    },
-                    &mut selection,
-                    statistics,
+                    context, connector, declared, &mut sink, looking, selecting, statistics,
                 )
             }
             Handling::DryRun(forwarding) => {
                 let tally = Tally::new(forwarding.target().cloned());
-                dry_run(
-                    context,
-                    tally,
-                    &source,
-                    options,
-                    limits,
-                    &mut selection,
-                    statistics,
-                )
+                let mut sink = Sink::nothing(Some(tally));
+                let connector = context.connector("receive --dry-run", limits.until);
+                let declared = source.declared();
+                let end = peek::run(
+                    context, connector, declared, &mut sink, looking, selecting, statistics,
+                )?;
+                statistics.end_progress();
+                if let Sink::Nothing(Some(tally), _) = sink {
+                    tally.print(selecting.left(), context)?;
+                }
+                Ok(end)
             }
             Handling::Run(replies) => {
                 let mut commands = Commands::new(&arguments, decoder.as_ref(), context, limits);
                 if let Some(publishing) = replies {
                     commands.reply(publishing).map_err(Error::thread)?;
                 }
-                let selecting = &mut selection;
                 command(
                     context, commands, source, options, limits, selecting, statistics,
                 )
@@ -250,38 +245,6 @@ fn print(
     sink.close();
     statistics.update(progress.done());
     end
-}
-
-fn dry_run(
-    context: &Context,
-    tally: Tally,
-    source: &MessageSource,
-    options: ConsumeOptions,
-    limits: ReceiveLimits,
-    selection: &mut Selection,
-    statistics: &mut ReceiveStatistics,
-) -> Result<ReceiveEnd, Error> {
-    let mut sink = Sink::Tally(tally);
-    let connector = context.connector("receive --dry-run", limits.until);
-    let limits = peek::Limits {
-        until: limits.until,
-        count: options.count,
-    };
-    statistics.begin();
-    let end = peek::run(
-        context,
-        connector,
-        source.declared(),
-        &mut sink,
-        limits,
-        selection,
-        statistics,
-    )?;
-    statistics.end_progress();
-    if let Sink::Tally(tally) = sink {
-        tally.print(selection.left(), context)?;
-    }
-    Ok(end)
 }
 
 fn command(

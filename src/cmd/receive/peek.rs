@@ -42,6 +42,7 @@ pub(super) fn run(
     selection: &mut Selection,
     statistics: &mut ReceiveStatistics,
 ) -> Result<ReceiveEnd, Error> {
+    statistics.begin();
     let mut session = topology::declare_at_login(connector, declared).open()?;
     if let Some(queue) = declared {
         topology::ensure(&mut session, queue)?;

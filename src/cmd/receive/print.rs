@@ -25,22 +25,25 @@ const READER_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) enum Sink {
     Writer(Writer),
     Forward(Forward),
-    /// Messages are dropped. The channel for reports stays empty.
-    Nothing {
-        _sender: Sender<Result<(), Error>>,
-        reports: Receiver<Result<(), Error>>,
-    },
-    Tally(Tally),
+    /// Messages are dropped, after they are counted if that is wanted. A batch is done when it is handed over.
+    Nothing(Option<Tally>, NoReports),
+}
+
+/// A channel for reports that stays empty and open.
+pub(super) struct NoReports {
+    _sender: Sender<Result<(), Error>>,
+    reports: Receiver<Result<(), Error>>,
 }
 
 impl Sink {
-    /// Returns a sink that drops messages.
-    pub(super) fn nothing() -> Self {
+    /// Returns a sink that drops messages, and counts them if that is wanted.
+    pub(super) fn nothing(tally: Option<Tally>) -> Self {
         let (sender, reports) = waker::unbounded();
-        Self::Nothing {
+        let reports = NoReports {
             _sender: sender,
             reports,
-        }
+        };
+        Self::Nothing(tally, reports)
     }
 
     /// Writes what precedes the first message.
@@ -59,9 +62,10 @@ impl Sink {
                 forward.hand_over(batch);
                 None
             }
-            Self::Nothing { .. } => Some(Ok(())),
-            Self::Tally(tally) => {
-                tally.add(batch);
+            Self::Nothing(tally, _) => {
+                if let Some(tally) = tally {
+                    tally.add(batch);
+                }
                 Some(Ok(()))
             }
         }
@@ -72,15 +76,14 @@ impl Sink {
         match self {
             Self::Writer(writer) => writer.written(),
             Self::Forward(forward) => forward.reports(),
-            Self::Nothing { reports, .. } => reports,
-            Self::Tally(tally) => tally.reports(),
+            Self::Nothing(_, no_reports) => &no_reports.reports,
         }
     }
 
     /// Ends what runs in the background.
     pub(super) fn close(self) {
         match self {
-            Self::Writer(_) | Self::Nothing { .. } | Self::Tally(_) => {}
+            Self::Writer(_) | Self::Nothing(..) => {}
             Self::Forward(forward) => forward.close(),
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct Rules {
     filter: Option<Expression>,
     map: Option<Expression>,
     drops_empty: bool,
+    evaluator: Evaluator,
 }
 
 impl Rules {
@@ -52,6 +53,7 @@ impl Rules {
             filter: filter.clone(),
             map: arguments.map.clone(),
             drops_empty: arguments.drop_empty,
+            evaluator: Evaluator::new(),
         }))
     }
 }
@@ -72,7 +74,6 @@ pub(super) struct Selection {
     rules: Option<Rules>,
     replay: Option<Replay>,
     decoder: Option<Decoder>,
-    evaluator: Evaluator,
     messenger: Messenger,
     /// The consequence for a message that is not taken.
     consequence: String,
@@ -98,7 +99,6 @@ impl Selection {
             rules,
             replay,
             decoder,
-            evaluator: Evaluator::new(),
             messenger: context.messenger.clone(),
             consequence: match source {
                 MessageSource::Queue { name, .. } => format!("stays in queue {name}"),
@@ -158,7 +158,7 @@ impl Selection {
             Err(problem) => return self.leave_unfiltered(message, &problem),
         };
         if let Some(filter) = &rules.filter {
-            match self.evaluator.is_true(filter, &value) {
+            match rules.evaluator.is_true(filter, &value) {
                 Ok(true) => {}
                 Ok(false) => return Decision::Leave,
                 Err(problem) => return self.leave_unfiltered(message, &problem),
@@ -167,7 +167,7 @@ impl Selection {
         let Some(map) = &rules.map else {
             return Decision::Take;
         };
-        match self.evaluator.result(map, value) {
+        match rules.evaluator.result(map, value) {
             Ok(None) if rules.drops_empty => Decision::Remove,
             Ok(None) => self.leave_unmapped(
                 message,

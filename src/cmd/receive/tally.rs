@@ -8,7 +8,6 @@ use crate::error::Error;
 use crate::message::{Batch, COPY_HEADERS, FieldValue, Message};
 use crate::text;
 use crate::values::Target;
-use crate::waker::{self, Receiver};
 
 /// The exchange and the routing keys of messages.
 type Destination = (String, Vec<String>);
@@ -18,8 +17,6 @@ pub(super) struct Tally {
     /// The target of all messages; `None` if each has its own.
     target: Option<Target>,
     numbers: BTreeMap<Destination, u64>,
-    /// A channel without reports: a batch is done when it is handed over.
-    reports: Receiver<Result<(), Error>>,
 }
 
 impl Tally {
@@ -27,7 +24,6 @@ impl Tally {
         Self {
             target,
             numbers: BTreeMap::new(),
-            reports: waker::unbounded().1,
         }
     }
 
@@ -40,10 +36,6 @@ impl Tally {
             };
             *self.numbers.entry(destination).or_default() += 1;
         }
-    }
-
-    pub(super) fn reports(&self) -> &Receiver<Result<(), Error>> {
-        &self.reports
     }
 
     /// Prints each destination with its number of messages, and the number of those that would stay.
