@@ -589,26 +589,31 @@ impl Connection {
         }
     }
 
-    /// Closes the channel for messages, if it is open. Unsettled deliveries go back to their queue, those of
-    /// several channels in the order of these.
+    /// Closes the channels for messages that are open. Unsettled deliveries go back to their queue.
     pub(crate) fn close_channel(&mut self) -> Result<(), Error> {
-        let mut socket = &mut self.socket;
-        socket.discard_messages();
-        while let Some(channel) = socket.channels.first() {
-            let close = frames::close(channel.number, frames::CHANNEL_CLOSE);
-            if socket.channels.len() == 1 {
-                // It may have to be opened first.
-                socket.send_on_channel(&close);
-            } else {
-                socket.send(&close);
-            }
-            socket.channels.remove(0);
-            self.wait_for_answer("close a channel", |socket| {
-                socket.take_answer(frames::CHANNEL_CLOSE_OK)
-            })?;
-            socket = &mut self.socket;
-        }
+        while self.close_oldest_channel()? {}
         Ok(())
+    }
+
+    /// Closes the oldest channel for messages, and returns whether there was one.
+    pub(crate) fn close_oldest_channel(&mut self) -> Result<bool, Error> {
+        let socket = &mut self.socket;
+        let Some(channel) = socket.channels.first() else {
+            return Ok(false);
+        };
+        let close = frames::close(channel.number, frames::CHANNEL_CLOSE);
+        socket.discard_messages();
+        if socket.channels.len() == 1 {
+            // It may have to be opened first.
+            socket.send_on_channel(&close);
+        } else {
+            socket.send(&close);
+        }
+        socket.channels.remove(0);
+        self.wait_for_answer("close a channel", |socket| {
+            socket.take_answer(frames::CHANNEL_CLOSE_OK)
+        })?;
+        Ok(true)
     }
 
     /// Closes the connection. When the broker answers, it has done everything requested before. It has

@@ -27,7 +27,7 @@ const MAX_OF_CHANNEL: u64 = 9;
 const REQUEUE_BATCH: usize = 32;
 
 /// The time to wait until they are requeued. Another consumer may take them at once.
-const REQUEUE_TIMEOUT: Duration = Duration::from_millis(200);
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same after one time-out.
 const NEXT_REQUEUE_TIMEOUT: Duration = Duration::from_millis(10);
@@ -116,13 +116,29 @@ impl<'s, 'q> Peek<'s, 'q> {
                 let nack = |channel, tag| frames::nack(channel, tag, true);
                 self.session.connection.socket().settle_up_to(0, nack);
             }
-            _ if self.is_place_kept => {
-                // If that fails, the end of the connection requeues them.
-                let _ = self.session.connection.close_channel();
-            }
+            _ if self.is_place_kept => self.close_channels(),
             _ => self.requeue_one_by_one(&moved),
         }
         result
+    }
+
+    /// Has the end of each channel requeue its messages, one channel after the other: the broker may answer
+    /// before the queue knows. If that fails, the end of the connection requeues them.
+    fn close_channels(&mut self) {
+        let mut timeout = Some(REQUEUE_TIMEOUT);
+        let mut left = self.last;
+        while left > 0 {
+            let of_channel = left.min(MAX_OF_CHANNEL);
+            left -= of_channel;
+            timeout = timeout.filter(|_| left > 0);
+            let ready = timeout.and_then(|_| self.ready_count());
+            if self.session.connection.close_oldest_channel().is_err() {
+                return;
+            }
+            timeout = timeout
+                .zip(ready)
+                .and_then(|(timeout, ready)| self.wait_until_ready(ready + of_channel, timeout));
+        }
     }
 
     /// Requeues all messages but those that are `moved`, in batches, as long as the queue can be looked up.
